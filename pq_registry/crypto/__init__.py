@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Suites, providers, identities, signing and shard digests; secret keys stay in ``pqreg_keys``."""

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every bound of the system, with its unit and its reason. No other module defines one.
+
+A reader that meets more than a limit refuses before it allocates, parses or writes anything.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# -- documents -------------------------------------------------------------------------------------------------------
+STATEMENT_BYTES: Final = 32 * MIB
+"""A statement's payload: 100 000 resources of about 300 bytes."""
+MANIFEST_BYTES: Final = 64 * MIB
+"""pqreg.json: 64 bytes per 3 MiB of weights, so about 2.5 TB of them."""
+ENVELOPE_BYTES: Final = 64 * MIB
+"""A DSSE envelope: a statement in base64 and two signatures."""
+TRUST_FILE_BYTES: Final = 4 * MIB
+"""trust.json: a few thousand identities of about 4 KiB."""
+IDENTITY_FILE_BYTES: Final = 16 * KIB
+"""A .pqpub file: two SPKI blocks as PEM (at most 4 KiB)."""
+KEY_FILE_BYTES: Final = 16 * KIB
+"""A .pqkey file: a few hundred bytes of sealed seeds."""
+PROBLEM_BYTES: Final = 64 * KIB
+"""An RFC 9457 problem document read from a server."""
+JSON_RESPONSE_BYTES: Final = 64 * MIB
+"""Any other JSON answer of a server."""
+JSON_DEPTH: Final = 32
+"""Nesting of any JSON document; ours need 7."""
+JSON_INTEGER: Final = 2**53 - 1
+"""Largest integer every JSON implementation carries exactly (RFC 7493)."""
+
+# -- releases --------------------------------------------------------------------------------------------------------
+FILES: Final = 100_000
+"""Files in a release; the Hub recommends the same."""
+PATH_BYTES: Final = 1024
+"""A path in UTF-8; below PATH_MAX of every system we know."""
+PATH_COMPONENT_BYTES: Final = 255
+"""One component of a path: NAME_MAX of common file systems."""
+FILE_BYTES: Final = 16 * 1024 * GIB
+"""One file: 16 TiB, the largest an ext4 file can be."""
+SHARD_BYTES: Final = 2 * MIB
+"""Unit of hashing and sealing. Fixed in version 1 of the manifest; threads x shard fits half of a usual L3 cache."""
+SEAL_TAG_BYTES: Final = 16
+"""AES-GCM's tag at the end of a sealed shard."""
+LINEAGE: Final = 64
+"""Base releases one release may name."""
+LICENSE_CHARS: Final = 256
+"""An SPDX expression or a short name."""
+
+# -- safetensors -----------------------------------------------------------------------------------------------------
+SAFETENSORS_HEADER_BYTES: Final = 16 * MIB
+"""The format allows 100 MB; no published model comes near 16 MiB and a larger one is a memory bomb."""
+TENSORS: Final = 1_000_000
+"""Tensors in one file."""
+TENSOR_RANK: Final = 16
+"""Dimensions of a tensor; numpy stops at 64, models at 6."""
+TENSOR_NAME_BYTES: Final = 512
+"""A tensor's name in UTF-8."""
+SAFETENSORS_METADATA: Final = 1024
+"""Entries of ``__metadata__``."""
+
+# -- trust -----------------------------------------------------------------------------------------------------------
+NAMESPACES: Final = 10_000
+"""Namespaces in a trust file."""
+IDENTITIES_PER_NAMESPACE: Final = 64
+"""Identities of one namespace: each costs a verification of both halves."""
+PINNED_DIGESTS: Final = 10_000
+"""Pinned releases of one namespace."""
+GRACE_DAYS: Final = 366
+"""Longest grace an operator may give an expired trust file or tag."""
+CLOCK_SKEW_SECONDS: Final = 300
+"""How far in the future a statement may claim to have been issued."""
+DSSE_SIGNATURES: Final = 2
+"""A hybrid envelope has exactly two: EC first, post-quantum second."""
+
+# -- service ---------------------------------------------------------------------------------------------------------
+REQUEST_BODY_BYTES: Final = MIB
+"""A JSON request that is neither envelope nor part."""
+PART_BYTES: Final = 16 * MIB
+"""Target size of one part of an upload: what a killed push may have to send again."""
+PARTS: Final = 10_000
+"""Parts of one upload (S3's bound)."""
+OPEN_UPLOADS: Final = 10_000
+"""Uploads one repository may have unfinished; above FILES' usual thousands, below a disk filled with names."""
+UPLOAD_IDLE_SECONDS: Final = 7 * 24 * 3600
+"""An upload nobody touched for this long is swept."""
+PAGE_ITEMS: Final = 1000
+"""Largest page of a listing."""
+MISSING_QUERY_DIGESTS: Final = 1000
+"""Digests in one question about what is missing."""
+TOKEN_BYTES: Final = 32
+"""Randomness in a bearer token."""
+TOKEN_LIFETIME_DAYS: Final = 3650
+"""Longest life of a token."""
+TOKEN_NAMESPACES: Final = 100
+"""Namespaces one token may list."""
+
+# -- client ----------------------------------------------------------------------------------------------------------
+CONNECTIONS: Final = 64
+"""Most parallel connections of one transfer."""
+RANGE_SHARDS: Final = 8
+"""Shards fetched by one ranged request (16 MiB)."""
+TIMEOUT_SECONDS: Final = 30
+"""Longest silence of a peer, connecting or sending."""
+ATTEMPTS: Final = 5
+"""Tries of one request before the transfer gives up."""
+BACKOFF_SECONDS: Final = 0.2
+"""First pause between tries; doubled each time."""
+RETRY_AFTER_SECONDS: Final = 30
+"""Longest pause a server may ask for."""

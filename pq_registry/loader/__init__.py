@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verified tensors in memory, without writing weights to disk."""

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting, in one table; the only module that reads the environment.
+
+A setting is taken from, in this order: a command-line option, the environment variable ``PQREG_<NAME>``, the config
+file (``$XDG_CONFIG_HOME/pqreg/config.toml``, a flat table written by ``pqreg login``), the default. The path of a
+config file can be given in ``PQREG_CONFIG``. Unknown keys of the config file are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pq_registry.errors import SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its name in the config file, its default as text, and what it is for."""
+
+    name: str
+    default: str | None
+    help: str
+    secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return f"PQREG_{self.name.upper()}"
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("registry", None, "URL of the registry, e.g. https://models.example.org"),
+    Setting("token", None, "bearer token for the registry; sent to no other origin", secret=True),
+    Setting("trust", None, "path of the trust file (trust.json)"),
+    Setting("key", None, "path of the secret key file that signs (.pqkey)"),
+    Setting("passphrase", None, "passphrase of the secret key file", secret=True),
+    Setting("passphrase_file", None, "path of a file whose first line is the passphrase"),
+    Setting("connections", "4", "parallel connections of a transfer"),
+    Setting("limit_rate", "0", "bytes per second a transfer may use, e.g. 50M; 0 is no limit"),
+    Setting("tag_lifetime_days", "365", "days until a tag that is set now must be renewed"),
+    Setting("data", None, "directory of the registry service's data"),
+    Setting("listen", "127.0.0.1:8470", "address and port the registry service listens on"),
+    Setting("public_read", "false", "whether the registry service lets anyone read without a token"),
+    Setting("log_level", "info", "least severe event the registry service logs: debug, info, warning or error"),
+    Setting("tls_ca", None, "path of a PEM file with the certificate authorities to accept instead of the system's"),
+)
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+class Settings:
+    """Resolved settings; values given on the command line win."""
+
+    def __init__(
+        self,
+        given: Mapping[str, str | None] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        config_file: Path | None = None,
+    ) -> None:
+        """Read the environment and the config file.
+
+        Raises:
+            SettingError: if the config file cannot be read, is not TOML or holds unknown or non-text values.
+        """
+        self._environment = os.environ if environment is None else environment
+        self.config_file = config_file or self._default_config_file()
+        self._file = _read_config(self.config_file)
+        self._given = {name: value for name, value in (given or {}).items() if value is not None}
+
+    def get(self, name: str) -> str | None:
+        """The value of a setting, or its default."""
+        setting = _BY_NAME[name]
+        for source in (self._given.get(name), self._environment.get(setting.variable), self._file.get(name)):
+            if source:
+                return source
+        return setting.default
+
+    def require(self, name: str) -> str:
+        """The value of a setting that must be set.
+
+        Raises:
+            SettingError: if it is not.
+        """
+        value = self.get(name)
+        if value is None:
+            setting = _BY_NAME[name]
+            raise SettingError(
+                f"no {name.replace('_', ' ')} is configured",
+                expected=setting.help,
+                hint=f"give --{name.replace('_', '-')} or set {setting.variable}",
+            )
+        return value
+
+    def integer(self, name: str, *, minimum: int, maximum: int) -> int:
+        """A setting as an integer within bounds.
+
+        Raises:
+            SettingError: if it is not one.
+        """
+        text = self.require(name)
+        if not text.isascii() or not text.isdigit() or not minimum <= int(text) <= maximum:
+            raise SettingError(f"setting {name} is wrong", expected=f"{minimum} to {maximum}", found=repr(text))
+        return int(text)
+
+    def boolean(self, name: str) -> bool:
+        """A setting as true or false.
+
+        Raises:
+            SettingError: if it is neither.
+        """
+        text = self.require(name).lower()
+        if text not in ("true", "false"):
+            raise SettingError(f"setting {name} is wrong", expected="true or false", found=repr(text))
+        return text == "true"
+
+    @property
+    def state_dir(self) -> Path:
+        """``$XDG_STATE_HOME/pqreg``: plans of unfinished pushes and the last tags seen."""
+        base = self._environment.get("XDG_STATE_HOME")
+        return (Path(base) if base else Path.home() / ".local" / "state") / "pqreg"
+
+    @property
+    def hf_cache_dir(self) -> Path:
+        """Where Hugging Face tools look for cached repositories: HF_HUB_CACHE, or HF_HOME/hub."""
+        explicit = self._environment.get("HF_HUB_CACHE")
+        if explicit:
+            return Path(explicit)
+        home = self._environment.get("HF_HOME")
+        if home:
+            return Path(home) / "hub"
+        cache = self._environment.get("XDG_CACHE_HOME")
+        return (Path(cache) if cache else Path.home() / ".cache") / "huggingface" / "hub"
+
+    @property
+    def colour(self) -> bool:
+        """Whether colours may be used: not when NO_COLOR is set (no-color.org)."""
+        return not self._environment.get("NO_COLOR")
+
+    def _default_config_file(self) -> Path:
+        explicit = self._environment.get("PQREG_CONFIG")
+        if explicit:
+            return Path(explicit)
+        base = self._environment.get("XDG_CONFIG_HOME")
+        return (Path(base) if base else Path.home() / ".config") / "pqreg" / "config.toml"
+
+
+def _read_config(path: Path) -> dict[str, str]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"cannot read the config file {path}", found=str(error)) from None
+    for name, value in table.items():
+        if name not in _BY_NAME:
+            raise SettingError(f"unknown setting in {path}", expected=", ".join(_BY_NAME), found=name)
+        if not isinstance(value, str):
+            raise SettingError(f"setting {name} in {path} is wrong", expected="a string", found=repr(value)[:80])
+    return table
+
+
+def parse_rate(text: str) -> int:
+    """Bytes per second from e.g. ``800K``, ``50M`` or ``2G`` (powers of 1024); 0 is no limit.
+
+    Raises:
+        SettingError: if ``text`` is not of that form.
+    """
+    factor = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}.get(text.lstrip("0123456789").upper())
+    digits = text.rstrip("kKmMgG")
+    if factor is None or not digits.isascii() or not digits.isdigit() or len(digits) > 12:
+        raise SettingError("not a rate", expected="digits and optionally K, M or G", found=repr(text)[:40])
+    return int(digits) * factor
