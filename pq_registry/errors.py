@@ -14,6 +14,7 @@
     │   ├── SignatureError         step 2: SignatureInvalid, UntrustedSigner
     │   ├── StatementError         step 3: StatementMismatch, ManifestMismatch, ProfileTooLow
     │   ├── IdentityLapsed         step 4
+    │   ├── StatusUnavailable      step 5
     │   ├── ReleaseError           step 6: NameMismatch, DigestMismatch, FileSetMismatch
     │   └── ContentError           step 8: ShardMismatch, FileDigestMismatch, TensorTableMismatch
     ├── PolicyError                a rule of this house or its operator said no       exit 1
@@ -184,6 +185,12 @@ class IdentityLapsed(VerificationError):
     """Step 4: the signer's validity window does not hold."""
 
     default_step = 4
+
+
+class StatusUnavailable(VerificationError):
+    """Step 5: the trust file demands news about revocations and there is none."""
+
+    default_step = 5
 
 
 class ReleaseError(VerificationError):
