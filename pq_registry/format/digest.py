@@ -29,9 +29,7 @@ class Digest:
             NameSyntaxError: if ``hex`` is anything else.
         """
         if not isinstance(self.hex, str) or not _HEX.fullmatch(self.hex):
-            raise NameSyntaxError(
-                "not a SHA-256 digest", expected="64 lowercase hex digits", found=repr(self.hex)[:80]
-            )
+            raise NameSyntaxError("not a SHA-256 digest", expected="64 lowercase hex digits", found=repr(self.hex)[:80])
 
     @classmethod
     def parse(cls, text: str) -> Digest:
@@ -42,9 +40,7 @@ class Digest:
         """
         match = _WRITTEN.fullmatch(text)
         if match is None:
-            raise NameSyntaxError(
-                "not a digest", expected="sha256:<64 lowercase hex digits>", found=repr(text)[:80]
-            )
+            raise NameSyntaxError("not a digest", expected="sha256:<64 lowercase hex digits>", found=repr(text)[:80])
         return cls(match[1])
 
     @classmethod

@@ -97,9 +97,7 @@ class Tag:
                 found=repr(self.value)[:160],
             )
         if _HEX_ID.fullmatch(self.value):
-            raise NameSyntaxError(
-                "not a tag", expected="anything but 40 or 64 hex digits", found=repr(self.value)
-            )
+            raise NameSyntaxError("not a tag", expected="anything but 40 or 64 hex digits", found=repr(self.value))
 
     def __str__(self) -> str:
         return self.value

