@@ -19,6 +19,10 @@ MANIFEST_BYTES: Final = 64 * MIB
 """pqreg.json: 64 bytes per 3 MiB of weights, so about 2.5 TB of them."""
 ENVELOPE_BYTES: Final = 64 * MIB
 """A DSSE envelope: a statement in base64 and two signatures."""
+SIGNATURE_BYTES: Final = 8 * KIB
+"""One half of a signature: ML-DSA-87 has 4627 bytes, ECDSA at most 104."""
+TAG_STATEMENT_BYTES: Final = 16 * KIB
+"""A tag statement's payload: about 900 bytes."""
 TRUST_FILE_BYTES: Final = 4 * MIB
 """trust.json: a few thousand identities of about 4 KiB."""
 IDENTITY_FILE_BYTES: Final = 16 * KIB
@@ -61,8 +65,14 @@ TENSOR_RANK: Final = 16
 """Dimensions of a tensor; numpy stops at 64, models at 6."""
 TENSOR_NAME_BYTES: Final = 512
 """A tensor's name in UTF-8."""
+TENSOR_DTYPE_CHARS: Final = 16
+"""A dtype's name; the longest is F8_E4M3FNUZ."""
 SAFETENSORS_METADATA: Final = 1024
 """Entries of ``__metadata__``."""
+
+# -- files of other formats ------------------------------------------------------------------------------------------
+HEAD_BYTES: Final = 64 * KIB
+"""Start of a file that is read to recognise its format: the magic numbers we know lie in the first 512 bytes."""
 
 # -- trust -----------------------------------------------------------------------------------------------------------
 NAMESPACES: Final = 10_000
@@ -100,6 +110,33 @@ TOKEN_LIFETIME_DAYS: Final = 3650
 TOKEN_NAMESPACES: Final = 100
 """Namespaces one token may list."""
 
+REQUEST_HEAD_BYTES: Final = 128 * KIB
+"""Request line and headers; the largest header is Pqreg-Shards of a part of a 16 TiB file (36 KiB)."""
+REQUEST_HEAD_SECONDS: Final = 30
+"""How long a client may take to send request line and headers."""
+BODY_SILENCE_SECONDS: Final = 30
+"""Longest pause inside a request's body."""
+BODY_BYTES_PER_SECOND: Final = 16 * KIB
+"""Slowest body that is waited for, after the first BODY_SILENCE_SECONDS."""
+DRAINED_BODY_BYTES: Final = 32 * MIB
+"""How much of a refused body is read and dropped so that its sender gets to see the answer; twice PART_BYTES."""
+SEND_SILENCE_SECONDS: Final = 120
+"""How long a client may take to accept one chunk of an answer."""
+RESPONSE_CHUNK_BYTES: Final = 2 * MIB
+"""What one system call reads for a download; larger chunks gain nothing and cost memory per connection."""
+HASH_CHUNK_BYTES: Final = 4 * MIB
+"""What one system call reads when a whole file is hashed."""
+SERVER_CONNECTIONS: Final = 1000
+"""Connections the service holds open; further ones are answered 503."""
+HEAVY_TASKS: Final = 4
+"""Completions and commits that run at once: each may hash or hold a whole statement."""
+DRAIN_SECONDS: Final = 30
+"""How long a stopping service waits for requests under way."""
+TOKEN_NOTE_CHARS: Final = 200
+"""A token's note."""
+NAMESPACE_IDENTITIES: Final = 64
+"""Identities registered for one namespace; as many as a trust file may name."""
+
 # -- client ----------------------------------------------------------------------------------------------------------
 CONNECTIONS: Final = 64
 """Most parallel connections of one transfer."""
@@ -113,3 +150,19 @@ BACKOFF_SECONDS: Final = 0.2
 """First pause between tries; doubled each time."""
 RETRY_AFTER_SECONDS: Final = 30
 """Longest pause a server may ask for."""
+MINIMUM_RATE_BYTES: Final = 2 * KIB
+"""Bytes per second below which, over TIMEOUT_SECONDS of waiting, a peer counts as stalled: a drip must end too."""
+HANDSHAKE_SECONDS: Final = 60
+"""Longest a connection may take to be set up, all addresses and the TLS handshake together."""
+RESPONSE_OVERHEAD_BYTES: Final = MIB
+"""What a server may send besides a body: headers, interim responses, chunk framing, trailers."""
+LOCATION_CHARS: Final = 8 * KIB
+"""Length of a redirect's target; presigned URLs are about 1 KiB."""
+IDLE_CONNECTIONS: Final = 8
+"""Connections for control requests kept open between uses."""
+RATE_SLICE_BYTES: Final = 64 * KIB
+"""Bytes moved between two looks at the bandwidth cap."""
+RATE_BURST_SECONDS: Final = 0.25
+"""Unused time a bandwidth cap gives back."""
+RATE_NAP_SECONDS: Final = 0.2
+"""Longest sleep before a capped transfer looks whether it was cancelled."""
