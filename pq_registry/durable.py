@@ -84,13 +84,16 @@ def temporary_path(target: Path) -> Path:
     return target.with_name(f".{target.name[:80]}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
 
 
-def write_file(path: Path, data: bytes, *, mode: int = 0o666, replace: bool = True) -> None:
+def write_file(
+    path: Path, data: bytes, *, mode: int = 0o666, exact_mode: bool = False, replace: bool = True
+) -> None:
     """Put ``data`` under ``path``, wholly or not at all.
 
     Args:
         path: the target; its directory must exist.
         data: the whole content.
         mode: permissions of a new file, before the umask.
+        exact_mode: whether to set ``mode`` without regard to the umask. The file never has more than ``mode``.
         replace: whether an existing file may be replaced; if not, finding one is an error.
 
     Raises:
@@ -102,6 +105,8 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o666, replace: bool = Tr
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with open(descriptor, "wb", closefd=True) as file:
+                if exact_mode:
+                    os.fchmod(descriptor, mode)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -29,6 +29,14 @@ IDENTITY_FILE_BYTES: Final = 16 * KIB
 """A .pqpub file: two SPKI blocks as PEM (at most 4 KiB)."""
 KEY_FILE_BYTES: Final = 16 * KIB
 """A .pqkey file: a few hundred bytes of sealed seeds."""
+PASSPHRASE_BYTES: Final = 4 * KIB
+"""A passphrase, or the file whose first line is one."""
+PASSPHRASE_MEMORY_KIB: Final = 2**20
+"""Argon2id memory a .pqkey file may ask for (1 GiB); we write 256 MiB. More is a memory bomb."""
+PASSPHRASE_PASSES: Final = 10
+"""Argon2id passes a .pqkey file may ask for; we write 3. With the bound above, under a minute."""
+PASSPHRASE_LANES: Final = 16
+"""Argon2id lanes (threads) a .pqkey file may ask for; we write 4."""
 PROBLEM_BYTES: Final = 64 * KIB
 """An RFC 9457 problem document read from a server."""
 JSON_RESPONSE_BYTES: Final = 64 * MIB
