@@ -31,7 +31,18 @@ def parse_instant(text: str) -> datetime:
 
 def format_instant(instant: datetime) -> str:
     """Write an aware ``instant``, dropping fractions of a second."""
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # isoformat, because strftime("%Y") does not pad years below 1000 and the result would not parse again.
+    return instant.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
+def check_instant(instant: datetime, what: str) -> None:
+    """Refuse an instant that its written form would not give back.
+
+    Raises:
+        FormatError: if ``instant``, which is called ``what``, has no time zone or a fraction of a second.
+    """
+    if instant.utcoffset() != timedelta(0) or instant.microsecond:
+        raise FormatError(f"{what} is not an instant", expected="UTC, whole seconds", found=repr(instant)[:80])
 
 
 def utc_now() -> datetime:
