@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control requests to one registry: bounded answers, retries, and a token that goes nowhere else.
+
+* Redirects are refused. ``follow`` (for blobs only) allows one, to another origin or the same, which is asked with no
+  credentials and no headers of ours beyond what HTTP needs.
+* A request that may be repeated safely is tried up to ``limits.ATTEMPTS`` times, with doubling, jittered pauses, on
+  failures of the connection and on 429 and 5xx (honouring Retry-After up to ``limits.RETRY_AFTER_SECONDS``).
+* Whatever remains wrong is an error: ConnectionFailed, ResponseInvalid, or what the registry's problem says.
+
+Messages name the origin, method and path; never headers, queries or bodies.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.message import Message
+
+from pq_registry import limits
+from pq_registry.client.origin import Origin, parse_location
+from pq_registry.client.problems import refusal
+from pq_registry.client.rate import TokenBucket
+from pq_registry.client.wire import UNCAPPED, Body, Tls, Wire, WireFailure
+from pq_registry.errors import ConnectionFailed, PqregError, ResponseInvalid
+
+AGAIN = frozenset({429, 500, 502, 503, 504})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response, whole. A redirect's body is not read."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+
+def pause_before(attempt: int, retry_after: str | None = None) -> float:
+    """Seconds to wait before try number ``attempt`` (2, 3, ...): doubling and jittered, or what the server asks for."""
+    if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
+        return float(min(int(retry_after[:6]), limits.RETRY_AFTER_SECONDS))
+    # Jitter, so that a fleet does not return in step after an outage; not a secret.
+    return float(limits.BACKOFF_SECONDS * 2 ** (attempt - 2) * random.uniform(0.75, 1.25))  # noqa: S311
+
+
+def failed(failure: WireFailure, *, what: str, origin: Origin) -> PqregError:
+    """The error of the tree for the last ``failure``."""
+    kind = ResponseInvalid if failure.odd else ConnectionFailed
+    return kind(
+        f"{what} at {origin} failed", found=str(failure), hint="check the registry's URL and that it is running"
+    )
+
+
+class Exchanger:
+    """Sends requests to one origin; safe to use from many threads."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        prefix: str = "",
+        headers: Mapping[str, str],
+        tls: Tls,
+        timeout: float = limits.TIMEOUT_SECONDS,
+        rate: TokenBucket = UNCAPPED,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.origin = origin
+        self.prefix = prefix
+        self.headers = headers
+        self.tls = tls
+        self.timeout = timeout
+        self.rate = rate
+        self.sleep = sleep
+        self._lock = threading.Lock()
+        self._idle: list[Wire] = []
+        self._busy: set[Wire] = set()
+        self._closed = False
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        limit: int,
+        query: str = "",
+        body: Body | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool = True,
+        follow: bool = False,
+    ) -> Answer:
+        """One request, tried again as the module says.
+
+        Args:
+            method: the HTTP method.
+            path: below the registry's URL, quoted.
+            limit: bytes the answer's body may have.
+            query: an encoded query, without ``?``.
+            body: the request's body.
+            headers: beyond the client's own.
+            repeatable: whether doing it twice is as good as once.
+            follow: whether one redirect may be followed (without credentials).
+
+        Raises:
+            PqregError: TransportError, or what the registry's problem document maps to.
+        """
+        what = f"{method} {path}"
+        target = self.prefix + path + (f"?{query}" if query else "")
+        sent = {**self.headers, **(headers or {})}
+        error: PqregError | None = None
+        retry_after: str | None = None
+        for attempt in range(1, (limits.ATTEMPTS if repeatable else 1) + 1):
+            if error is not None:
+                self.sleep(pause_before(attempt, retry_after))
+            try:
+                answer = self._once(method, target, sent, limit, body, fresh=not repeatable)
+                if follow and answer.status in REDIRECTS:
+                    answer = self._elsewhere(answer.headers["Location"], limit)
+            except WireFailure as failure:
+                error, retry_after = failed(failure, what=what, origin=self.origin), None
+                if not failure.again:
+                    break
+                continue
+            if 200 <= answer.status < 300:
+                return answer
+            if answer.status in REDIRECTS:
+                raise ResponseInvalid(
+                    f"{what} at {self.origin} was redirected, and redirects are not followed here",
+                    found=f"HTTP {answer.status}",
+                    hint="configure the registry's final URL",
+                )
+            error = refusal(
+                answer.status,
+                answer.headers.get("Content-Type", ""),
+                answer.body,
+                what=what,
+                changing=method not in ("GET", "HEAD"),
+            )
+            retry_after = answer.headers.get("Retry-After")
+            if answer.status not in AGAIN:
+                break
+        assert error is not None
+        raise error
+
+    def abort(self) -> None:
+        """End all requests under way in other threads, and refuse new ones."""
+        with self._lock:
+            self._closed = True
+            wires = [*self._busy, *self._idle]
+        for wire in wires:
+            wire.abort()
+
+    def close(self) -> None:
+        """Close idle connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for wire in idle:
+            wire.close()
+
+    def _once(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        limit: int,
+        body: Body | None,
+        *,
+        fresh: bool,
+    ) -> Answer:
+        wire = self._take(fresh=fresh)
+        try:
+            reused = wire.used
+            try:
+                result = _complete(wire, method, target, headers, limit, body, self.rate)
+            except WireFailure as failure:
+                # The server may have closed an idle connection; that is no failed attempt.
+                if not reused or not failure.again:
+                    raise
+                result = _complete(wire, method, target, headers, limit, body, self.rate)
+        finally:
+            self._give_back(wire)
+        return result
+
+    def _elsewhere(self, location: str | None, limit: int) -> Answer:
+        origin, target = parse_location(location, self.origin)
+        wire = Wire(origin, self.tls, timeout=self.timeout)
+        with self._lock:
+            self._busy.add(wire)
+        try:
+            return _complete(wire, "GET", target, {}, limit, None, UNCAPPED)
+        finally:
+            with self._lock:
+                self._busy.discard(wire)
+            wire.close()
+
+    def _take(self, *, fresh: bool) -> Wire:
+        with self._lock:
+            if self._closed:
+                raise WireFailure("interrupted", again=False)
+            wire = self._idle.pop() if self._idle and not fresh else Wire(self.origin, self.tls, timeout=self.timeout)
+            self._busy.add(wire)
+        return wire
+
+    def _give_back(self, wire: Wire) -> None:
+        with self._lock:
+            self._busy.discard(wire)
+            keep = len(self._idle) < limits.IDLE_CONNECTIONS and not self._closed
+            if keep:
+                self._idle.append(wire)
+        if not keep:
+            wire.close()
+
+
+def _complete(
+    wire: Wire,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    limit: int,
+    body: Body | None,
+    rate: TokenBucket,
+) -> Answer:
+    try:
+        response = wire.exchange(method, target, headers, limit=max(limit, limits.PROBLEM_BYTES), body=body, rate=rate)
+        good = 200 <= response.status < 300
+        if response.status in REDIRECTS:
+            wire.close()  # whatever the body is, it is not read
+            return Answer(response.status, response.headers, b"")
+        return Answer(response.status, response.headers, response.receive(limit if good else limits.PROBLEM_BYTES))
+    except BaseException:
+        wire.close()
+        raise

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server says when it refuses: RFC 9457 problem documents, mapped to the tree of errors.
+
+The text comes from the other side: it is bounded, stripped of control characters (a terminal obeys those) and marked
+as the registry's words. Only classes a registry can know about are mapped; in particular no answer to a GET can pose
+as a verification this client made itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pq_registry import limits
+from pq_registry.errors import (
+    AccessDenied,
+    Conflict,
+    FormatError,
+    NameSyntaxError,
+    NotAuthenticated,
+    NotFound,
+    PolicyError,
+    PqregError,
+    ServerRefused,
+    VerificationError,
+)
+from pq_registry.format.strict_json import Value, parse_strict
+
+MEDIA_TYPE = "application/problem+json"
+_BY_STATUS: dict[int, type[PqregError]] = {401: NotAuthenticated, 403: AccessDenied, 404: NotFound, 409: Conflict}
+_HINTS: dict[type[PqregError], str] = {
+    NotAuthenticated: "log in (pqreg login) or set PQREG_TOKEN",
+    AccessDenied: "ask the registry's operator for a token with the role and namespace this needs",
+}
+
+
+def _with_subclasses(kind: type[PqregError]) -> Iterator[type[PqregError]]:
+    yield kind
+    for sub in kind.__subclasses__():
+        yield from _with_subclasses(sub)
+
+
+_ANY = {kind.code(): kind for kind in (NotFound, NotAuthenticated, AccessDenied)}
+_ON_CHANGE = _ANY | {
+    kind.code(): kind
+    for base in (PolicyError, VerificationError, FormatError, NameSyntaxError)
+    for kind in _with_subclasses(base)
+}
+
+
+def printable(text: object, limit: int = 300) -> str:
+    """Foreign text, fit for a terminal and a log line."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)[:limit])
+
+
+def refusal(status: int, content_type: str, body: bytes, *, what: str, changing: bool) -> PqregError:
+    """The error for a response that is not a success.
+
+    Args:
+        status: the HTTP status.
+        content_type: of the response.
+        body: at most ``limits.PROBLEM_BYTES`` of it.
+        what: what was asked for, in this client's words, e.g. ``GET /v1/whoami``.
+        changing: whether the request was to change something, so that the registry checked what it was sent.
+    """
+    problem = _problem(content_type, body)
+    code = str(problem.get("type", "")).removeprefix("/problems/")
+    kind = (_ON_CHANGE if changing else _ANY).get(code) or _BY_STATUS.get(status, ServerRefused)
+    words = problem.get("detail") or problem.get("title")
+    message = f"the registry refused {what}" + (f": {printable(words)}" if words else "")
+    found = problem.get("found")
+    if found is None:
+        found = f"HTTP {status}" + (f", request {problem['instance']}" if problem.get("instance") else "")
+    step = problem.get("step")
+    return kind(
+        message,
+        expected=printable(problem["expected"]) if problem.get("expected") is not None else None,
+        found=printable(found),
+        hint=printable(problem["hint"]) if problem.get("hint") else _HINTS.get(kind),
+        step=step if type(step) is int and 0 <= step <= 9 else None,
+    )
+
+
+def _problem(content_type: str, body: bytes) -> dict[str, Value]:
+    if content_type.partition(";")[0].strip().lower() != MEDIA_TYPE:
+        return {}
+    try:
+        problem = parse_strict(body, what="the problem document", limit=limits.PROBLEM_BYTES)
+    except FormatError:
+        return {}
+    return problem if isinstance(problem, dict) else {}

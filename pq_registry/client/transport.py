@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registry as an object: one method per route of ``/v1``.
+
+Answers are parsed and bounded but not verified; ``client.trust`` decides what is believed. Every method raises
+TransportError, or the policy error the registry's problem document names (NotAuthenticated, AccessDenied, Conflict,
+SequenceUsed, and for what was sent to it the verification errors). Methods may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+from urllib.parse import quote, urlencode
+
+from pq_registry import limits
+from pq_registry.client import answers
+from pq_registry.client.exchange import Exchanger
+from pq_registry.client.origin import parse_registry
+from pq_registry.client.rate import TokenBucket
+from pq_registry.client.wire import UNCAPPED, Body, Tls
+from pq_registry.errors import NotFound, ResponseInvalid, SettingError
+from pq_registry.format.digest import Digest
+from pq_registry.format.name import Namespace, RepositoryName, Tag
+from pq_registry.format.strict_json import Fields, encode_base64
+
+ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
+T = TypeVar("T")
+_JSON = {"Content-Type": "application/json"}
+_ENVELOPE = {"Content-Type": ENVELOPE_TYPE}
+
+
+class RegistryClient:
+    """A registry, and the token that is sent to its origin and to no other."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        ca: Path | None = None,
+        timeout: float = limits.TIMEOUT_SECONDS,
+        rate: TokenBucket = UNCAPPED,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            url: of the registry, e.g. ``https://models.example.org``.
+            token: a bearer token, or None to be anonymous.
+            ca: PEM file with the only certificate authorities to accept.
+            timeout: longest silence of the registry, in seconds.
+            rate: the bandwidth cap, shared by everything this client sends and its range readers receive.
+            sleep: how to pause between tries.
+
+        Raises:
+            SettingError: if the URL or the token is malformed.
+        """
+        self.url = url
+        self.origin, prefix = parse_registry(url)
+        self.rate = rate
+        headers = {}
+        if token is not None:
+            if not token.isascii() or not token.isprintable() or " " in token or not token:
+                raise SettingError("the token is malformed", expected="visible ASCII characters")
+            headers["Authorization"] = f"Bearer {token}"
+        self.exchanger = Exchanger(
+            self.origin, prefix=prefix, headers=headers, tls=Tls(ca), timeout=timeout, rate=rate, sleep=sleep
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"RegistryClient({str(self.origin)!r})"
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self.exchanger.close()
+
+    def abort(self) -> None:
+        """End every request under way in other threads; the client is unusable afterwards."""
+        self.exchanger.abort()
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def whoami(self) -> answers.Caller:
+        """Whose token this is."""
+        return self._get("/v1/whoami", answers.caller)
+
+    def repos(
+        self, *, namespace: Namespace | None = None, after: str | None = None, limit: int | None = None
+    ) -> answers.RepositoryPage:
+        """One page of the repositories the token may read."""
+        query = _query(namespace=namespace, after=after, limit=limit)
+        return self._get("/v1/repos", answers.repository_page, query)
+
+    def repository(
+        self, name: RepositoryName, *, after: str | None = None, limit: int | None = None
+    ) -> answers.RepositoryView:
+        """Tags and releases of a repository, newest first. Raises NotFound."""
+        return self._get(_repo(name), answers.repository_view, _query(after=after, limit=limit))
+
+    def releases_with_content(self, name: RepositoryName, content: Digest) -> tuple[answers.ReleaseItem, ...]:
+        """The releases of a repository that hold exactly the files of this content digest."""
+        try:
+            return self._get(f"{_repo(name)}/releases", answers.release_items, _query(content=content))
+        except NotFound:
+            return ()  # the repository does not exist yet
+
+    def release(self, name: RepositoryName, digest: Digest) -> answers.ReleaseView:
+        """Where the parts of a release are. Raises NotFound."""
+        return self._get(f"{_repo(name)}/releases/{digest.hex}", answers.release_view)
+
+    def release_envelope(self, statement: Digest) -> bytes:
+        """The exact envelope of the statement with this payload digest. Raises NotFound."""
+        answer = self.exchanger.request(
+            "GET", f"/v1/statements/{statement.hex}", limit=limits.ENVELOPE_BYTES * 4 // 3 + limits.MIB
+        )
+        return answers.read(answer.body, answers.envelope, what="the answer to GET statements")
+
+    def tag_envelope(self, name: RepositoryName, tag: Tag) -> bytes | None:
+        """The exact envelope of a tag's statement, or None if there is no such tag."""
+        try:
+            answer = self.exchanger.request(
+                "GET", f"{_repo(name)}/tags/{quote(str(tag), safe='')}", limit=limits.ENVELOPE_BYTES
+            )
+        except NotFound:
+            return None
+        return answer.body
+
+    def blob_bytes(self, digest: Digest, limit: int) -> bytes:
+        """A whole blob of at most ``limit`` bytes, not verified. May be answered by a redirect to storage."""
+        return self.exchanger.request("GET", blob_path(digest), limit=limit, follow=True).body
+
+    def blob_size(self, digest: Digest) -> int:
+        """The size of a blob as the registry states it. Raises NotFound."""
+        stated = self.exchanger.request("HEAD", blob_path(digest), limit=0).headers.get("Content-Length", "")
+        if not stated.isascii() or not stated.isdigit() or len(stated) > 20:
+            raise ResponseInvalid(f"the registry does not say how large {digest} is", expected="Content-Length")
+        return int(stated)
+
+    def missing(self, name: RepositoryName, digests: Collection[Digest]) -> frozenset[Digest]:
+        """Which of these blobs must be uploaded. Asks in pages."""
+        found: set[Digest] = set()
+        wanted = sorted(set(digests))
+        for start in range(0, len(wanted), limits.MISSING_QUERY_DIGESTS):
+            page = wanted[start : start + limits.MISSING_QUERY_DIGESTS]
+            body = {"digests": [str(digest) for digest in page]}
+            found |= self._post(f"{_repo(name)}/missing", body, answers.missing)
+        if not found <= set(wanted):
+            raise ResponseInvalid("the registry misses blobs nobody asked about")
+        return frozenset(found)
+
+    # -- publishing --------------------------------------------------------------------------------------------------
+
+    def open_upload(self, name: RepositoryName, digest: Digest, size: int) -> answers.Upload:
+        """Start or resume the upload of a blob."""
+        body = {"digest": str(digest), "size": size, "slice_size": limits.SHARD_BYTES}
+        return self._post(f"{_repo(name)}/uploads", body, answers.upload)
+
+    def upload_status(self, name: RepositoryName, upload: str) -> answers.Upload:
+        """Which parts of an upload the registry has. Raises NotFound."""
+        return self._get(_upload(name, upload), answers.upload)
+
+    def put_part(self, name: RepositoryName, upload: str, number: int, body: Body, shards: bytes) -> None:
+        """Send one part. ``shards`` are the concatenated BLAKE3 digests of its slices, which the registry checks."""
+        self.exchanger.request(
+            "PUT",
+            f"{_upload(name, upload)}/parts/{number}",
+            limit=limits.PROBLEM_BYTES,
+            body=body,
+            headers={"Content-Type": "application/octet-stream", "Pqreg-Shards": encode_base64(shards)},
+        )
+
+    def complete_upload(self, name: RepositoryName, upload: str) -> Digest:
+        """Finish an upload whose parts are all there. Raises FileDigestMismatch if the whole is another file."""
+        return self._post(f"{_upload(name, upload)}/complete", {}, answers.digest)
+
+    def abort_upload(self, name: RepositoryName, upload: str) -> None:
+        """Give up an upload."""
+        self.exchanger.request("DELETE", _upload(name, upload), limit=limits.PROBLEM_BYTES)
+
+    def post_release(self, name: RepositoryName, envelope: bytes) -> Digest:
+        """Commit a release; the same one again is fine."""
+        answer = self.exchanger.request(
+            "POST", f"{_repo(name)}/releases", limit=limits.JSON_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE
+        )
+        return answers.read(answer.body, answers.digest, what="the answer to POST releases")
+
+    def put_tag(self, name: RepositoryName, tag: Tag, envelope: bytes) -> None:
+        """Set a tag. Raises SequenceUsed if another statement came first; the same one again is fine."""
+        path = f"{_repo(name)}/tags/{quote(str(tag), safe='')}"
+        self.exchanger.request("PUT", path, limit=limits.JSON_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE)
+
+    # -- administration ----------------------------------------------------------------------------------------------
+
+    def identities(self, namespace: Namespace) -> tuple[answers.IdentityItem, ...]:
+        """The identities registered for a namespace (against spam only: clients believe the trust file)."""
+        return self._get(f"/v1/namespaces/{quote(str(namespace), safe='')}/identities", answers.identities)
+
+    def register_identity(self, namespace: Namespace, public_pem: bytes) -> None:
+        """Register an identity for a namespace."""
+        path = f"/v1/namespaces/{quote(str(namespace), safe='')}/identities"
+        body = json.dumps({"public": public_pem.decode("ascii")}).encode()
+        self.exchanger.request("POST", path, limit=limits.JSON_RESPONSE_BYTES, body=body, headers=_JSON)
+
+    def create_token(
+        self, *, role: str, namespaces: Sequence[str], expires_days: int, note: str = ""
+    ) -> answers.NewToken:
+        """Make a token; its secret is in the answer and nowhere else."""
+        body = {"role": role, "namespaces": list(namespaces), "expires_days": expires_days, "note": note}
+        return self._post("/v1/tokens", body, answers.new_token, repeatable=False)
+
+    def tokens(self) -> tuple[answers.TokenItem, ...]:
+        """The tokens the caller may see, without secrets."""
+        return self._get("/v1/tokens", answers.tokens)
+
+    def revoke_token(self, token_id: str) -> None:
+        """End a token."""
+        self.exchanger.request("DELETE", f"/v1/tokens/{quote(token_id, safe='')}", limit=limits.PROBLEM_BYTES)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _get(self, path: str, parse: Callable[[Fields], T], query: str = "") -> T:
+        answer = self.exchanger.request("GET", path, limit=limits.JSON_RESPONSE_BYTES, query=query)
+        return answers.read(answer.body, parse, what=f"the answer to GET {path}")
+
+    def _post(
+        self, path: str, body: Mapping[str, object], parse: Callable[[Fields], T], *, repeatable: bool = True
+    ) -> T:
+        answer = self.exchanger.request(
+            "POST",
+            path,
+            limit=limits.JSON_RESPONSE_BYTES,
+            body=json.dumps(body).encode(),
+            headers=_JSON,
+            repeatable=repeatable,
+        )
+        return answers.read(answer.body, parse, what=f"the answer to POST {path}")
+
+
+def blob_path(digest: Digest) -> str:
+    """The route of a blob."""
+    return f"/v1/blobs/sha256/{digest.hex}"
+
+
+def _repo(name: RepositoryName) -> str:
+    return f"/v1/repos/{quote(str(name.namespace), safe='')}/{quote(name.name, safe='')}"
+
+
+def _upload(name: RepositoryName, upload: str) -> str:
+    return f"{_repo(name)}/uploads/{quote(upload, safe='')}"
+
+
+def _query(**values: object) -> str:
+    return urlencode({key: str(value) for key, value in values.items() if value is not None})
