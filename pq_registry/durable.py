@@ -85,7 +85,7 @@ def temporary_path(target: Path) -> Path:
 
 
 def write_file(
-    path: Path, data: bytes, *, mode: int = 0o666, exact_mode: bool = False, replace: bool = True
+    path: Path, data: bytes | bytearray, *, mode: int = 0o666, exact_mode: bool = False, replace: bool = True
 ) -> None:
     """Put ``data`` under ``path``, wholly or not at all.
 

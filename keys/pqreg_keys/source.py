@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The key source for key files: how the library gets a signer without importing custody.
+
+Registered as the entry point ``file`` in the group ``pq_registry.key_sources``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pq_registry.settings import Settings
+from pqreg_keys import custody
+from pqreg_keys.custody import SecretIdentity
+from pqreg_keys.passphrase import PassphraseSource, configured
+
+
+class FileKeySource:
+    """Implements ``crypto.signing.KeySource`` for ``.pqkey`` files."""
+
+    __slots__ = ("_passphrase",)
+
+    def __init__(self, passphrase: PassphraseSource | None = None) -> None:
+        self._passphrase = passphrase
+
+    @classmethod
+    def configured(cls, settings: Settings) -> FileKeySource:
+        """A source that takes passphrases as the settings say, and otherwise from the terminal if there is one."""
+        return cls(configured(settings, question="Passphrase of the secret key file"))
+
+    def open(self, path: Path) -> SecretIdentity:
+        """The identity kept at ``path``.
+
+        Raises:
+            KeyCustodyError: if the key may not be used, or does not open.
+            FormatError: if ``path`` is not a secret key file.
+            StorageError: if it cannot be read.
+        """
+        return custody.load(path, self._passphrase)
