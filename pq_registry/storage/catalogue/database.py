@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening the catalogue, and its two kinds of transaction.
+
+``reading`` sees one consistent state and must not write. ``writing`` is one use case: everything in it happens, or
+nothing. On SQLite a writing transaction begins with BEGIN IMMEDIATE, so that what it reads cannot change before it
+writes; in other databases the service locks the rows it decides upon (``with_for_update``). Whatever goes wrong in the
+database leaves as a StorageError, or as a Conflict when a constraint stopped two requests from contradicting each
+other; in both cases nothing was changed.
+
+SQLite runs in WAL mode with synchronous=FULL: a committed transaction survives a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from pq_registry.errors import Conflict, StorageError
+from pq_registry.storage.catalogue import migrate
+
+_BUSY_SECONDS = 20
+"""How long SQLite waits for another process (pqreg token --data) to finish writing."""
+_POOL = 48
+"""Connections: one per worker thread that may be inside a transaction."""
+
+
+class Catalogue:
+    """A database with the current schema."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(pqreg_writes=True)
+        # SQLite has one writer; waiting in a queue of our own is fairer than its busy handler.
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+
+    @classmethod
+    def open_sqlite(cls, path: Path, *, upgrade: bool) -> Catalogue:
+        """Open the embedded database, creating it or bringing it to the current schema if ``upgrade``.
+
+        Raises:
+            StorageError: if it cannot be opened, or its schema is another than this version's.
+        """
+        engine = create_engine(
+            f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS}, pool_size=_POOL, max_overflow=0
+        )
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        catalogue = cls(engine)
+        with _reported():
+            if upgrade:
+                path.touch(mode=0o600)
+                with catalogue.connection() as connection:
+                    migrate.upgrade(connection)
+            else:
+                with catalogue.connection() as connection:
+                    migrate.require_current(connection)
+        return catalogue
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A writing transaction without the object mapper, for migrations."""
+        with self._turn, self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A transaction that only reads.
+
+        Raises:
+            StorageError: if the database fails.
+        """
+        with _reported(), Session(self._engine, expire_on_commit=False) as session:
+            yield session
+            session.rollback()
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A transaction that commits when the block ends and changes nothing if it raises.
+
+        Raises:
+            Conflict: if a constraint of the schema refuses.
+            StorageError: if the database fails.
+        """
+        with _reported(), self._turn, Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def check(self) -> None:
+        """Make sure that the database answers.
+
+        Raises:
+            StorageError: if it does not.
+        """
+        with self.reading() as session:
+            session.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise Conflict("another request changed the same thing", hint="look at the present state and retry") from error
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise StorageError("the catalogue failed", found=type(error).__name__) from error
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not begin transactions by itself: _begin_sqlite does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("pqreg_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables. Digests and ids are lowercase hex; names keep the case they were first given and are found by ``key``.
+
+``migrations/`` holds the same tables as history; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from pq_registry.storage.catalogue.columns import BigKey, InstantColumn
+
+_HEX = String(64)
+_NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Declarative base; constraints get names so that later migrations can change them."""
+
+    metadata = MetaData(naming_convention=_NAMING)
+    type_annotation_map = {datetime: InstantColumn, bytes: LargeBinary}  # noqa: RUF012 - SQLAlchemy's protocol
+
+
+class NamespaceRow(Base):
+    """A namespace that has an identity or a repository."""
+
+    __tablename__ = "namespaces"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    key: Mapped[str] = mapped_column(String(96), unique=True)
+    name: Mapped[str] = mapped_column(String(96))
+    created: Mapped[datetime]
+
+
+class IdentityRow(Base):
+    """A signing identity. Its halves are unique, so that no half occurs in two identities."""
+
+    __tablename__ = "identities"
+
+    id: Mapped[str] = mapped_column(_HEX, primary_key=True)
+    public: Mapped[str] = mapped_column(Text)
+    ec_half: Mapped[str] = mapped_column(_HEX, unique=True)
+    pq_half: Mapped[str] = mapped_column(_HEX, unique=True)
+    created: Mapped[datetime]
+
+
+class NamespaceIdentityRow(Base):
+    """Which identities may publish in which namespace."""
+
+    __tablename__ = "namespace_identities"
+
+    namespace_id: Mapped[int] = mapped_column(ForeignKey("namespaces.id"), primary_key=True)
+    identity_id: Mapped[str] = mapped_column(ForeignKey("identities.id"), primary_key=True)
+    registered: Mapped[datetime]
+
+
+class RepositoryRow(Base):
+    """A repository; ``key`` and ``name`` are ``namespace/name``."""
+
+    __tablename__ = "repositories"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    namespace_id: Mapped[int] = mapped_column(ForeignKey("namespaces.id"), index=True)
+    key: Mapped[str] = mapped_column(String(193), unique=True)
+    name: Mapped[str] = mapped_column(String(193))
+    created: Mapped[datetime]
+    updated: Mapped[datetime]
+
+
+class BlobRow(Base):
+    """A blob this service has verified: its SHA-256 is ``digest``, its slices' BLAKE3 digests are ``shards``."""
+
+    __tablename__ = "blobs"
+
+    digest: Mapped[str] = mapped_column(_HEX, primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    slice_size: Mapped[int] = mapped_column(Integer)
+    shards: Mapped[bytes]
+    verified_at: Mapped[datetime]
+
+
+class RepositoryBlobRow(Base):
+    """Who may read a blob: whoever may read one of the repositories that refer to it."""
+
+    __tablename__ = "repository_blobs"
+
+    repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"), primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), primary_key=True, index=True)
+    added: Mapped[datetime]
+
+
+class UploadRow(Base):
+    """An unfinished upload; its bytes are in the incoming directory under ``id``."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (UniqueConstraint("repository_id", "digest", "token_id"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"))
+    token_id: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(_HEX)
+    size: Mapped[int] = mapped_column(BigInteger)
+    slice_size: Mapped[int] = mapped_column(Integer)
+    part_size: Mapped[int] = mapped_column(BigInteger)
+    created: Mapped[datetime]
+    touched: Mapped[datetime]
+
+
+class UploadPartRow(Base):
+    """A part whose bytes are durable and match ``shards``."""
+
+    __tablename__ = "upload_parts"
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    shards: Mapped[bytes]
+
+
+class StatementRow(Base):
+    """A signed statement: the exact bytes of its envelope, by the digest of its payload.
+
+    ``tag`` and ``sequence`` are null for releases; a tag's sequence number is used once.
+    """
+
+    __tablename__ = "statements"
+    __table_args__ = (UniqueConstraint("repository_id", "tag", "sequence"),)
+
+    digest: Mapped[str] = mapped_column(_HEX, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"))
+    signer: Mapped[str] = mapped_column(ForeignKey("identities.id"))
+    envelope: Mapped[bytes]
+    tag: Mapped[str | None] = mapped_column(String(128))
+    sequence: Mapped[int | None] = mapped_column(BigInteger)
+    recorded: Mapped[datetime]
+
+
+class ReleaseRow(Base):
+    """A release; ``digest`` is that of its statement's payload. ``id`` is the order of commits."""
+
+    __tablename__ = "releases"
+    __table_args__ = (
+        Index(None, "repository_id", "id"),
+        Index(None, "repository_id", "content_digest"),
+    )
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    digest: Mapped[str] = mapped_column(ForeignKey("statements.digest"), unique=True)
+    repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"))
+    manifest_digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"))
+    content_digest: Mapped[str] = mapped_column(_HEX)
+    signer: Mapped[str] = mapped_column(_HEX)
+    size: Mapped[int] = mapped_column(BigInteger)
+    files: Mapped[int] = mapped_column(Integer)
+    created: Mapped[datetime]
+    committed: Mapped[datetime]
+
+
+class TagRow(Base):
+    """Where a tag points now; ``target`` is null once it is withdrawn."""
+
+    __tablename__ = "tags"
+
+    repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"), primary_key=True)
+    tag: Mapped[str] = mapped_column(String(128), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    statement: Mapped[str] = mapped_column(ForeignKey("statements.digest"))
+    target: Mapped[str | None] = mapped_column(_HEX)
+    signer: Mapped[str] = mapped_column(_HEX)
+    issued: Mapped[datetime]
+    expires: Mapped[datetime]
+
+
+class TokenRow(Base):
+    """A bearer token: the SHA-256 of its text, never the text. ``namespaces`` is ``*`` or keys joined by spaces."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    hash: Mapped[str] = mapped_column(_HEX, unique=True)
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("tokens.id"), index=True)
+    role: Mapped[str] = mapped_column(String(16))
+    namespaces: Mapped[str] = mapped_column(Text)
+    note: Mapped[str] = mapped_column(Text)
+    created: Mapped[datetime]
+    expires: Mapped[datetime]
+    revoked: Mapped[datetime | None]
+
+
+class AuditEventRow(Base):
+    """One change, written in the transaction that made it. ``detail`` is JSON without secrets."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    at: Mapped[datetime] = mapped_column(InstantColumn, index=True)
+    request_id: Mapped[str] = mapped_column(String(32))
+    token_id: Mapped[str] = mapped_column(String(16))
+    action: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(Text)
+    detail: Mapped[str] = mapped_column(Text)
