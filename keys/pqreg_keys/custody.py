@@ -137,9 +137,7 @@ def store_pair(
     return secret_path, public_path
 
 
-def load(
-    path: Path, passphrase: PassphraseSource | None = None, *, provider: Provider = OPENSSL
-) -> SecretIdentity:
+def load(path: Path, passphrase: PassphraseSource | None = None, *, provider: Provider = OPENSSL) -> SecretIdentity:
     """Read a secret key file; ``passphrase`` is asked only if the file is sealed.
 
     Raises:

@@ -98,9 +98,7 @@ class KeyMaterial:
             secret.wipe()
 
 
-def encode(
-    material: KeyMaterial, passphrase: Passphrase | None, *, cost: PassphraseCost = DEFAULT_COST
-) -> SecretBytes:
+def encode(material: KeyMaterial, passphrase: Passphrase | None, *, cost: PassphraseCost = DEFAULT_COST) -> SecretBytes:
     """The content of a key file; sealed if there is a passphrase. The caller wipes it.
 
     Raises:

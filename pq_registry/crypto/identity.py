@@ -63,8 +63,11 @@ class PublicIdentity:
             FormatError: if ``data`` is not exactly what ``to_pem`` writes for the identity in it.
         """
         if len(data) > limits.IDENTITY_FILE_BYTES:
-            raise FormatError("not a public identity", expected=f"at most {limits.IDENTITY_FILE_BYTES} bytes",
-                              found=f"{len(data)} bytes")
+            raise FormatError(
+                "not a public identity",
+                expected=f"at most {limits.IDENTITY_FILE_BYTES} bytes",
+                found=f"{len(data)} bytes",
+            )
         blocks = [_unarmoured(match[1]) for match in _BLOCK.finditer(data)]
         if len(blocks) != len(HALVES):
             raise _not_public_file(data, f"{len(blocks)} such blocks")
