@@ -189,13 +189,19 @@ class Verifier:
     ) -> tuple[str, ...]:
         """The rest of step 3, and steps 4 and 5: the stated signer may sign for this namespace now."""
         namespace = self._namespace(name.namespace)
-        # 3. Name and signer select one of the pairs whose signature verified.
-        chosen = [pair for pair in kept if pair.namespace.key == name.namespace.key and pair.identity.id == signer]
+        # 3. Name and signer select one of the pairs whose signature verified; only publishers sign releases and tags.
+        chosen = [
+            pair
+            for pair in kept
+            if pair.namespace.key == name.namespace.key
+            and pair.identity.id == signer
+            and signer in namespace.publishers
+        ]
         if not chosen:
             raise UntrustedSigner(
                 f"the signature is genuine, but its signer may not sign for {name.namespace}",
-                expected=f"an identity the trust file lists for {name.namespace}",
-                found=f"signer {signer}, trusted for {', '.join(sorted({str(p.namespace) for p in kept}))}",
+                expected=f"a publisher of {name.namespace} in the trust file",
+                found=f"signer {signer}; the signature is by {_describe(kept)}",
             )
         pair = chosen[0]
         if pair.identity.profile.level < namespace.min_profile:
@@ -273,6 +279,10 @@ class Verifier:
                 hint=f"add its publisher: pqreg trust add TRUST.json --publisher {namespace}=FILE.pqpub",
             )
         return trusted
+
+
+def _describe(kept: list[TrustedPair]) -> str:
+    return ", ".join(sorted({f"{pair.identity.id} (known for {pair.namespace})" for pair in kept}))
 
 
 def target_of(statement: TagStatement) -> Digest:

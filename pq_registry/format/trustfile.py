@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trust file ``trust.json``: the only root a client believes.
 
-It says, per namespace, which identities may sign, from when to when, with which minimal profile, which releases are
-pinned, and which of these identities may revoke, enrol recipients or refresh tags. People edit it, so it is strict
+It says, per namespace, which identities exist, from when to when, with which minimal profile, which releases are
+pinned, and in which role each identity is believed: publishers sign releases and tags, revokers status statements,
+enrolment identities certify recipients, refreshers renew what is about to expire. An identity without a role signs
+nothing that is believed. People edit it, so it is strict
 JSON rather than canonical JSON and is written indented; its bytes are not hashed or signed here. Unknown fields,
 numbers that are not integers, and booleans in the place of numbers are refused: a trust file that is not understood
 completely is not believed at all. docs/spec/trust.md and docs/spec/trust.schema.json are its specification.
@@ -30,7 +32,7 @@ from pq_registry.format.strict_json import Fields, Value, parse_strict
 
 SCHEMA: Final = "urn:pq-registry:trust:v1"
 PROFILES: Final = (3, 5)
-ROLES: Final = ("revokers", "enrolment", "refreshers")
+ROLES: Final = ("publishers", "revokers", "enrolment", "refreshers")
 
 OfflineStatus = Literal["warn", "require"]
 
@@ -70,10 +72,11 @@ class TrustedIdentity:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceTrust:
-    """Who is believed for one namespace. ``revokers``, ``enrolment`` and ``refreshers`` are ids of ``identities``."""
+    """Who is believed for one namespace. The roles, ``publishers`` to ``refreshers``, hold ids of ``identities``."""
 
     namespace: Namespace
     identities: tuple[TrustedIdentity, ...]
+    publishers: tuple[str, ...]
     min_profile: int
     pinned: frozenset[Digest] = frozenset()
     revokers: tuple[str, ...] = ()
@@ -224,6 +227,7 @@ def _namespace_value(trusted: NamespaceTrust) -> dict[str, Value]:
             for identity in trusted.identities
         ],
         "pinned": [str(digest) for digest in sorted(trusted.pinned)],
+        "publishers": list(trusted.publishers),
         "revokers": list(trusted.revokers),
         "enrolment": list(trusted.enrolment),
         "refreshers": list(trusted.refreshers),
@@ -269,9 +273,9 @@ def _parse_namespace(namespace: Namespace, fields: Fields) -> NamespaceTrust:
     pinned = [_pinned(fields, text) for text in fields.texts("pinned", limit=limits.PINNED_DIGESTS)]
     if len(set(pinned)) != len(pinned):
         fields.fail("pinned", "each digest once", "a digest twice")
-    roles = [tuple(fields.texts(role, limit=limits.IDENTITIES_PER_NAMESPACE)) for role in ROLES]
+    roles = {role: tuple(fields.texts(role, limit=limits.IDENTITIES_PER_NAMESPACE)) for role in ROLES}
     fields.done()
-    return NamespaceTrust(namespace, tuple(identities), min_profile, frozenset(pinned), *roles)
+    return NamespaceTrust(namespace, tuple(identities), min_profile=min_profile, pinned=frozenset(pinned), **roles)
 
 
 def _pinned(fields: Fields, text: str) -> Digest:
