@@ -101,6 +101,26 @@ def store(
         material.wipe()
 
 
+def pair_paths(directory: Path, name: str) -> tuple[Path, Path]:
+    """Where ``store_pair`` puts ``name``.pqkey and ``name``.pqpub, both free.
+
+    Raises:
+        UsageError: if ``name`` cannot name a file.
+        AlreadyExists: if one of the two files exists.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            "not a name for a key",
+            expected="a letter or digit, then at most 95 letters, digits or . _ @ -",
+            found=repr(name)[:80],
+        )
+    paths = directory / (name + KEY_SUFFIX), directory / (name + PUBLIC_SUFFIX)
+    for path in paths:
+        if os.path.lexists(path):
+            raise AlreadyExists(f"{path} exists", hint="choose another name; a key file is never overwritten")
+    return paths
+
+
 def store_pair(
     directory: Path,
     name: str,
@@ -119,13 +139,7 @@ def store_pair(
         AlreadyExists: if one of the two files exists.
         StorageError: if a file cannot be written.
     """
-    if not _NAME.fullmatch(name):
-        raise UsageError("not a name for a key", found=repr(name)[:80],
-                         expected="a letter or digit, then at most 95 letters, digits or . _ @ -")  # fmt: skip
-    secret_path, public_path = directory / (name + KEY_SUFFIX), directory / (name + PUBLIC_SUFFIX)
-    for path in (secret_path, public_path):
-        if os.path.lexists(path):
-            raise AlreadyExists(f"{path} exists", hint="choose another name; a key file is never overwritten")
+    secret_path, public_path = pair_paths(directory, name)
     make_directory(directory, 0o700)
     store(secret_path, identity, passphrase, cost=cost)
     try:
@@ -148,7 +162,7 @@ def load(path: Path, passphrase: PassphraseSource | None = None, *, provider: Pr
         StorageError: if it cannot be read.
     """
     with _read(path) as content:
-        material = keyfile.decode(content, passphrase)
+        material = keyfile.decode(content, passphrase, name=str(path))
     try:
         ec = provider.load(material.profile, "ec", material.ec_pkcs8)
         pq = provider.load(material.profile, "pq", material.pq_pkcs8)
@@ -166,26 +180,47 @@ def load(path: Path, passphrase: PassphraseSource | None = None, *, provider: Pr
     return identity
 
 
+def public_of(path: Path, passphrase: PassphraseSource | None = None) -> PublicIdentity:
+    """The public identity in ``path``, which is a secret key file (opened as ``load`` does) or a public one.
+
+    Raises:
+        KeyCustodyError: if it is a secret key file that may not or cannot be opened.
+        FormatError: if it is neither.
+        StorageError: if it cannot be read.
+    """
+    with reported("read", path), open(path, "rb") as file:
+        if file.read(len(keyfile.MAGIC)) == keyfile.MAGIC:
+            return load(path, passphrase).identity
+        file.seek(0)
+        data = file.read(limits.IDENTITY_FILE_BYTES + 1)
+    return PublicIdentity.from_pem(data)
+
+
 def _read(path: Path) -> SecretBytes:
     # Non-blocking: opening a pipe that stands at this path must not hang.
     with reported("open the secret key file", path):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
-        _check_exposure(path, os.fstat(descriptor))
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise FormatError(f"{path} is not a secret key file", expected="a regular file")
         content = SecretBytes(limits.KEY_FILE_BYTES + 1)
         with reported("read the secret key file", path), open(descriptor, "rb", buffering=0, closefd=False) as file:
             length = file.readinto(content) or 0
         del content[length:]
     finally:
         os.close(descriptor)
-    if length > limits.KEY_FILE_BYTES:
-        raise FormatError("not a secret key file", expected=f"at most {limits.KEY_FILE_BYTES} bytes", found="more")
+    if length > limits.KEY_FILE_BYTES or not content.startswith(keyfile.MAGIC):
+        raise FormatError(
+            f"{path} is not a secret key file",
+            expected="a .pqkey file of version 1",
+            hint="make one with: pqreg key generate NAME",
+        )
+    _check_exposure(path, state)
     return content
 
 
 def _check_exposure(path: Path, state: os.stat_result) -> None:
-    if not stat.S_ISREG(state.st_mode):
-        raise FormatError(f"{path} is not a secret key file", expected="a regular file")
     if state.st_uid != os.geteuid():
         raise KeyFileExposed(
             f"the secret key file {path} belongs to another user",

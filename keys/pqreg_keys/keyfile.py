@@ -115,8 +115,8 @@ def encode(material: KeyMaterial, passphrase: Passphrase | None, *, cost: Passph
             return SecretBytes(header + AESGCM(key).encrypt(nonce, body, header))
 
 
-def decode(data: SecretBytes, passphrase: PassphraseSource | None) -> KeyMaterial:
-    """Read a key file; ``passphrase`` is asked only if the file is sealed.
+def decode(data: SecretBytes, passphrase: PassphraseSource | None, *, name: str = "the key file") -> KeyMaterial:
+    """Read a key file, called ``name`` in messages; ``passphrase`` is asked only if it is sealed.
 
     Raises:
         FormatError: if ``data`` is not a key file.
@@ -132,21 +132,21 @@ def decode(data: SecretBytes, passphrase: PassphraseSource | None) -> KeyMateria
         if protection == _PLAIN:
             body = SecretBytes(view[_HEADER.size :])
         elif protection == _PASSPHRASE:
-            body = _unsealed(view, passphrase)
+            body = _unsealed(view, passphrase, name)
         else:
             raise FormatError("the key file is protected in an unknown way", expected="0 or 1", found=protection)
     with body:
         return _parsed(body, profile, identity_id.hex())
 
 
-def _unsealed(data: memoryview, passphrase: PassphraseSource | None) -> SecretBytes:
+def _unsealed(data: memoryview, passphrase: PassphraseSource | None, name: str) -> SecretBytes:
     start = _HEADER.size + _PROTECTION.size
     if len(data) < start + _TAG_BYTES:
         raise _malformed("it is cut short")
     memory, passes, lanes, salt, nonce = _PROTECTION.unpack_from(data, _HEADER.size)
     cost = PassphraseCost(memory, passes, lanes)  # bounded before anybody is asked and anything is allocated
     if passphrase is None:
-        raise KeyCustodyError("the key file needs its passphrase",
+        raise KeyCustodyError(f"{name} needs its passphrase",
                               hint="give --passphrase-file or set PQREG_PASSPHRASE")  # fmt: skip
     body = SecretBytes(len(data) - start - _TAG_BYTES)
     with _derive(passphrase(), salt, cost) as key:
@@ -154,7 +154,7 @@ def _unsealed(data: memoryview, passphrase: PassphraseSource | None) -> SecretBy
             AESGCM(key).decrypt_into(nonce, data[start:], data[:start], body)
         except InvalidTag:
             raise WrongPassphrase(
-                "the key file does not open",
+                f"{name} does not open",
                 expected="its passphrase and its unaltered content",
                 hint="try the passphrase again; if it is right, restore the key file from your backup",
             ) from None

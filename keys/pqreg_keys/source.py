@@ -23,7 +23,7 @@ class FileKeySource:
         self._passphrase = passphrase
 
     @classmethod
-    def configured(cls, settings: Settings) -> FileKeySource:
+    def from_settings(cls, settings: Settings) -> FileKeySource:
         """A source that takes passphrases as the settings say, and otherwise from the terminal if there is one."""
         return cls(configured(settings, question="Passphrase of the secret key file"))
 
