@@ -50,8 +50,9 @@ def generate(
 ) -> None:
     """Make a signing identity.
 
-    Two files: NAME.pqkey, which signs and stays with you, and NAME.pqpub, which others trust. The first is readable by you alone (mode 0600) and sealed with a passphrase, which is asked for on the
-    terminal, or taken from --passphrase-file or PQREG_PASSPHRASE. Nothing is ever overwritten.
+    Two files: NAME.pqkey, which signs and stays with you, and NAME.pqpub, which others trust. The first is readable
+    by you alone (mode 0600) and sealed with a passphrase, which is asked for on the terminal, or taken from
+    --passphrase-file or PQREG_PASSPHRASE. Nothing is ever overwritten.
 
     Examples:
       pqreg key generate alice --dir keys
@@ -93,7 +94,8 @@ def show(
 ) -> None:
     """Show an identity's id, profile and halves.
 
-    A secret key file must be unlocked for it. Compare the id over another channel before you trust a .pqpub file somebody sent.
+    A secret key file must be unlocked for it. Compare the id over another channel before you trust a .pqpub file that
+    somebody sent.
 
     Examples:
       pqreg key show alice.pqpub
