@@ -232,9 +232,7 @@ class Manifest:
         license_ = fields.optional("license", str, limit=limits.LICENSE_CHARS)
         lineage = []
         for base in fields.objects("lineage", limit=limits.LINEAGE):
-            lineage.append(
-                BaseRelease(base.parsed("name", RepositoryName.parse), base.parsed("release", Digest.parse))
-            )
+            lineage.append(BaseRelease(base.parsed("name", RepositoryName.parse), base.parsed("release", Digest.parse)))
             base.done()
         files = tuple(FileEntry.from_fields(entry) for entry in fields.objects("files", minimum=1, limit=limits.FILES))
         fields.done()

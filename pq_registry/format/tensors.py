@@ -188,9 +188,7 @@ def dimensions(shape: list[Value], where: str) -> list[int]:
     sizes: list[int] = []
     for size in shape:
         if type(size) is not int or size < 0:
-            raise FormatError(
-                f"{where}: a shape is wrong", expected="non-negative integers", found=repr(shape)[:120]
-            )
+            raise FormatError(f"{where}: a shape is wrong", expected="non-negative integers", found=repr(shape)[:120])
         sizes.append(size)
     return sizes
 

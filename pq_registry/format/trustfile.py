@@ -244,9 +244,7 @@ def _parse_namespaces(value: Value) -> dict[str, NamespaceTrust]:
         try:
             namespace = Namespace(name)
         except NameSyntaxError as error:
-            raise FormatError(
-                f"trust file: {error.message}", expected=error.expected, found=error.found
-            ) from None
+            raise FormatError(f"trust file: {error.message}", expected=error.expected, found=error.found) from None
         if namespace.key in namespaces:
             raise FormatError(
                 "trust file: a namespace is listed twice",
