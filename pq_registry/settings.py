@@ -3,17 +3,21 @@
 
 A setting is taken from, in this order: a command-line option, the environment variable ``PQREG_<NAME>``, the config
 file (``$XDG_CONFIG_HOME/pqreg/config.toml``, a flat table written by ``pqreg login``), the default. The path of a
-config file can be given in ``PQREG_CONFIG``. Unknown keys of the config file are refused.
+config file can be given in ``PQREG_CONFIG``. Unknown keys of the config file are refused, and so is a config file that
+holds a secret and can be read by others than its owner.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pq_registry.durable import make_directory, write_file
 from pq_registry.errors import SettingError
 
 
@@ -45,6 +49,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("data", None, "directory of the registry service's data"),
     Setting("listen", "127.0.0.1:8470", "address and port the registry service listens on"),
     Setting("public_read", "false", "whether the registry service lets anyone read without a token"),
+    Setting("hosts", None, "host names the registry service answers to, by commas; by default any, on loopback its own"),
     Setting("log_level", "info", "least severe event the registry service logs: debug, info, warning or error"),
     Setting("tls_ca", None, "path of a PEM file with the certificate authorities to accept instead of the system's"),
 )
@@ -137,8 +142,8 @@ class Settings:
 
     @property
     def colour(self) -> bool:
-        """Whether colours may be used: not when NO_COLOR is set (no-color.org)."""
-        return not self._environment.get("NO_COLOR")
+        """Whether colours may be used."""
+        return colour_allowed(self._environment)
 
     def _default_config_file(self) -> Path:
         explicit = self._environment.get("PQREG_CONFIG")
@@ -148,9 +153,38 @@ class Settings:
         return (Path(base) if base else Path.home() / ".config") / "pqreg" / "config.toml"
 
 
+def colour_allowed(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether colours may be used: not when NO_COLOR is set (no-color.org). Needs no config file, so cannot fail."""
+    return not (os.environ if environment is None else environment).get("NO_COLOR")
+
+
+def write_config(path: Path, changes: Mapping[str, str | None]) -> None:
+    """Set (or, with None, remove) settings of the config file; the others stay. Durable, mode 0600.
+
+    Raises:
+        SettingError: if the present file cannot be read, or a value holds control characters.
+        StorageError: if the file cannot be written.
+    """
+    table = {**_read_config(path), **changes}
+    lines = ["# Written by pqreg; see `pqreg login --help`."]
+    for name, value in sorted(table.items()):
+        if name not in _BY_NAME:
+            raise SettingError("unknown setting", expected=", ".join(_BY_NAME), found=name)
+        if value is None:
+            continue
+        if not value.isprintable():
+            raise SettingError(f"setting {name} is wrong", expected="text without control characters")
+        # A JSON string of printable characters is a TOML basic string.
+        lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+    make_directory(path.parent, 0o700)
+    write_file(path, ("\n".join(lines) + "\n").encode(), mode=0o600, exact_mode=True)
+
+
 def _read_config(path: Path) -> dict[str, str]:
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            table = tomllib.loads(file.read().decode("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
@@ -160,6 +194,13 @@ def _read_config(path: Path) -> dict[str, str]:
             raise SettingError(f"unknown setting in {path}", expected=", ".join(_BY_NAME), found=name)
         if not isinstance(value, str):
             raise SettingError(f"setting {name} in {path} is wrong", expected="a string", found=repr(value)[:80])
+        if _BY_NAME[name].secret and os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+            raise SettingError(
+                f"{path} holds a {name} and can be read by others",
+                expected="mode 600",
+                found=f"mode {stat.S_IMODE(mode):o}",
+                hint=f"chmod 600 {path}; if others could read it, revoke the token",
+            )
     return table
 
 

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a command works with: its settings, and the parts of the library made from them, each when first asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pq_registry import limits
+from pq_registry.errors import TrustMissing, UsageError
+from pq_registry.settings import Settings, parse_rate
+from pqreg_cli.console import Output
+from pqreg_cli.progress import SilentProgress, new_progress
+
+if TYPE_CHECKING:
+    from pq_registry.client.state import SeenTags
+    from pq_registry.client.transport import RegistryClient
+    from pq_registry.client.trust import Verifier
+    from pq_registry.crypto.signing import Signer
+
+
+class Session:
+    """One run of one command. Options that were not given (None) come from the settings."""
+
+    def __init__(self, output: Output, **given: str | Path | None) -> None:
+        """Resolve the settings; the names of ``given`` are those of ``pq_registry.settings.SETTINGS``.
+
+        Raises:
+            SettingError: if the config file cannot be used.
+        """
+        self.output = output
+        self.settings = Settings({name: None if value is None else str(value) for name, value in given.items()})
+
+    def client(self) -> RegistryClient:
+        """A client of the configured registry.
+
+        Raises:
+            SettingError: if no registry is configured, or its URL is wrong.
+        """
+        from pq_registry.client.rate import TokenBucket
+        from pq_registry.client.transport import RegistryClient
+
+        ca = self.settings.get("tls_ca")
+        return RegistryClient(
+            self.settings.require("registry"),
+            self.settings.get("token"),
+            ca=None if ca is None else Path(ca),
+            rate=TokenBucket(self.bytes_per_second),
+        )
+
+    def verifier(self, *, online: bool) -> Verifier:
+        """The verifier of the configured trust file; without one it refuses and says how to get one.
+
+        Raises:
+            TrustError: if there is no trust file, or it has expired.
+            FormatError: if it is malformed.
+        """
+        from pq_registry.client.trust import Verifier
+        from pq_registry.format.instant import utc_now
+
+        path = self.settings.get("trust")
+        return Verifier(None if path is None else read_trust(Path(path)), utc_now(), online=online)
+
+    def seen_tags(self) -> SeenTags:
+        """The memory of the newest tags this user has accepted."""
+        from pq_registry.client.state import SeenTags
+
+        return SeenTags(self.settings.state_dir)
+
+    def signer(self) -> Signer:
+        """The configured signing identity, unlocked.
+
+        Raises:
+            SettingError: if no key is configured.
+            KeyCustodyError: if the file is exposed, or the passphrase is wrong.
+        """
+        from pqreg_keys.source import FileKeySource
+
+        return FileKeySource.from_settings(self.settings).open(Path(self.settings.require("key")))
+
+    @property
+    def connections(self) -> int:
+        """Parallel connections."""
+        return self.settings.integer("connections", minimum=1, maximum=limits.CONNECTIONS)
+
+    @property
+    def bytes_per_second(self) -> int:
+        """The cap on everything that is sent and received; 0 is none."""
+        return parse_rate(self.settings.require("limit_rate"))
+
+    def progress(self) -> SilentProgress:
+        """The progress display for these streams; use it as a context manager."""
+        return new_progress(self.output)
+
+
+def read_trust(path: Path) -> bytes:
+    """The content of a trust file.
+
+    Raises:
+        TrustMissing: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limits.TRUST_FILE_BYTES + 1)
+    except OSError as error:
+        raise TrustMissing(
+            f"the trust file {path} cannot be read",
+            found=error.strerror,
+            hint="check --trust or PQREG_TRUST; to make one: pqreg trust init --help",
+        ) from None
+    if len(data) > limits.TRUST_FILE_BYTES:
+        raise TrustMissing(f"{path} is no trust file", expected=f"at most {limits.TRUST_FILE_BYTES} bytes")
+    return data
+
+
+def read_small(path: Path, what: str, limit: int) -> bytes:
+    """The content of a small file the user named, called ``what``.
+
+    Raises:
+        UsageError: if it cannot be read or is larger than ``limit`` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} {path}", found=error.strerror) from None
+    if len(data) > limit:
+        raise UsageError(f"{path} is not a {what}", expected=f"at most {limit} bytes")
+    return data

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pqreg trust init|add|show|check``: the operator's file that says whose signatures are believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from pq_registry import limits
+from pq_registry.errors import FormatError, NameSyntaxError, TrustExpired, UsageError
+from pqreg_cli.console import Output, count_text
+from pqreg_cli.lazy import new_app
+from pqreg_cli.options import JsonOption
+from pqreg_cli.session import read_small, read_trust
+from pqreg_cli.trustview import show_trust, trust_json
+
+if TYPE_CHECKING:
+    from pq_registry.client.trustedit import Role
+    from pq_registry.crypto.identity import PublicIdentity
+    from pq_registry.format.name import Namespace
+    from pq_registry.format.trustfile import TrustFile
+
+app = new_app(
+    help="Decide whose signatures to believe. The trust file is the only root of trust a client has: get it, or the "
+    "public files (.pqpub) it is made from, over a channel you trust, and never from the registry.",
+)
+
+T = TypeVar("T")
+TrustPath = Annotated[Path, typer.Argument(metavar="FILE", help="The trust file, e.g. trust.json.")]
+Publishers = Annotated[
+    list[str],
+    typer.Option("--publisher", metavar="NAMESPACE=FILE", help="Believe this identity (.pqpub) for the namespace."),
+]
+Revokers = Annotated[
+    list[str], typer.Option("--revoker", metavar="NAMESPACE=FILE", help="Let this identity (.pqpub) revoke.")
+]
+Enrolment = Annotated[
+    list[str],
+    typer.Option("--enrolment", metavar="NAMESPACE=FILE", help="Let this identity (.pqpub) enrol recipients."),
+]
+MinProfile = Annotated[
+    int | None,
+    typer.Option("--min-profile", metavar="3|5", help="Lowest profile these namespaces accept.  [default: 5]"),
+]
+
+
+@app.command()
+def init(
+    file: TrustPath,
+    *,
+    publisher: Publishers,
+    revoker: Revokers = [],  # noqa: B006  typer copies it
+    enrolment: Enrolment = [],  # noqa: B006
+    expires_days: Annotated[int, typer.Option("--expires-days", metavar="N", help="Days this file is valid.")] = 365,
+    grace_days: Annotated[
+        int, typer.Option("--grace-days", metavar="N", help="Days that verify and load (not pull) tolerate after that.")
+    ] = 0,
+    min_profile: MinProfile = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a trust file. An existing file is never overwritten.
+
+    Examples:
+      pqreg trust init trust.json --publisher acme=keys/alice.pqpub
+      pqreg trust init trust.json --publisher acme=alice.pqpub --publisher lab=bob.pqpub --expires-days 90
+    """
+    from pq_registry.client import trustedit
+    from pq_registry.durable import write_file
+    from pq_registry.format.instant import utc_now
+
+    now = utc_now()
+    trust = trustedit.new_trust(now=now, lifetime=_lifetime(expires_days), grace_days=grace_days)
+    trust = _with_publishers(trust, publisher, None, None, _profile(min_profile))
+    trust = _with_roles(trust, revoker, enrolment)
+    remarks = trustedit.check(trust, now=now)
+    _check_parent(file)
+    write_file(file, trust.encode(), replace=False)
+    output = Output(json=json)
+    output.line(f"wrote {file}", "good")
+    show_trust(output, trust, remarks)
+
+
+@app.command()
+def add(
+    file: TrustPath,
+    *,
+    publisher: Publishers = [],  # noqa: B006
+    not_before: Annotated[
+        str | None, typer.Option("--not-before", metavar="DATE", help="Signatures of the publishers count from here.")
+    ] = None,
+    not_after: Annotated[
+        str | None, typer.Option("--not-after", metavar="DATE", help="Signatures of the publishers count up to here.")
+    ] = None,
+    pin: Annotated[
+        list[str],
+        typer.Option("--pin", metavar="NAMESPACE=DIGEST", help="Accept this release even when its signer lapsed."),
+    ] = [],  # noqa: B006
+    revoker: Revokers = [],  # noqa: B006
+    enrolment: Enrolment = [],  # noqa: B006
+    expires_days: Annotated[
+        int | None, typer.Option("--expires-days", metavar="N", help="Valid for N days from now; else as before.")
+    ] = None,
+    min_profile: MinProfile = None,
+    json: JsonOption = False,
+) -> None:
+    """Add to a trust file and count its version up. A publisher that is there gets the window that is given.
+
+    DATE is a day (2027-01-31, meaning its first second in UTC) or an instant (2027-01-31T12:00:00Z).
+
+    Examples:
+      pqreg trust add trust.json --publisher acme=keys/bob.pqpub
+      pqreg trust add trust.json --publisher acme=keys/alice.pqpub --not-after 2027-01-31
+      pqreg trust add trust.json --pin acme=sha256:0123...
+      pqreg trust add trust.json --expires-days 365
+    """
+    from pq_registry.client import trustedit
+    from pq_registry.durable import write_file
+    from pq_registry.format.digest import Digest
+    from pq_registry.format.instant import utc_now
+
+    if not (publisher or pin or revoker or enrolment or expires_days is not None):
+        raise UsageError("there is nothing to add", hint="pqreg trust add --help shows what can be")
+    if (not_before or not_after or min_profile) and not publisher:
+        raise UsageError("--not-before, --not-after and --min-profile belong to --publisher")
+    now = utc_now()
+    trust = _load(file)
+    trust = _with_publishers(trust, publisher, _instant(not_before), _instant(not_after), _profile(min_profile))
+    trust = _with_roles(trust, revoker, enrolment)
+    for namespace, digest in _pairs(pin, Digest.parse):
+        trust = trustedit.pin(trust, namespace, digest)
+    lifetime = None if expires_days is None else _lifetime(expires_days)
+    trust = trustedit.next_version(trust, now=now, lifetime=lifetime)
+    remarks = trustedit.check(trust, now=now)
+    write_file(file, trust.encode())
+    output = Output(json=json)
+    output.line(f"wrote {file}, now version {trust.version}", "good")
+    show_trust(output, trust, remarks)
+
+
+@app.command()
+def show(file: TrustPath, *, json: JsonOption = False) -> None:
+    """Show who is trusted for what, and until when.
+
+    Example:
+      pqreg trust show trust.json
+    """
+    show_trust(Output(json=json), _load(file), ())
+
+
+@app.command()
+def check(file: TrustPath, *, json: JsonOption = False) -> None:
+    """Check every key in a trust file, and that it has not expired. Exit status 1 if it is not usable.
+
+    Example:
+      pqreg trust check trust.json && echo usable
+    """
+    from pq_registry.client import trustedit
+    from pq_registry.format.instant import format_instant, is_expired, utc_now
+
+    now = utc_now()
+    trust = _load(file)
+    remarks = trustedit.check(trust, now=now)
+    if is_expired(now, trust.expires):
+        raise TrustExpired(
+            f"{file} has expired",
+            expected=f"a date before {format_instant(trust.expires)}",
+            found=format_instant(now),
+            hint="get a newer one from whoever gave it to you; if you made it: pqreg trust add FILE --expires-days 365",
+        )
+    output = Output(json=json)
+    identities = sum(len(known.identities) for known in trust.namespaces.values())
+    output.line(
+        f"{file} is usable until {format_instant(trust.expires)}: {count_text(identities, 'identity')} "
+        f"for {count_text(len(trust.namespaces), 'namespace')}",
+        "good",
+    )
+    for remark in remarks:
+        output.note(remark)
+    output.data({"usable": True, "remarks": list(remarks), **trust_json(trust)})
+
+
+def _load(file: Path) -> TrustFile:
+    from pq_registry.format.trustfile import TrustFile
+
+    data = read_trust(file)
+    try:
+        return TrustFile.parse(data)
+    except FormatError as error:
+        error.message = f"{file}: {error.message}"
+        raise
+
+
+def _with_publishers(
+    trust: TrustFile,
+    publishers: list[str],
+    not_before: datetime | None,
+    not_after: datetime | None,
+    min_profile: int | None,
+) -> TrustFile:
+    from pq_registry.client import trustedit
+
+    for namespace, identity in _pairs(publishers, _identity):
+        trust = trustedit.add_publisher(
+            trust, namespace, identity, not_before=not_before, not_after=not_after, min_profile=min_profile
+        )
+    return trust
+
+
+def _with_roles(trust: TrustFile, revokers: list[str], enrolment: list[str]) -> TrustFile:
+    from pq_registry.client import trustedit
+
+    given: tuple[tuple[Role, list[str]], ...] = (("revokers", revokers), ("enrolment", enrolment))
+    for role, values in given:
+        for namespace, identity in _pairs(values, _identity):
+            trust = trustedit.add_role(trust, role, namespace, identity)
+    return trust
+
+
+def _pairs(values: list[str], parse: Callable[[str], T]) -> Iterator[tuple[Namespace, T]]:
+    from pq_registry.format.name import Namespace
+
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not equals or not rest:
+            raise UsageError("an option is wrong", expected="NAMESPACE=VALUE, e.g. acme=alice.pqpub", found=value)
+        yield Namespace(name), parse(rest)
+
+
+def _identity(text: str) -> PublicIdentity:
+    from pq_registry.crypto.identity import PublicIdentity
+
+    path = Path(text)
+    try:
+        return PublicIdentity.from_pem(read_small(path, "public file", limits.IDENTITY_FILE_BYTES))
+    except FormatError as error:
+        raise UsageError(f"{path}: {error.message}", expected=error.expected, found=error.found,
+                         hint=error.hint) from None  # fmt: skip
+
+
+def _instant(text: str | None) -> datetime | None:
+    from pq_registry.format.instant import parse_instant
+
+    if text is None:
+        return None
+    try:
+        return parse_instant(text if "T" in text else f"{text}T00:00:00Z")
+    except FormatError:
+        raise NameSyntaxError(
+            "not a date", expected="2027-01-31 or 2027-01-31T12:00:00Z", found=repr(text)[:80]
+        ) from None
+
+
+def _lifetime(days: int) -> timedelta:
+    longest = 36500
+    if not 1 <= days <= longest:
+        raise UsageError("--expires-days is wrong", expected=f"1 to {longest}", found=days)
+    return timedelta(days=days)
+
+
+def _profile(given: int | None) -> int | None:
+    if given not in (None, 3, 5):
+        raise UsageError("--min-profile is wrong", expected="3 or 5", found=given)
+    return given
+
+
+def _check_parent(file: Path) -> None:
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"there is no directory {file.parent}", hint=f"mkdir -p {file.parent}")

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changing a trust file: values in, a new value out. Nothing is read or written here, and the clock is an argument.
+
+A change never weakens what is there by accident: an identity below the namespace's ``min_profile`` is refused instead
+of being added in vain or lowering it, and nothing is removed. Every change that is written counts ``version`` up,
+because a client may demand that it never sees a lower one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pq_registry.crypto.identity import PublicIdentity
+from pq_registry.crypto.trustkeys import TrustStore
+from pq_registry.errors import UsageError
+from pq_registry.format.digest import Digest
+from pq_registry.format.instant import format_instant, is_expired
+from pq_registry.format.name import Namespace
+from pq_registry.format.trustfile import NamespaceTrust, TrustedIdentity, TrustFile
+
+Role = Literal["revokers", "enrolment"]
+
+
+def new_trust(*, now: datetime, lifetime: timedelta, grace_days: int = 0) -> TrustFile:
+    """A trust file that trusts nobody yet.
+
+    Raises:
+        FormatError: if ``grace_days`` or the lifetime is out of range.
+    """
+    return TrustFile(version=1, created=now, expires=now + lifetime, namespaces={}, grace_days=grace_days)
+
+
+def next_version(trust: TrustFile, *, now: datetime, lifetime: timedelta | None) -> TrustFile:
+    """The same content as a newer file, valid for ``lifetime`` from now or as long as the present one.
+
+    Raises:
+        UsageError: if it would have expired already.
+    """
+    expires = trust.expires if lifetime is None else now + lifetime
+    if is_expired(now, expires):
+        raise UsageError(
+            "the trust file has expired", expected="a later expiry", found=format_instant(expires),
+            hint="give --expires-days with this change, e.g. --expires-days 365",
+        )  # fmt: skip
+    return replace(trust, version=trust.version + 1, created=now, expires=expires)
+
+
+def add_publisher(
+    trust: TrustFile,
+    namespace: Namespace,
+    identity: PublicIdentity,
+    *,
+    not_before: datetime | None = None,
+    not_after: datetime | None = None,
+    min_profile: int | None = None,
+) -> TrustFile:
+    """Believe what ``identity`` signs for ``namespace``, within a window if one is given.
+
+    An identity that is there already gets the window that is given. ``min_profile`` is set for the namespace if given;
+    a new namespace without it demands level 5.
+
+    Raises:
+        UsageError: if the identity's profile is below what the namespace demands, or nothing would change.
+        FormatError: if the window is empty or there are too many identities.
+    """
+    present = trust.namespaces.get(namespace.key)
+    demanded = min_profile or (present.min_profile if present else 5)
+    _check_profile(namespace, identity, demanded)
+    entry = TrustedIdentity(identity.id, identity.to_pem().decode("ascii"), not_before, not_after)
+    if present is None:
+        return _with(trust, NamespaceTrust(namespace, (entry,), (entry.id,), demanded))
+    changed = replace(
+        present,
+        identities=(*(known for known in present.identities if known.id != entry.id), entry),
+        publishers=(*(known for known in present.publishers if known != entry.id), entry.id),
+        min_profile=demanded,
+    )
+    if entry in present.identities and set(changed.publishers) == set(present.publishers):
+        if changed.min_profile == present.min_profile:
+            raise UsageError(f"{namespace} already trusts {identity.id}, with the same validity window")
+        changed = replace(present, min_profile=demanded)
+    return _with(trust, changed)
+
+
+def add_role(trust: TrustFile, role: Role, namespace: Namespace, identity: PublicIdentity) -> TrustFile:
+    """Let ``identity`` revoke for ``namespace``, or enrol recipients. That alone does not make it a publisher.
+
+    Raises:
+        UsageError: if it has that role already, its profile is too low, or the namespace has no publisher yet.
+        FormatError: if there are too many identities.
+    """
+    present = _known(trust, namespace)
+    holders: tuple[str, ...] = getattr(present, role)
+    if identity.id in holders:
+        raise UsageError(f"{identity.id} is already among the {role} of {namespace}")
+    _check_profile(namespace, identity, present.min_profile)
+    identities = present.identities
+    if identity.id not in {known.id for known in identities}:
+        identities = (*identities, TrustedIdentity(identity.id, identity.to_pem().decode("ascii")))
+    holders = (*holders, identity.id)
+    if role == "revokers":
+        return _with(trust, replace(present, identities=identities, revokers=holders))
+    return _with(trust, replace(present, identities=identities, enrolment=holders))
+
+
+def pin(trust: TrustFile, namespace: Namespace, digest: Digest) -> TrustFile:
+    """Accept the release ``digest`` of ``namespace`` even when its signer's window has passed.
+
+    Raises:
+        UsageError: if the file says nothing about the namespace, or the digest is pinned already.
+        FormatError: if too many are pinned.
+    """
+    present = _known(trust, namespace)
+    if digest in present.pinned:
+        raise UsageError(f"{digest} is already pinned for {namespace}")
+    return _with(trust, replace(present, pinned=present.pinned | {digest}))
+
+
+def check(trust: TrustFile, *, now: datetime) -> tuple[str, ...]:
+    """Check the keys in a trust file, and answer what its owner should know about it, one sentence each.
+
+    Raises:
+        FormatError: if a key is malformed, not of the stated id, or half of two identities.
+    """
+    TrustStore.from_trust_file(trust)
+    return tuple(_remarks(trust, now))
+
+
+def _remarks(trust: TrustFile, now: datetime) -> Iterable[str]:
+    left = trust.expires - now
+    if timedelta(0) < left < timedelta(days=30):
+        yield f"expires in {left.days} days, on {format_instant(trust.expires)}"
+    if not trust.namespaces:
+        yield "trusts nobody"
+    yield "transparency log: exempt, so a stolen key's signatures cannot be told from earlier ones"
+    for known in trust.namespaces.values():
+        if not known.revokers:
+            yield f"{known.namespace}: no revoker, so revocation is not checked"
+        for identity in known.identities:
+            if identity.not_after is not None and is_expired(now, identity.not_after):
+                yield f"{known.namespace}: identity {identity.id} lapsed on {format_instant(identity.not_after)}"
+
+
+def _known(trust: TrustFile, namespace: Namespace) -> NamespaceTrust:
+    present = trust.namespaces.get(namespace.key)
+    if present is None:
+        raise UsageError(
+            f"the trust file says nothing about {namespace}",
+            expected="a namespace with publishers",
+            found=", ".join(str(known.namespace) for known in trust.namespaces.values()) or "no namespace",
+            hint=f"add its publisher first: --publisher {namespace}=FILE.pqpub",
+        )
+    return present
+
+
+def _check_profile(namespace: Namespace, identity: PublicIdentity, demanded: int) -> None:
+    if identity.profile.level < demanded:
+        raise UsageError(
+            f"the identity {identity.id} is below the profile that {namespace} demands",
+            expected=f"profile {demanded} or higher",
+            found=f"profile {identity.profile.level}",
+            hint="--min-profile 3 accepts it; level 5 is the recommended one",
+        )
+
+
+def _with(trust: TrustFile, changed: NamespaceTrust) -> TrustFile:
+    return replace(trust, namespaces={**trust.namespaces, changed.namespace.key: changed})
