@@ -91,6 +91,7 @@ class Exchanger:
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
+        once: bool = False,
         follow: bool = False,
     ) -> Answer:
         """One request, tried again as the module says.
@@ -103,6 +104,7 @@ class Exchanger:
             body: the request's body.
             headers: beyond the client's own.
             repeatable: whether doing it twice is as good as once.
+            once: send it a single time all the same; the caller finds out what came of it before it tries again.
             follow: whether one redirect may be followed (without credentials).
 
         Raises:
@@ -113,11 +115,11 @@ class Exchanger:
         sent = {**self.headers, **(headers or {})}
         error: PqregError | None = None
         retry_after: str | None = None
-        for attempt in range(1, (limits.ATTEMPTS if repeatable else 1) + 1):
+        for attempt in range(1, (limits.ATTEMPTS if repeatable and not once else 1) + 1):
             if error is not None:
                 self.sleep(pause_before(attempt, retry_after))
             try:
-                answer = self._once(method, target, sent, limit, body, fresh=not repeatable)
+                answer = self._once(method, target, sent, limit, body, fresh=not repeatable, once=once)
                 if follow and answer.status in REDIRECTS:
                     answer = self._elsewhere(answer.headers["Location"], limit)
             except WireFailure as failure:
@@ -170,6 +172,7 @@ class Exchanger:
         body: Body | None,
         *,
         fresh: bool,
+        once: bool,
     ) -> Answer:
         wire = self._take(fresh=fresh)
         try:
@@ -178,7 +181,7 @@ class Exchanger:
                 result = _complete(wire, method, target, headers, limit, body, self.rate)
             except WireFailure as failure:
                 # The server may have closed an idle connection; that is no failed attempt.
-                if not reused or not failure.again:
+                if not reused or not failure.again or once:
                     raise
                 result = _complete(wire, method, target, headers, limit, body, self.rate)
         finally:

@@ -169,13 +169,17 @@ class RegistryClient:
         return self._get(_upload(name, upload), answers.upload)
 
     def put_part(self, name: RepositoryName, upload: str, number: int, body: Body, shards: bytes) -> None:
-        """Send one part. ``shards`` are the concatenated BLAKE3 digests of its slices, which the registry checks."""
+        """Send one part, a single time: what came of a failure is in ``upload_status``.
+
+        ``shards`` are the concatenated BLAKE3 digests of its slices, which the registry checks.
+        """
         self.exchanger.request(
             "PUT",
             f"{_upload(name, upload)}/parts/{number}",
             limit=limits.PROBLEM_BYTES,
             body=body,
             headers={"Content-Type": "application/octet-stream", "Pqreg-Shards": encode_base64(shards)},
+            once=True,
         )
 
     def complete_upload(self, name: RepositoryName, upload: str) -> Digest:
