@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TypeVar
 
@@ -61,6 +62,9 @@ _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_no_fraction, parse_constant=_no_constant
 )
 
+_SORTED_BY_CODE_POINT = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_BEYOND_BMP = re.compile(rb"[\xf0-\xf4]")  # the first byte of such a character in UTF-8
+
 
 def parse_strict(data: bytes, *, what: str, limit: int) -> Value:
     """Parse ``data``, which is called ``what`` in messages and may be ``limit`` bytes long.
@@ -90,7 +94,11 @@ def parse_canonical(data: bytes, *, what: str, limit: int) -> Value:
         FormatError: if ``data`` is too long, not strict JSON, or not canonical.
     """
     value = parse_strict(data, what=what, limit=limit)
-    if encode_canonical(value) != data:
+    # json's own encoder is several times faster, which a manifest of a terabyte notices. For what parse_strict gives
+    # (no fractions) it differs from RFC 8785 in one thing: it sorts keys by code point, not by UTF-16 code unit. The
+    # two orders are the same as long as no character beyond U+FFFF occurs.
+    plain = data.isascii() or not _BEYOND_BMP.search(data)
+    if (_SORTED_BY_CODE_POINT.encode(value).encode() if plain else encode_canonical(value)) != data:
         raise FormatError(f"{what} is not in canonical form", expected="the RFC 8785 encoding of its value")
     return value
 
