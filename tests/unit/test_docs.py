@@ -152,6 +152,13 @@ def test_every_make_target_that_is_documented_exists() -> None:
         assert set(shown) <= targets, f"{name(page)}: {sorted(set(shown) - targets)}"
 
 
+def test_every_page_the_sources_name_exists() -> None:
+    for folder in ("pq_registry", "cli", "keys", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for page in re.findall(r"\bdocs/[\w./-]+\.(?:md|json)\b", path.read_text("utf-8")):
+                assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     script = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
     readme = (ROOT / "README.md").read_text("utf-8")
