@@ -11,6 +11,7 @@ says so. The OMS root is recomputed; names must stay inside the directory that i
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from pq_registry import limits
@@ -21,6 +22,9 @@ from pq_registry.format.dsse import PAYLOAD_TYPE
 from pq_registry.format.statement import RELEASE_PREDICATE, STATEMENT_TYPE, take_subject
 from pq_registry.format.strict_json import Fields, parse_strict
 
+# Sharded statements carry shard_size as a fraction (4.0), which strict JSON refuses with a less helpful sentence. An
+# unescaped quote ends a string, so this text can only be the member itself.
+_SHARDED = re.compile(rb'"method"\s*:\s*"shards"')
 _ONLY_FILES = "only signatures over whole files with SHA-256 can be checked here; use model_signing verify for others"
 
 
@@ -51,6 +55,8 @@ class ForeignStatement:
             StatementMismatch: if it is of another predicate type, or its root is not that of its resources.
         """
         what = "the OMS statement"
+        if _SHARDED.search(payload):
+            raise _unsupported("method shards")
         fields = Fields(parse_strict(payload, what=what, limit=limits.STATEMENT_BYTES), "OMS statement")
         fields.literal("_type", STATEMENT_TYPE)
         kind = fields.text("predicateType")
@@ -111,27 +117,26 @@ def parse_foreign_bundle(data: bytes) -> ForeignBundle:
 def _serialization(fields: Fields) -> tuple[tuple[str, ...], bool]:
     method, hash_type = fields.text("method"), fields.text("hash_type")
     if (method, hash_type) != ("files", "sha256"):
-        raise FormatError(
-            "the OMS statement uses a method that is not supported",
-            expected="method files with hash_type sha256",
-            found=f"method {method} with hash_type {hash_type}"[:120],
-            hint=_ONLY_FILES,
-        )
+        raise _unsupported(f"method {method} with hash_type {hash_type}")
     allow_symlinks = fields.boolean("allow_symlinks")
     ignore_paths = tuple(fields.texts("ignore_paths", limit=limits.FILES)) if fields.has("ignore_paths") else ()
     fields.done()
     return ignore_paths, allow_symlinks
 
 
+def _unsupported(found: str) -> FormatError:
+    return FormatError(
+        "the OMS statement uses a method that is not supported",
+        expected="method files with hash_type sha256",
+        found=found[:120],
+        hint=_ONLY_FILES,
+    )
+
+
 def _resource(fields: Fields) -> tuple[str, Digest]:
     algorithm = fields.text("algorithm")
     if algorithm != "sha256":
-        raise FormatError(
-            "the OMS statement uses a hash that is not supported",
-            expected="sha256",
-            found=algorithm[:80],
-            hint=_ONLY_FILES,
-        )
+        raise _unsupported(f"algorithm {algorithm}")
     digest = fields.parsed("digest", Digest)
     name = fields.text("name", limit=limits.PATH_BYTES)
     fields.done()

@@ -19,8 +19,9 @@ from itertools import pairwise
 from typing import Final
 
 from pq_registry import limits
-from pq_registry.errors import FormatError, StatementMismatch
+from pq_registry.errors import FormatError, NameSyntaxError, StatementMismatch
 from pq_registry.format.digest import Digest
+from pq_registry.format.name import Namespace, RepositoryName
 from pq_registry.format.path import ReleasePath, check_distinct
 from pq_registry.format.strict_json import Fields, Value, encode_canonical, parse_canonical, parse_strict
 
@@ -47,7 +48,6 @@ IGNORE_PATHS: Final = (
 )
 """What a stock verifier skips on a tree as ``hf download`` leaves it. Nothing below these names is ever a resource."""
 
-_MODEL_NAME_CHARS = 96  # the last component of a repository name
 _SERIALIZATION: dict[str, Value] = {
     "allow_symlinks": False,
     "hash_type": "sha256",
@@ -134,6 +134,15 @@ def encode_statement(predicate: str, name: str, digest: Digest, content: dict[st
     )
 
 
+def _check_model_name(name: str) -> None:
+    try:
+        RepositoryName(Namespace("any"), name)
+    except NameSyntaxError as error:
+        raise FormatError(
+            "the statement's subject is not the name of a model", expected=error.expected, found=error.found
+        ) from None
+
+
 @dataclass(frozen=True, slots=True)
 class ReleaseStatement:
     """What is signed of a release: its files' names and digests.
@@ -149,10 +158,10 @@ class ReleaseStatement:
         """Refuse what ``parse`` would refuse.
 
         Raises:
-            FormatError: if the resources are none, too many, unsorted, colliding or in a place that is not signed.
+            FormatError: if the name cannot be a repository's, or the resources are none, too many, unsorted, colliding
+                or in a place that is not signed.
         """
-        if not 0 < len(self.model_name) <= _MODEL_NAME_CHARS:
-            raise FormatError("the model's name is empty or too long", expected=f"1 to {_MODEL_NAME_CHARS} characters")
+        _check_model_name(self.model_name)
         # One more than the manifest lists: the manifest itself.
         if not 0 < len(self.resources) <= limits.FILES + 1:
             raise FormatError(

@@ -4,10 +4,12 @@
 It says, per namespace, which identities exist, from when to when, with which minimal profile, which releases are
 pinned, and in which role each identity is believed: publishers sign releases and tags, revokers status statements,
 enrolment identities certify recipients, refreshers renew what is about to expire. An identity without a role signs
-nothing that is believed. People edit it, so it is strict
-JSON rather than canonical JSON and is written indented; its bytes are not hashed or signed here. Unknown fields,
-numbers that are not integers, and booleans in the place of numbers are refused: a trust file that is not understood
-completely is not believed at all. docs/spec/trust.md and docs/spec/trust.schema.json are its specification.
+nothing that is believed.
+
+People edit the file, so it is strict JSON rather than canonical JSON and is written indented; its bytes are not hashed
+or signed here. Unknown fields, numbers that are not integers, and booleans in the place of numbers are refused: a
+trust file that is not understood completely is not believed at all. docs/spec/trust.md and
+docs/spec/trust.schema.json are its specification.
 
 This module turns bytes into values. That a PEM block is a key, and that its id is the one stated, is checked by
 ``pq_registry.crypto.trustkeys``.
