@@ -43,6 +43,10 @@ class WireFailure(Exception):  # internal: never leaves client
         self.odd = odd
 
 
+def ignored(_count: int) -> None:
+    """The default of ``arrived``: nobody wants to know."""
+
+
 class Tls:
     """The TLS settings of a client; the context is made when the first https connection needs it."""
 
@@ -103,19 +107,37 @@ class WireResponse(http.client.HTTPResponse):
         super().__init__(sock, method=method)
         self.fp = io.BufferedReader(patience(self.fp.detach()))
 
-    def receive_into(self, view: memoryview, rate: TokenBucket = UNCAPPED, stopped: Callable[[], bool] = never) -> None:
-        """Fill ``view`` with the body, which must have been announced with exactly that length."""
+    def receive_into(
+        self,
+        view: memoryview,
+        *,
+        rate: TokenBucket = UNCAPPED,
+        stopped: Callable[[], bool] = never,
+        arrived: Callable[[int], None] = ignored,
+    ) -> None:
+        """Fill ``view`` with the body, which must have been announced with exactly that length.
+
+        Args:
+            view: where the body goes.
+            rate: the cap on receiving.
+            stopped: whether to stop waiting for the cap.
+            arrived: told how many bytes came, after each piece, in this thread. Its exceptions pass through.
+
+        Raises:
+            WireFailure: if the body is of another length, or breaks off.
+        """
         if self.chunked or self.length != len(view):
-            raise WireFailure(f"expected {len(view)} bytes, announced {self.length}", odd=True)
-        with _reported():
-            got = 0
-            while got < len(view):
+            raise WireFailure(f"expected {len(view)} bytes, announced {self.length}", again=False, odd=True)
+        got = 0
+        while got < len(view):
+            with _reported():
                 count = self.fp.readinto1(view[got : got + rate.slice_bytes])
-                if not count:
-                    raise WireFailure(f"the answer ended after {got} of {len(view)} bytes")
-                got += count
-                rate.take(count, stopped)
-            self.close()
+            if not count:
+                raise WireFailure(f"the answer ended after {got} of {len(view)} bytes")
+            got += count
+            arrived(count)
+            rate.take(count, stopped)
+        self.close()
 
     def receive(self, limit: int) -> bytes:
         """The body, of at most ``limit`` bytes."""

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a reference to a verified release, asking a registry that is not trusted.
+
+The registry supplies bytes; ``client.trust`` says which are believed. What it is asked for: the envelope of the tag's
+statement (unless the reference names a digest), where the parts of the release are, the release's envelope and its
+manifest. Steps of DESIGN §5: 0 happened when the verifier was made; here 1 to 6, in the order the bytes arrive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pq_registry import limits
+from pq_registry.client.state import SeenTags
+from pq_registry.client.transport import RegistryClient
+from pq_registry.client.trust import SeenTag, VerifiedRelease, Verifier, target_of
+from pq_registry.errors import NotFound, ResponseInvalid
+from pq_registry.format.dsse import Envelope
+from pq_registry.format.name import Reference
+from pq_registry.format.tag import TagStatement
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A release that passed steps 0 to 6, and the tag statement that led to it, if one did."""
+
+    reference: Reference
+    verified: VerifiedRelease
+    tag: TagStatement | None
+
+
+def resolve(reference: Reference, client: RegistryClient, verifier: Verifier, seen: SeenTags) -> Resolved:
+    """Find and verify the release that ``reference`` means.
+
+    Args:
+        reference: with its digest, if it has one, taking precedence over its tag.
+        client: the registry to ask.
+        verifier: what to believe.
+        seen: the tags seen before; advanced as soon as a statement is accepted.
+
+    Raises:
+        VerificationError: a subclass of the step that refused.
+        FormatError: for malformed bytes, with their step.
+        TransportError: NotFound if there is no such tag or release, or another failure.
+        StorageError: if what was seen cannot be recorded.
+    """
+    tag = None
+    digest = reference.digest
+    if digest is None:
+        # 1. By a tag statement, which passes 2 to 5 first.
+        tag = resolve_tag(reference, client, verifier, seen)
+        digest = target_of(tag)
+    place = client.release(reference.repository, digest)
+    if place.digest != digest:
+        raise ResponseInvalid("the registry describes another release", expected=digest, found=place.digest)
+    envelope = client.release_envelope(place.statement)
+    manifest = client.blob_bytes(place.manifest, limits.MANIFEST_BYTES)
+    # 2 to 6. That the statement and the manifest are those of ``digest`` is not the registry's word but checked here.
+    verified = verifier.release(envelope, manifest, expected_name=reference.repository, expected_digest=digest)
+    return Resolved(reference, verified, tag)
+
+
+def resolve_tag(reference: Reference, client: RegistryClient, verifier: Verifier, seen: SeenTags) -> TagStatement:
+    """Fetch and verify the statement of a tag.
+
+    Raises:
+        NotFound: if there is no such tag.
+        VerificationError: a subclass of the step that refused.
+    """
+    assert reference.tag is not None
+    envelope = client.tag_envelope(reference.repository, reference.tag)
+    if envelope is None:
+        raise NotFound(
+            f"there is no tag {reference.tag} in {reference.repository}",
+            hint=f"list what is there: pqreg ls {reference.repository}",
+        )
+    statement = verifier.tag(envelope, reference, seen.get(reference))
+    # Accepted, so remembered before anything else can fail: also a withdrawal must not be taken back.
+    seen.advance(reference, SeenTag(statement.sequence, Envelope.parse(envelope).payload_digest))
+    return statement

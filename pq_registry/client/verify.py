@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verify a release where it is: a directory, or a registry without fetching its weights.
+
+A directory passes steps 2 to 6 of DESIGN §5 by its evidence, then step 8: the BLAKE3 digest of every shard, in as
+many threads as there are processors, each reading into a small buffer that stays in its cache. ``full`` also checks
+what publishing and pulling check: SHA-256 of every file, and safetensors headers against the signed tensor tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from pq_registry import limits
+from pq_registry.client.content import check_file
+from pq_registry.client.crew import Crew, Shared, cores
+from pq_registry.client.directory import ReleaseDirectory
+from pq_registry.client.progress import NullProgress, Progress
+from pq_registry.client.source import DirectorySource
+from pq_registry.client.trust import VerifiedRelease, Verifier
+from pq_registry.crypto.shards import check_shard
+from pq_registry.errors import UsageError
+from pq_registry.format.manifest import FileEntry, Manifest
+from pq_registry.format.name import Reference
+
+
+def verify_directory(
+    path: Path,
+    verifier: Verifier,
+    *,
+    expected: Reference | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    full: bool = False,
+) -> VerifiedRelease:
+    """Verify the release in a directory.
+
+    Args:
+        path: the directory, which may be a snapshot of a Hugging Face cache.
+        verifier: what to believe.
+        expected: the repository, and the digest if it has one, that this must be. A tag in it proves nothing here.
+        progress: told of every verified byte.
+        workers: threads; by default one per processor.
+        full: whether to check SHA-256 and tensor tables as well.
+
+    Raises:
+        VerificationError: a subclass of the step that refused.
+        FormatError: for malformed evidence, with its step.
+        UsageError: if there is no such directory.
+        StorageError: if it cannot be read.
+    """
+    with ReleaseDirectory(path) as directory:
+        evidence = directory.evidence()
+        # 2 to 5, and 6 as far as it concerns name and digest.
+        verified = verifier.release(
+            evidence.envelope,
+            evidence.manifest,
+            expected_name=None if expected is None else expected.repository,
+            expected_digest=None if expected is None else expected.digest,
+        )
+        manifest = verified.release.manifest
+        # 6. The file set and the sizes.
+        directory.check_files(manifest)
+        # 8. The content.
+        check_content(directory, manifest, progress=progress or NullProgress(), workers=workers or cores(), full=full)
+    return verified
+
+
+def check_content(
+    directory: ReleaseDirectory, manifest: Manifest, *, progress: Progress, workers: int, full: bool = False
+) -> None:
+    """Step 8 for every file of ``manifest``.
+
+    Raises:
+        ContentError: naming the first file that was found not to be as signed.
+        FileSetMismatch: if a file vanished or shrank meanwhile.
+        StorageError: if a file cannot be read.
+    """
+    if workers < 1:
+        raise UsageError("nothing can be verified by no threads", expected="at least 1", found=workers)
+    progress.start("verify", sum(entry.size for entry in manifest.files))
+    try:
+        with DirectorySource(directory) as source:
+            crew = Crew()
+            check = _Check(source, crew, progress)
+            if full:
+                files = Shared(iter(sorted(manifest.files, key=lambda entry: -entry.size)))
+                crew.run(lambda: check.whole_files(files), min(workers, len(manifest.files)))
+            else:
+                runs = Shared(_runs(manifest))
+                crew.run(lambda: check.runs(runs), workers)
+    finally:
+        progress.done()
+
+
+class _Check:
+    """What each thread does."""
+
+    def __init__(self, source: DirectorySource, crew: Crew, progress: Progress) -> None:
+        self._source = source
+        self._crew = crew
+        self._progress = progress
+
+    def runs(self, runs: Shared[tuple[FileEntry, int, int]]) -> None:
+        """Shards only, of runs of neighbouring shards."""
+        buffer = memoryview(bytearray(limits.SHARD_BYTES))
+        for entry, first, end in runs:
+            for index in range(first, end):
+                if self._crew.stopped():
+                    return
+                offset, length = entry.shard_range(index)
+                view = buffer[:length]
+                self._source.read_into(entry, offset, view)
+                check_shard(entry.shard_digest(index), view, path=entry.path, index=index)
+                self._progress.advance(length)
+
+    def whole_files(self, files: Shared[FileEntry]) -> None:
+        """Shards, SHA-256 and the tensor table, in one pass over each file."""
+        buffer = memoryview(bytearray(limits.SHARD_BYTES))
+        for entry in files:
+            check_file(
+                entry, partial(self._source.read_into, entry), buffer, advance=self._progress.advance,
+                stopped=self._crew.stopped,
+            )  # fmt: skip
+
+
+def _runs(manifest: Manifest) -> Iterator[tuple[FileEntry, int, int]]:
+    for entry in manifest.files:
+        for first in range(0, entry.shard_count, limits.RANGE_SHARDS):
+            yield entry, first, min(first + limits.RANGE_SHARDS, entry.shard_count)
