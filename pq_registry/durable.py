@@ -98,13 +98,16 @@ def write_file(
 
     Raises:
         AlreadyExists: if ``replace`` is false and ``path`` exists.
-        StorageError: if any system call fails; ``path`` is then as it was.
+        StorageError: if any system call fails; ``path`` is then as it was, except that a replaced file may already
+            be the new one if only the last fsync failed.
     """
     temporary = temporary_path(path)
+    created: os.stat_result | None = None
     with reported("write", path):
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             with open(descriptor, "wb", closefd=True) as file:
+                created = os.fstat(descriptor)
                 if exact_mode:
                     os.fchmod(descriptor, mode)
                 file.write(data)
@@ -114,7 +117,16 @@ def write_file(
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+            if created is not None and not replace:
+                _take_back(path, created)
             raise
+
+
+def _take_back(path: Path, created: os.stat_result) -> None:
+    # Only if the link was made: a file of somebody else's stays, and an error leaves nothing that blocks a retry.
+    with contextlib.suppress(OSError):
+        if os.path.samestat(path.lstat(), created):
+            path.unlink()
 
 
 def publish(temporary: Path, path: Path, *, replace: bool) -> None:

@@ -68,18 +68,14 @@ class ShardHasher:
             self._open.update(piece)
         self._room -= len(piece)
         if self._room == 0:
-            self._close()
-
-    def _close(self) -> None:
-        if self._open is not None:
             self._shards += self._open.digest()
-        self._open = None
-        self._room = limits.SHARD_BYTES
+            self._open = None
+            self._room = limits.SHARD_BYTES
 
     def result(self) -> FileDigests:
-        """Size, SHA-256 and shard digests of everything taken. Nothing can be added afterwards at a shard's middle."""
-        self._close()
-        return FileDigests(self._size, Digest(self._sha256.hexdigest()), bytes(self._shards))
+        """Size, SHA-256 and shard digests of everything taken so far; more may be taken afterwards."""
+        last = b"" if self._open is None else self._open.digest()
+        return FileDigests(self._size, Digest(self._sha256.hexdigest()), bytes(self._shards) + last)
 
 
 def shard_count(size: int) -> int:
