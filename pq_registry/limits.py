@@ -152,6 +152,12 @@ RANGE_SHARDS: Final = 8
 """Shards fetched by one ranged request (16 MiB)."""
 TIMEOUT_SECONDS: Final = 30
 """Longest silence of a peer, connecting or sending."""
+HASH_THREADS: Final = 16
+"""Files hashed at once by a push; beyond that the disk is the limit, and each takes four shards of memory."""
+PLAN_BYTES: Final = (MANIFEST_BYTES + STATEMENT_BYTES) // 3 * 4 + MIB
+"""A plan: manifest and statement in base64, and a few names."""
+REUSE_CANDIDATES: Final = 8
+"""Releases of the same content a push fetches to see whether one can be used again."""
 ATTEMPTS: Final = 5
 """Tries of one request before the transfer gives up."""
 BACKOFF_SECONDS: Final = 0.2
@@ -174,3 +180,7 @@ RATE_BURST_SECONDS: Final = 0.25
 """Unused time a bandwidth cap gives back."""
 RATE_NAP_SECONDS: Final = 0.2
 """Longest sleep before a capped transfer looks whether it was cancelled."""
+SEEN_TAG_BYTES: Final = 4 * KIB
+"""The record of the last statement seen of a tag: about 300 bytes."""
+INTERRUPT_SECONDS: Final = 5
+"""How long an interrupted transfer waits for its threads."""
