@@ -188,4 +188,6 @@ def changed(data: bytes, *changes: Change) -> bytes:
 
 def each(*changes: Change) -> pytest.MarkDecorator:
     """Run a test once for each of ``changes``."""
-    return pytest.mark.parametrize("change", changes, ids=[f"{index}-{change}" for index, change in enumerate(changes)])
+    # A function's repr holds its address, which differs between the workers of one run.
+    names = [f"{index}-{change if isinstance(change, Edit) else 'function'}" for index, change in enumerate(changes)]
+    return pytest.mark.parametrize("change", changes, ids=names)
