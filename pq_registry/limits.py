@@ -184,3 +184,9 @@ SEEN_TAG_BYTES: Final = 4 * KIB
 """The record of the last statement seen of a tag: about 300 bytes."""
 INTERRUPT_SECONDS: Final = 5
 """How long an interrupted transfer waits for its threads."""
+
+# -- loader ----------------------------------------------------------------------------------------------------------
+LOADER_RING_BYTES: Final = 128 * MIB
+"""Read ahead of what the caller of iter_tensors has taken: keeps every thread busy while a few tensors wait."""
+LOADER_THREADS: Final = 16
+"""Threads that read a local release; a few saturate memory on every machine seen."""

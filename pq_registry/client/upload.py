@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pass 2 of a push: what the registry misses is read again, compared with the plan, and sent.
+
+* A part is sent only if every shard in it still has the digest the plan says. A file that was altered since pass 1
+  ends the push; nothing of the release is visible then, because only the commit makes it so.
+* Which parts the registry has is asked when an upload is opened or resumed, and again before a part is sent a second
+  time: a part that was verified and whose acknowledgement was lost is not sent again.
+* Blobs go up in parallel, and so do the parts of one blob; ``connections`` parts are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+
+from pq_registry import limits
+from pq_registry.client.answers import Upload
+from pq_registry.client.exchange import pause_before
+from pq_registry.client.progress import Progress
+from pq_registry.client.scan import SourceDirectory, SourceFile, changed, read_exactly
+from pq_registry.client.transport import RegistryClient
+from pq_registry.client.work import Task, run_tasks
+from pq_registry.crypto.shards import SHARD_DIGEST_BYTES, shard_digests
+from pq_registry.errors import NotFound, ResponseInvalid, SourceChanged, TransportError
+from pq_registry.format.digest import Digest
+from pq_registry.format.manifest import MANIFEST_NAME, FileEntry
+from pq_registry.format.name import RepositoryName
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Something to send, as the plan describes it.
+
+    ``read`` fills a view from an offset; ``changed`` makes the error for content that is not the plan's any more.
+    """
+
+    digest: Digest
+    size: int
+    shards: bytes
+    read: Callable[[memoryview, int], None]
+    changed: Callable[[str], SourceChanged]
+
+
+def file_blob(source: SourceDirectory, file: SourceFile, entry: FileEntry) -> Blob:
+    """A file of the directory."""
+
+    def read(view: memoryview, offset: int) -> None:
+        descriptor = source.open(file)
+        try:
+            read_exactly(file, descriptor, view, offset)
+        finally:
+            os.close(descriptor)
+
+    return Blob(entry.sha256, entry.size, entry.shards, read, partial(changed, file))
+
+
+def manifest_blob(data: bytes) -> Blob:
+    """The manifest, which exists in the plan only."""
+
+    def read(view: memoryview, offset: int) -> None:
+        view[:] = data[offset : offset + len(view)]
+
+    return Blob(
+        Digest.of(data), len(data), shard_digests(data), read, lambda how: SourceChanged(f"{MANIFEST_NAME}: {how}")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What an upload did: bytes sent now, bytes an earlier push had sent, bytes of blobs the registry already had."""
+
+    sent: int
+    resumed: int
+    present: int
+
+
+def upload_missing(
+    client: RegistryClient,
+    repository: RepositoryName,
+    blobs: Iterable[Blob],
+    *,
+    connections: int,
+    progress: Progress,
+) -> Sent:
+    """Send every blob the registry misses.
+
+    Raises:
+        SourceChanged: if a file is not what the plan says any more.
+        PqregError: what ``RegistryClient`` raises, or StorageError if a file cannot be read.
+    """
+    by_digest = {blob.digest: blob for blob in blobs}  # files of equal content are one blob
+    wanted = client.missing(repository, by_digest)
+    missing = [blob for digest, blob in by_digest.items() if digest in wanted]
+    total = sum(blob.size for blob in missing)
+    uploader = _Uploader(client, repository, progress)
+    progress.start(f"send {repository}", total)
+    try:
+        run_tasks((partial(uploader.open, blob) for blob in missing), workers=connections)
+    except KeyboardInterrupt:
+        client.abort()
+        raise
+    finally:
+        progress.done()
+    present = sum(blob.size for digest, blob in by_digest.items() if digest not in wanted)
+    return Sent(uploader.sent, total - uploader.sent, present)
+
+
+@dataclass(slots=True)
+class _Open:
+    """An upload in work; ``left`` counts the parts that are not verified yet."""
+
+    blob: Blob
+    id: str
+    part_size: int
+    left: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def part_done(self) -> bool:
+        """Count a part as verified; whether it was the last one."""
+        with self.lock:
+            self.left -= 1
+            return self.left == 0
+
+
+class _Uploader:
+    """The tasks of one pass 2."""
+
+    def __init__(self, client: RegistryClient, repository: RepositoryName, progress: Progress) -> None:
+        self.sent = 0
+        self._client = client
+        self._repository = repository
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+
+    def open(self, blob: Blob) -> list[Task]:
+        """Open or resume an upload; brings its parts."""
+        upload = self._client.open_upload(self._repository, blob.digest, blob.size)
+        count = _part_count(blob, upload)
+        numbers = [number for number in range(count) if number not in upload.parts]
+        opened = _Open(blob, upload.id, upload.part_size, len(numbers))
+        self._progress.advance(blob.size - sum(_part_length(opened, number) for number in numbers))
+        if not numbers:
+            return [partial(self._complete, opened)]
+        return [partial(self._part, opened, number) for number in numbers]
+
+    def _part(self, upload: _Open, number: int) -> list[Task]:
+        """Read, compare and send one part; the last brings the completion."""
+        offset = number * upload.part_size
+        view = self._buffer(upload.part_size)[: _part_length(upload, number)]
+        upload.blob.read(view, offset)
+        shards = shard_digests(view)
+        start = offset // limits.SHARD_BYTES * SHARD_DIGEST_BYTES
+        if shards != upload.blob.shards[start : start + len(shards)]:
+            raise upload.blob.changed(f"bytes {offset} to {offset + len(view)} are not what was hashed before")
+        if not self._send(upload, number, view, shards):
+            return []
+        self._progress.advance(len(view))
+        return [partial(self._complete, upload)] if upload.part_done() else []
+
+    def _send(self, upload: _Open, number: int, view: memoryview, shards: bytes) -> bool:
+        """Send a part until the registry has it; False if another push finished the whole upload meanwhile."""
+        error: TransportError | None = None
+        for attempt in range(1, limits.ATTEMPTS + 1):
+            try:
+                if error is not None:
+                    self._client.exchanger.sleep(pause_before(attempt))
+                    if number in self._client.upload_status(self._repository, upload.id).parts:
+                        return True
+                self._client.put_part(self._repository, upload.id, number, view, shards)
+            except NotFound:
+                self._expect_finished(upload)
+                return False
+            except TransportError as failure:
+                error = failure
+                continue
+            with self._lock:
+                self.sent += len(view)
+            return True
+        assert error is not None
+        raise error
+
+    def _complete(self, upload: _Open) -> list[Task]:
+        """Have the registry check the whole blob and keep it."""
+        try:
+            digest = self._client.complete_upload(self._repository, upload.id)
+        except NotFound:
+            self._expect_finished(upload)
+            return []
+        if digest != upload.blob.digest:
+            raise ResponseInvalid(
+                "the registry completed another blob than was sent", expected=upload.blob.digest, found=digest
+            )
+        return []
+
+    def _expect_finished(self, upload: _Open) -> None:
+        # The upload is gone: completed, by a request whose answer was lost or by another push, or swept as idle.
+        if self._client.missing(self._repository, [upload.blob.digest]):
+            raise NotFound(
+                f"the registry dropped the upload of {upload.blob.digest}",
+                hint="run the same push again; it goes on from what the registry has",
+            )
+
+    def _buffer(self, size: int) -> memoryview:
+        buffer: bytearray = getattr(self._thread, "buffer", bytearray())
+        if len(buffer) < size:
+            self._thread.buffer = buffer = bytearray(size)
+        return memoryview(buffer)
+
+
+def _part_length(upload: _Open, number: int) -> int:
+    return min(upload.part_size, upload.blob.size - number * upload.part_size)
+
+
+def _part_count(blob: Blob, upload: Upload) -> int:
+    """How many parts the registry wants; each is held in memory, so it may not ask for any size it likes."""
+    largest = max(limits.PART_BYTES, 2 * -(-blob.size // limits.PARTS))
+    if upload.part_size % limits.SHARD_BYTES or not 0 < upload.part_size <= largest + limits.PART_BYTES:
+        raise ResponseInvalid(
+            "the registry wants parts of an impossible size",
+            expected=f"a multiple of {limits.SHARD_BYTES} up to {largest + limits.PART_BYTES}",
+            found=upload.part_size,
+        )
+    return -(-blob.size // upload.part_size)
