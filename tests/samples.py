@@ -17,7 +17,7 @@ from pq_registry.format.manifest import SAFETENSORS_SUFFIX, FileEntry, Manifest
 from pq_registry.format.name import Reference, RepositoryName
 from pq_registry.format.path import ReleasePath
 from pq_registry.format.release import statement_of
-from pq_registry.format.safetensors import parse_header
+from pq_registry.format.safetensors import header_size, parse_header
 from pq_registry.format.tag import TagStatement
 from pq_registry.format.trustfile import NamespaceTrust, TrustedIdentity, TrustFile
 from pqreg_keys.custody import SecretIdentity, generate
@@ -70,7 +70,9 @@ def file_entry(path: str, content: bytes) -> FileEntry:
     hasher = ShardHasher()
     hasher.update(content)
     digests = hasher.result()
-    table = parse_header(content, len(content)) if path.endswith(SAFETENSORS_SUFFIX) else None
+    table = None
+    if path.endswith(SAFETENSORS_SUFFIX):
+        table = parse_header(content[: header_size(content[:8], len(content))], len(content))
     return FileEntry(ReleasePath(path), digests.size, digests.sha256, digests.shards, table)
 
 

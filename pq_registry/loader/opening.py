@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what the caller names to a verified release and a source of its shards (DESIGN §5, steps 0 to 6).
+
+Nothing stays open: a source is made when reading begins. Between the two a directory or a registry may change as it
+likes; every shard is checked against the manifest that was verified here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pq_registry import limits
+from pq_registry.client.crew import cores
+from pq_registry.client.directory import ReleaseDirectory
+from pq_registry.client.rate import TokenBucket
+from pq_registry.client.resolve import resolve
+from pq_registry.client.source import DirectorySource, RemoteSource, ShardSource
+from pq_registry.client.state import SeenTags
+from pq_registry.client.transport import RegistryClient
+from pq_registry.client.trust import VerifiedRelease, Verifier
+from pq_registry.errors import NameSyntaxError, TrustMissing, UsageError
+from pq_registry.format.manifest import Manifest
+from pq_registry.format.name import Reference
+from pq_registry.settings import Settings, parse_rate
+
+EXPECT_HINT = 'say which release it must be: expect="namespace/name" or expect="namespace/name@sha256:..."'
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRelease:
+    """A release that passed steps 0 to 6, and how to read it: ``workers`` threads, ``longest`` shards at a time."""
+
+    verified: VerifiedRelease
+    source: Callable[[], ShardSource]
+    workers: int
+    longest: int
+
+    @property
+    def manifest(self) -> Manifest:
+        """The verified manifest."""
+        return self.verified.release.manifest
+
+
+def open_release(what: str | os.PathLike[str], *, expect: str | None, settings: Settings, now: datetime) -> OpenRelease:
+    """Find and verify a release.
+
+    A path object, or any text together with ``expect``, is a directory; other text is a reference. It never depends
+    on what happens to lie in the current directory.
+
+    Args:
+        what: a directory, or a reference ``namespace/name[:tag][@digest]``.
+        expect: for a directory, the release it must be: ``namespace/name[@digest]``.
+        settings: registry, token, trust and connections.
+        now: the time at which everything is judged.
+
+    Raises:
+        PqregError: UsageError for arguments that cannot be meant, or why the release is not believed.
+    """
+    if expect is None and isinstance(what, str):
+        return _remote(_reference(what), settings, now)
+    if expect is None:
+        raise UsageError(f"{os.fspath(what)} could be anything", expected="expect=", hint=EXPECT_HINT)
+    return _local(Path(what), _expected(expect), settings, now)
+
+
+def _reference(text: str) -> Reference:
+    try:
+        return Reference.parse(text)
+    except NameSyntaxError as error:
+        if os.path.isdir(text):
+            raise UsageError(f"{text} could be anything", expected="expect=", hint=EXPECT_HINT) from None
+        error.hint = "a directory is given as a path, together with expect="
+        raise
+
+
+def _expected(text: str) -> Reference:
+    if ":" in text.partition("@")[0]:
+        raise UsageError(
+            "a directory does not prove which tag it was pulled by", expected="namespace/name[@digest]", found=text
+        )
+    return Reference.parse(text)
+
+
+def _local(path: Path, expected: Reference, settings: Settings, now: datetime) -> OpenRelease:
+    verifier = _verifier(settings, now)
+    with ReleaseDirectory(path) as directory:
+        evidence = directory.evidence()
+        verified = verifier.release(
+            evidence.envelope,
+            evidence.manifest,
+            expected_name=expected.repository,
+            expected_digest=expected.digest,
+        )
+        directory.check_files(verified.release.manifest)
+    # One shard at a time: it is checked while it is still in the core's own cache.
+    return OpenRelease(verified, lambda: DirectorySource(path), min(cores(), limits.LOADER_THREADS), 1)
+
+
+def _remote(reference: Reference, settings: Settings, now: datetime) -> OpenRelease:
+    verifier = _verifier(settings, now)
+    ca = settings.get("tls_ca")
+    connections = settings.integer("connections", minimum=1, maximum=limits.CONNECTIONS)
+    client = RegistryClient(
+        settings.require("registry"),
+        settings.get("token"),
+        ca=None if ca is None else Path(ca),
+        rate=TokenBucket(parse_rate(settings.require("limit_rate"))),
+    )
+    with client:
+        verified = resolve(reference, client, verifier, SeenTags(settings.state_dir)).verified
+    # Many shards per request, but no more scratch memory than half the ring, however many connections there are.
+    longest = limits.LOADER_RING_BYTES // (2 * connections * limits.SHARD_BYTES)
+    return OpenRelease(verified, lambda: RemoteSource(client), connections, max(1, min(longest, limits.RANGE_SHARDS)))
+
+
+def _verifier(settings: Settings, now: datetime) -> Verifier:
+    path = settings.get("trust")
+    return Verifier(None if path is None else _trust(Path(path)), now, online=False)
+
+
+def _trust(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limits.TRUST_FILE_BYTES + 1)  # one more than allowed, so that the parser sees it
+    except OSError as error:
+        raise TrustMissing(
+            f"the trust file {path} cannot be read", found=error.strerror, hint="check trust= or PQREG_TRUST"
+        ) from None

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read, check, release: worker threads that turn shards into tensors, in file order.
+
+Each worker takes the next run of shards, reads it straight to where it belongs and checks every shard's BLAKE3 there,
+while the bytes are still in the core's cache. A tensor is released when every run that holds a byte of it has been
+checked, and not before (DESIGN §5, step 8).
+
+At most ``ring`` bytes are read ahead of what the caller has taken; the tensor the caller is waiting for is always read
+on, however large it is. The first error stops all workers, drops what was not yet handed out, and is raised at once,
+even if tensors before the bad shard were ready. Whenever the iteration ends, for whatever reason, reads under way are
+ended and its threads with them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+from pq_registry import limits
+from pq_registry.client.progress import Progress
+from pq_registry.client.source import ShardSource
+from pq_registry.crypto.shards import check_shard
+from pq_registry.loader.dtypes import Framework, Raw
+from pq_registry.loader.placement import Placement
+from pq_registry.loader.selection import Run, Unit
+
+
+class TensorStream:
+    """One pass over ``units``; to be iterated once. Closing the iterator ends it early."""
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        runs: Iterator[Run],
+        source: ShardSource,
+        placement: Placement,
+        framework: Framework,
+        *,
+        workers: int,
+        ring: int | None,
+        progress: Progress,
+    ) -> None:
+        """Nothing is read before the first tensor is asked for.
+
+        Args:
+            units: the tensors, in file order.
+            runs: the runs that cover them, in order.
+            source: where shards come from; used by several threads at once; closed at the end.
+            placement: where they go.
+            framework: makes tensors of them.
+            workers: threads.
+            ring: bytes of tensors to read ahead, or None for no bound.
+            progress: told of every byte that passed its check.
+        """
+        self._units = units
+        self._runs = runs
+        self._source = source
+        self._placement = placement
+        self._framework = framework
+        self._workers = workers
+        self._ring = ring
+        self._progress = progress
+        self._missing = [unit.end - unit.start for unit in units]
+        self._next = 0
+        self._waiting_run: Run | None = None
+        self._ahead = 0
+        self._stopped = False
+        self._error: BaseException | None = None
+        lock = threading.Lock()
+        self._landed = threading.Condition(lock)
+        self._room = threading.Condition(lock)
+
+    def tensors(self) -> Generator[tuple[str, Any], None, None]:
+        """Each tensor's name and the tensor, in order; nothing here keeps a tensor that was handed out.
+
+        Raises:
+            ShardMismatch: if a shard is not what was signed; every tensor handed out before was.
+            PqregError: whatever else the source reports.
+        """
+        threads = [
+            threading.Thread(target=self._work, daemon=True, name=f"pqreg-load-{number}")
+            for number in range(self._workers)
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for position, unit in enumerate(self._units):
+                yield unit.entry.name, self._framework.make(unit.entry, self._await(position))
+        finally:
+            self._end(threads)
+
+    def _end(self, threads: Sequence[threading.Thread]) -> None:
+        self._stop(None)
+        started = [thread for thread in threads if thread.ident is not None]
+        if self._next < len(self._units):
+            self._source.abort()
+        # A thread that is just connecting cannot be woken; it is left behind rather than waited for.
+        deadline = time.monotonic() + limits.INTERRUPT_SECONDS
+        for thread in started:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if not any(thread.is_alive() for thread in started):
+            self._source.close()
+        self._placement.clear()
+
+    def _await(self, position: int) -> Raw:
+        with self._landed:
+            while self._missing[position] and self._error is None:
+                self._landed.wait()
+            if self._error is not None:
+                raise self._error
+            unit = self._units[position]
+            self._ahead -= unit.end - unit.start
+            self._next = position + 1
+            self._room.notify_all()
+            return self._placement.release(position)
+
+    def _work(self) -> None:
+        scratch = memoryview(b"")
+        try:
+            while (run := self._take()) is not None:
+                scratch = self._move(run, scratch)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, whatever it is
+            self._stop(error)
+
+    def _move(self, run: Run, scratch: memoryview) -> memoryview:
+        """Read and check one run; answers the scratch memory to use next time.
+
+        A method of its own so that no view of a tensor's memory outlives the run: the caller may already own it.
+        """
+        view = self._placement.direct(run)
+        if view is not None:
+            self._fill(run, view)
+        else:
+            if len(scratch) < run.size:
+                scratch = memoryview(bytearray(run.size))
+            self._fill(run, scratch[: run.size])
+            self._placement.copy_out(run, scratch[: run.size])
+        self._land(run)
+        return scratch
+
+    def _fill(self, run: Run, view: memoryview) -> None:
+        """Read ``run`` into ``view`` and check every shard of it there."""
+        self._source.read_into(run.file, run.offset, view)
+        for number in range(run.count):
+            if self._stopped:
+                return  # whatever is unchecked now never lands
+            begin = number * limits.SHARD_BYTES
+            index = run.first + number
+            shard = view[begin : begin + limits.SHARD_BYTES]
+            check_shard(run.file.shard_digest(index), shard, path=run.file.path, index=index)
+            self._progress.advance(len(shard))
+
+    def _take(self) -> Run | None:
+        """The next run, once there is room for it; None at the end."""
+        with self._room:
+            while not self._stopped:
+                if self._waiting_run is None:
+                    self._waiting_run = next(self._runs, None)
+                    if self._waiting_run is None:
+                        return None
+                run = self._waiting_run
+                size = sum(self._part(run, position) for position in run.units)
+                if self._ring is None or self._ahead + size <= self._ring or run.units.start <= self._next:
+                    self._waiting_run = None
+                    self._ahead += size
+                    self._placement.reserve(run)
+                    return run
+                self._room.wait()
+            return None
+
+    def _land(self, run: Run) -> None:
+        with self._landed:
+            if self._stopped:
+                return
+            for position in run.units:
+                self._missing[position] -= self._part(run, position)
+            if self._next < len(self._missing) and not self._missing[self._next]:
+                self._landed.notify_all()
+
+    def _part(self, run: Run, position: int) -> int:
+        begin, end = run.overlap(self._units[position])
+        return max(end - begin, 0)
+
+    def _stop(self, error: BaseException | None) -> None:
+        with self._landed:
+            self._stopped = True
+            self._error = self._error or error
+            self._landed.notify_all()
+            self._room.notify_all()
