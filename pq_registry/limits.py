@@ -21,6 +21,8 @@ ENVELOPE_BYTES: Final = 64 * MIB
 """A DSSE envelope: a statement in base64 and two signatures."""
 SIGNATURE_BYTES: Final = 8 * KIB
 """One half of a signature: ML-DSA-87 has 4627 bytes, ECDSA at most 104."""
+TAG_LIFETIME_DAYS: Final = 3650
+"""Longest a publisher may let a tag go without renewing it; beyond that a rollback would go unnoticed for good."""
 TAG_STATEMENT_BYTES: Final = 16 * KIB
 """A tag statement's payload: about 900 bytes."""
 TRUST_FILE_BYTES: Final = 4 * MIB

@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,8 @@ KEY = PlanKey("https://models.example.org", REPOSITORY, "/data/model", ALICE)
 FILES = (file_entry("a", b"one"), file_entry("b", b"two"))
 
 
-def drawn(**changes) -> Plan:
-    options = {"repository": REPOSITORY, "signer": ALICE, "now": NOW, "license": None, "lineage": ()}
+def drawn(**changes: Any) -> Plan:
+    options: dict[str, Any] = {"repository": REPOSITORY, "signer": ALICE, "now": NOW, "license": None, "lineage": ()}
     return draft(FILES, **(options | changes))
 
 

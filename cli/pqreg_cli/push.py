@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pqreg push``."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pq_registry import limits
+from pq_registry.errors import UsageError
+from pqreg_cli.console import Output, count_text, size_text
+from pqreg_cli.options import (
+    ConnectionsOption,
+    JsonOption,
+    KeyOption,
+    LimitRateOption,
+    PassphraseFileOption,
+    QuietOption,
+    RegistryOption,
+    TokenOption,
+    TrustOption,
+)
+from pqreg_cli.session import Session, read_trust
+
+if TYPE_CHECKING:
+    from pq_registry.client.push import PushResult
+    from pq_registry.client.tagging import Publisher
+    from pq_registry.client.transport import RegistryClient
+    from pq_registry.format.manifest import BaseRelease
+    from pq_registry.format.tag import TagStatement
+
+
+def push(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory that holds the model.")],
+    reference: Annotated[str, typer.Argument(metavar="REF", help="namespace/name[:tag]; without a tag, main.")],
+    *,
+    key: KeyOption = None,
+    passphrase_file: PassphraseFileOption = None,
+    license: Annotated[  # noqa: A002  the name of the option
+        str | None, typer.Option("--license", metavar="SPDX", help="The licence, e.g. Apache-2.0; part of the release.")
+    ] = None,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--base", metavar="REF@DIGEST", help="A release this one was made from; may be given several times."
+        ),
+    ] = None,
+    allow_unsafe: Annotated[
+        bool, typer.Option("--allow-unsafe", help="Publish files whose format can execute code when it is loaded.")
+    ] = False,
+    registry: RegistryOption = None,
+    token: TokenOption = None,
+    trust: TrustOption = None,
+    connections: ConnectionsOption = None,
+    limit_rate: LimitRateOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Sign a directory and publish it as a release, then point a tag at it.
+
+    Nothing is visible to others before everything was sent and checked. Interrupted, it continues where it stopped
+    when it is run again. Files that are in the registry already are not sent; a directory that did not change makes
+    no new release.
+
+    Examples:
+      pqreg push ./model acme/minilm:v1 --key alice.pqkey
+      pqreg push ./tuned acme/minilm-de --base acme/minilm@sha256:0123... --license Apache-2.0
+    """
+    from pq_registry.client.push import PushOptions
+    from pq_registry.client.push import push as push_release
+    from pq_registry.format.name import Reference
+
+    output = Output(json=json, quiet=quiet)
+    session = Session(
+        output, registry=registry, token=token, trust=trust, key=key, passphrase_file=passphrase_file,
+        connections=connections, limit_rate=limit_rate,
+    )  # fmt: skip
+    wanted = Reference.parse(reference)
+    options = PushOptions(
+        license=license,
+        lineage=None if base is None else tuple(_base(text) for text in base),
+        allow_unsafe=allow_unsafe,
+        connections=session.connections,
+        tag_lifetime=tag_lifetime(session),
+    )
+    begun = time.monotonic()
+    with session.client() as client:
+        publisher = publisher_of(session, client)
+        with session.progress() as progress:
+            result = push_release(directory, wanted, publisher=publisher, options=options, progress=progress)
+    _report(output, result, time.monotonic() - begun)
+
+
+def publisher_of(session: Session, client: RegistryClient) -> Publisher:
+    """Who publishes: the configured key, and the trust file if there is one."""
+    from pq_registry.client.tagging import Publisher
+    from pq_registry.format.instant import utc_now
+    from pq_registry.format.trustfile import TrustFile
+
+    trust = session.settings.get("trust")
+    return Publisher(
+        client=client,
+        signer=session.signer(),
+        state_dir=session.settings.state_dir,
+        now=utc_now(),
+        trust=None if trust is None else TrustFile.parse(read_trust(Path(trust))),
+    )
+
+
+def tag_lifetime(session: Session) -> timedelta:
+    """How long a tag that is set now is good for."""
+    return timedelta(days=session.settings.integer("tag_lifetime_days", minimum=1, maximum=limits.TAG_LIFETIME_DAYS))
+
+
+def tag_json(statement: TagStatement, *, changed: bool) -> dict[str, object]:
+    """A tag's last statement."""
+    from pq_registry.format.instant import format_instant
+
+    return {
+        "tag": str(statement.tag),
+        "target": None if statement.target is None else str(statement.target),
+        "sequence": statement.sequence,
+        "issued": format_instant(statement.issued),
+        "expires": format_instant(statement.expires),
+        "signer": statement.signer,
+        "changed": changed,
+    }
+
+
+def tag_text(statement: TagStatement, *, changed: bool) -> str:
+    """The same in words."""
+    from pq_registry.format.instant import format_instant
+
+    until = f"sequence {statement.sequence}, valid until {format_instant(statement.expires)}"
+    return f"{statement.tag}, {until}" if changed else f"{statement.tag} points there already ({until})"
+
+
+def _base(text: str) -> BaseRelease:
+    from pq_registry.format.manifest import BaseRelease
+    from pq_registry.format.name import Reference
+
+    reference = Reference.parse(text)
+    if reference.digest is None:
+        raise UsageError("--base is wrong", expected="namespace/name@sha256:<64 hex digits>", found=text)
+    return BaseRelease(reference.repository, reference.digest)
+
+
+def _report(output: Output, result: PushResult, seconds: float) -> None:
+    manifest, sent = result.manifest, result.sent
+    for name in result.skipped:
+        output.note(f"{name} is not part of a release and was left out")
+    for path in result.unsafe:
+        output.warning(f"{path} can execute code when it is loaded (--allow-unsafe)")
+    for warning in result.warnings:
+        output.warning(warning)
+    if result.registered:
+        output.note(f"identity {manifest.signer} is now registered for {result.repository.namespace}")
+    pieces = [(sent.sent, "sent"), (sent.resumed, "sent before"), (sent.present, "present")]
+    output.line(
+        f"published {result.repository}:{result.tag}" if result.minted else "nothing changed: this release exists",
+        "good",
+    )
+    output.fields(
+        [
+            ("release", f"{result.repository}@{result.release}"),
+            ("tag", tag_text(result.tag_change.statement, changed=result.tag_change.changed)),
+            ("signer", manifest.signer),
+            ("content", f"{count_text(len(manifest.files), 'file')}, {size_text(manifest.total_size)}"),
+            ("transfer", ", ".join(f"{size_text(count)} {what}" for count, what in pieces if count) or "nothing"),
+        ]
+    )
+    output.data(
+        {
+            "name": str(result.repository),
+            "digest": str(result.release),
+            "minted": result.minted,
+            "tag": tag_json(result.tag_change.statement, changed=result.tag_change.changed),
+            "signer": manifest.signer,
+            "registered": result.registered,
+            "files": len(manifest.files),
+            "size": manifest.total_size,
+            "license": manifest.license,
+            "lineage": [{"name": str(base.name), "release": str(base.release)} for base in manifest.lineage],
+            "bytes_sent": sent.sent,
+            "bytes_sent_before": sent.resumed,
+            "bytes_present": sent.present,
+            "skipped": list(result.skipped),
+            "unsafe": list(result.unsafe),
+            "warnings": list(result.warnings),
+            "seconds": round(seconds, 3),
+        }
+    )
