@@ -85,7 +85,7 @@ def verify_half(
     except BaseException as error:
         raise _invalid(half, suite.algorithm, f"{provider.name} failed: {type(error).__name__}") from error
     if answer is not True:
-        raise _invalid(half, suite.algorithm, f"{provider.name} answered {answer!r:.40} instead of True")
+        raise _invalid(half, suite.algorithm, f"{provider.name} answered with {type(answer).__name__}, not True")
 
 
 def _length_fits(profile: Profile, half: Half, signature: bytes) -> bool:
