@@ -27,7 +27,7 @@ from pq_registry.format.name import RepositoryName
 from pq_registry.format.path import ReleasePath, check_distinct
 from pq_registry.format.statement import is_ignored
 from pq_registry.format.strict_json import Fields, Value, encode_base64, encode_canonical, parse_canonical
-from pq_registry.format.tensors import TensorEntry, TensorTable
+from pq_registry.format.tensors import CONTROLS, TensorEntry, TensorTable
 
 __all__ = [
     "MANIFEST_NAME",
@@ -178,12 +178,12 @@ class Manifest:
                 expected=f"at most {limits.LINEAGE} different releases",
                 found=len(self.lineage),
             )
-        if self.license is not None and not (
-            0 < len(self.license) <= limits.LICENSE_CHARS and self.license.isprintable()
+        if self.license is not None and (
+            not 0 < len(self.license) <= limits.LICENSE_CHARS or CONTROLS.search(self.license)
         ):
             raise FormatError(
                 "the manifest's license is malformed",
-                expected=f"1 to {limits.LICENSE_CHARS} printable characters, or null",
+                expected=f"1 to {limits.LICENSE_CHARS} characters, none of them a control, or null",
                 found=repr(self.license)[:120],
             )
 

@@ -55,7 +55,9 @@ DTYPES: Final = MappingProxyType(
 METADATA_NAME: Final = "__metadata__"
 """The header's key that is not a tensor."""
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Control characters: what no name in a signed document may hold."""
+
 _ENTRY_KEYS = frozenset({"name", "dtype", "shape", "begin", "end"})
 
 
@@ -203,7 +205,7 @@ def check_tensor_name(name: str) -> None:
         size = len(name.encode("utf-8"))
     except UnicodeEncodeError:
         raise FormatError("a tensor's name is not text", expected="what can be written as UTF-8") from None
-    if not 0 < size <= limits.TENSOR_NAME_BYTES or _CONTROLS.search(name) or name == METADATA_NAME:
+    if not 0 < size <= limits.TENSOR_NAME_BYTES or CONTROLS.search(name) or name == METADATA_NAME:
         raise FormatError(
             "a tensor's name is not allowed",
             expected=f"1 to {limits.TENSOR_NAME_BYTES} bytes without control characters, not {METADATA_NAME}",
