@@ -64,10 +64,10 @@ class Tree:
             os.close(self.descriptor)
             self.descriptor = -1
 
-    def walk(self, *, skip: frozenset[str] = frozenset()) -> Iterator[TreeEntry]:
-        """Everything below the root that is not a directory, except the paths in ``skip`` and what is below them."""
+    def walk(self, *, below: tuple[str, ...] = (), skip: frozenset[str] = frozenset()) -> Iterator[TreeEntry]:
+        """Everything below a directory that is none itself, except the paths in ``skip`` and what is below them."""
         # Not recursive: a hostile tree may be deeper than Python's stack.
-        waiting: list[tuple[str, ...]] = [()]
+        waiting: list[tuple[str, ...]] = [below]
         while waiting:
             parents = waiting.pop()
             with self.directory(parents) as descriptor, os.scandir(descriptor) as listing:

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plain directory as the destination of a pull.
+
+It may be new or empty, hold an unfinished pull, or hold an older release of the same repository. Anything else in it
+is foreign and the pull refuses, because a release is exactly its files. Known files are those of the release being
+pulled, and those of every manifest of the same repository found as ``pqreg.json`` or under ``.pqreg/manifests``, where
+manifests are kept while files are being replaced. In order:
+
+1. the new and the old manifest are written to ``.pqreg/manifests``, so that a rerun after a crash knows every file;
+2. the old evidence is removed: from here on nothing calls the directory a release;
+3. files that only older releases list are removed;
+4. staged files, all verified and durable, are renamed to their places; a second path with the same content is a copy;
+5. directories are synced, then ``pqreg.json``, ``model.pq.sig`` and ``model.sig`` are written;
+6. what the pull kept under ``.pqreg`` is removed.
+
+A lock on the directory keeps a second pull out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Protocol
+
+from pq_registry import limits
+from pq_registry.client.directory import TOLERATED, write_evidence
+from pq_registry.client.staging import HOUSE, INCOMING, Staging, open_kept
+from pq_registry.client.tree import READ, Tree
+from pq_registry.client.trust import VerifiedRelease
+from pq_registry.crypto.shards import check_shard
+from pq_registry.durable import TEMPORARY_SUFFIX, make_directory, reported, write_file
+from pq_registry.errors import Conflict, FormatError, UsageError
+from pq_registry.format.digest import Digest
+from pq_registry.format.manifest import MANIFEST_NAME, FileEntry, Manifest
+from pq_registry.format.statement import EVIDENCE
+
+MANIFESTS = (HOUSE, "manifests")
+_LEFTOVER = re.compile(r"\.(?:.*\.)?[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX), re.ASCII | re.DOTALL)
+
+
+class Destination(Protocol):
+    """Where a pull puts a release. One at a time: ``begin``, then the others, then ``end`` in any case."""
+
+    staging: Staging
+
+    def begin(self, verified: VerifiedRelease) -> None:
+        """Prepare for this release, and keep others out."""
+
+    def open_kept(self, entry: FileEntry) -> int | None:
+        """A descriptor of a file in place that may already be ``entry``; None if there is none."""
+
+    def publish(self, verified: VerifiedRelease, in_place: AbstractSet[str]) -> Path:
+        """Name the staged files, then write the evidence; answers the directory that now is the release.
+
+        ``in_place`` are the paths found verified where they belong; for every other file its content is staged, or
+        in place under another path.
+        """
+
+    def end(self) -> None:
+        """Let others in."""
+
+
+class PlainDirectory:
+    """A directory that holds this one release."""
+
+    staging: Staging
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._tree: Tree | None = None
+
+    def begin(self, verified: VerifiedRelease) -> None:
+        """Make the directory if needed, lock it, and see that it holds nothing foreign.
+
+        Raises:
+            UsageError: if it is not a directory, or holds files that are of no release of this repository.
+            Conflict: if another pull works there.
+            StorageError: if it cannot be written.
+        """
+        make_directory(self._path)
+        self._tree = tree = Tree(self._path)
+        lock(tree)
+        known = self._known(verified.release.manifest)
+        refuse_foreign(tree, known | {MANIFEST_NAME, *EVIDENCE}, what=f"release of {verified.release.name}")
+        self.staging = Staging(tree)
+        self.staging.create()
+
+    def open_kept(self, entry: FileEntry) -> int | None:
+        """The file at its final path, if it is regular and of the right size."""
+        return open_kept(self._opened(), entry.path.parts, entry)
+
+    def publish(self, verified: VerifiedRelease, in_place: AbstractSet[str]) -> Path:
+        """Steps 1 to 6 above.
+
+        Raises:
+            StorageError: if any system call fails; a rerun of the pull continues.
+        """
+        tree = self._opened()
+        release = verified.release
+        obsolete = self._known(release.manifest) - {entry.path.text for entry in release.manifest.files}
+        with reported("replace the files in", tree.path):
+            self._keep_manifests(release.manifest_bytes)  # 1.
+            for name in EVIDENCE:  # 2.
+                tree.unlink((name,))
+            os.fsync(tree.descriptor)
+            for text in sorted(obsolete):  # 3.
+                parts = tuple(text.split("/"))
+                tree.unlink(parts)
+                tree.prune(parts[:-1])
+            self._place(release.manifest.files, in_place)  # 4.
+            for folder in sorted({entry.path.parts[:-1] for entry in release.manifest.files}):  # 5.
+                with tree.directory(folder) as descriptor:
+                    os.fsync(descriptor)
+        write_evidence(tree.path, release, verified.signer)
+        self._remove_manifests()  # 6.
+        self.staging.clear()
+        return tree.path
+
+    def end(self) -> None:
+        """Unlock the directory."""
+        if self._tree is not None:
+            self._tree.close()
+            self._tree = None
+
+    def _opened(self) -> Tree:
+        assert self._tree is not None
+        return self._tree
+
+    def _place(self, entries: Sequence[FileEntry], in_place: AbstractSet[str]) -> None:
+        tree = self._opened()
+        origin = {entry.sha256: entry for entry in entries if entry.path.text in in_place}
+        for entry in entries:
+            if entry.path.text in in_place:
+                continue
+            if entry.sha256 in origin:
+                copy_verified(tree, origin[entry.sha256], self.staging)
+            with tree.directory(INCOMING) as incoming, tree.directory(entry.path.parts[:-1], create=True) as folder:
+                os.rename(entry.sha256.hex, entry.path.parts[-1], src_dir_fd=incoming, dst_dir_fd=folder)
+            origin[entry.sha256] = entry
+
+    def _known(self, manifest: Manifest) -> set[str]:
+        """The files of every release of this repository that this directory holds or is getting."""
+        known = {entry.path.text for entry in manifest.files}
+        for data in self._manifests():
+            with contextlib.suppress(FormatError):
+                other = Manifest.parse(data)
+                if other.name == manifest.name:
+                    known |= {entry.path.text for entry in other.files}
+        return known
+
+    def _manifests(self) -> Iterable[bytes]:
+        tree = self._opened()
+        names: list[tuple[str, ...]] = [(MANIFEST_NAME,)]
+        with reported("read the directory", tree.path), contextlib.suppress(FileNotFoundError):
+            names += [tuple(item.text.split("/")) for item in tree.walk(below=MANIFESTS)]
+        for parts in names:
+            try:
+                descriptor = tree.open(parts, READ)
+            except OSError:
+                continue
+            with reported("read", tree.path.joinpath(*parts)), os.fdopen(descriptor, "rb") as file:
+                yield file.read(limits.MANIFEST_BYTES + 1)
+
+    def _keep_manifests(self, new: bytes) -> None:
+        tree = self._opened()
+        for data in [*self._manifests(), new]:
+            with tree.directory(MANIFESTS, create=True):
+                write_file(tree.path.joinpath(*MANIFESTS) / f"{Digest.of(data).hex}.json", data)
+
+    def _remove_manifests(self) -> None:
+        tree = self._opened()
+        with reported("remove", tree.path.joinpath(*MANIFESTS)):
+            for item in list(tree.walk(below=MANIFESTS)):
+                tree.unlink(tuple(item.text.split("/")))
+        tree.prune(MANIFESTS)
+
+
+def lock(tree: Tree) -> None:
+    """Keep other pulls out of a directory until it is closed.
+
+    Raises:
+        Conflict: if another one is in.
+    """
+    try:
+        fcntl.flock(tree.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Conflict(f"another pull is working in {tree.path}", hint="wait until it has ended") from None
+
+
+def refuse_foreign(tree: Tree, known: set[str], *, what: str, links: bool = False) -> None:
+    """See that a directory holds nothing but files of ``known`` paths, and what tools leave there.
+
+    Args:
+        tree: the directory.
+        known: paths of files that may be there.
+        what: a word for what the directory may hold.
+        links: whether a symbolic link may stand for a file, because it will be replaced.
+
+    Raises:
+        UsageError: naming some of what else is there.
+        StorageError: if a directory cannot be read.
+    """
+    foreign = []
+    with reported("read the directory", tree.path):
+        for entry in tree.walk(skip=TOLERATED):
+            parts = tuple(entry.text.split("/"))
+            if entry.text in known and (entry.regular or (links and entry.link is not None)):
+                continue
+            if _LEFTOVER.fullmatch(parts[-1]) and (links or len(parts) == 1):
+                tree.unlink(parts)  # of an interrupted write of ours: only the holder of the lock writes here
+            else:
+                foreign.append(entry.text if entry.regular else f"{entry.text} (no regular file)")
+    if foreign:
+        raise UsageError(
+            f"{tree.path} holds files that are not of a {what}",
+            expected="a new or empty directory, or one with an older release",
+            found=", ".join(repr(text) for text in sorted(foreign)[:5]) + (", ..." if len(foreign) > 5 else ""),
+            hint="choose another directory, or move these files away",
+        )
+
+
+def copy_verified(tree: Tree, entry: FileEntry, staging: Staging) -> None:
+    """Stage a copy of a file in place, checking its shards on the way."""
+    source = tree.open(entry.path.parts, READ)
+    try:
+        target = staging.open(entry)
+        try:
+            buffer = memoryview(bytearray(limits.SHARD_BYTES))
+            for index in range(entry.shard_count):
+                offset, length = entry.shard_range(index)
+                count = os.preadv(source, [buffer[:length]], offset)
+                check_shard(entry.shard_digest(index), buffer[:count], path=entry.path, index=index)
+                done = 0
+                while done < length:
+                    done += os.pwrite(target, buffer[done:length], offset + done)
+            os.fsync(target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)

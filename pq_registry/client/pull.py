@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pull: bring a verified release to disk, at the speed of the network, and never as anything but itself.
+
+Steps 0 to 6 are behind when a pull starts (``client.resolve``). What remains is steps 8 and 9 of DESIGN §5:
+
+* What is in place already is verified and kept; what an interrupted pull staged is hashed and only its gaps are
+  fetched. Both are done by as many threads as there are processors.
+* ``connections`` threads each fetch runs of up to ``limits.RANGE_SHARDS`` shards into a buffer of their own, of
+  whatever file comes next, so one large file keeps all of them as busy as many do.
+* 8. Each shard's BLAKE3 is checked while it is still in the processor's cache, before it is written anywhere. A shard
+  that is wrong is fetched again by itself, up to ``limits.ATTEMPTS`` times in all. A complete file's SHA-256 is
+  compared and its safetensors header held against the signed table.
+* 9. A file is staged, complete and fsynced, before any file gets its final name (``client.destination``).
+
+Memory is ``connections`` times one run and a shard, whatever the release's size. An error or an interrupt leaves what
+was staged for the next pull.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from pq_registry import limits
+from pq_registry.client.content import check_file
+from pq_registry.client.crew import Crew, Shared, cores
+from pq_registry.client.destination import Destination, PlainDirectory
+from pq_registry.client.progress import NullProgress, Progress
+from pq_registry.client.resolve import Resolved
+from pq_registry.client.run import Run
+from pq_registry.client.source import ShardSource
+from pq_registry.client.staging import StagedFile
+from pq_registry.durable import reported
+from pq_registry.errors import ContentError, FileDigestMismatch, ShardMismatch, StorageError, UsageError
+from pq_registry.format.digest import Digest
+from pq_registry.format.manifest import FileEntry, Manifest
+from pq_registry.format.name import RepositoryName
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """What a pull did. ``path`` is the release directory; ``fetched`` and ``present`` are bytes of content."""
+
+    name: RepositoryName
+    digest: Digest
+    path: Path
+    files: int
+    size: int
+    fetched: int
+    present: int
+    notes: tuple[str, ...]
+
+
+def pull(
+    resolved: Resolved,
+    source: ShardSource,
+    destination: Destination | Path,
+    *,
+    progress: Progress | None = None,
+    connections: int = 4,
+) -> PullResult:
+    """Bring a release to ``destination``.
+
+    Args:
+        resolved: the release, verified up to step 6.
+        source: where its bytes come from; aborted if the pull fails, and left for the caller to close.
+        destination: a directory, or another kind of destination such as ``hfcache.HubCache``.
+        progress: told of every verified byte.
+        connections: threads that fetch.
+
+    Raises:
+        ContentError: step 8, if bytes are not those that were signed.
+        TransportError: if the source fails.
+        UsageError: if the destination holds foreign files.
+        Conflict: if another pull works there.
+        StorageError: if the disk fails or is full.
+    """
+    if not 1 <= connections <= limits.CONNECTIONS:
+        raise UsageError("impossible number of connections", expected=f"1 to {limits.CONNECTIONS}", found=connections)
+    place = PlainDirectory(destination) if isinstance(destination, Path) else destination
+    verified = resolved.verified
+    manifest = verified.release.manifest
+    transfer = _Transfer(manifest, source, place, progress or NullProgress())
+    try:
+        place.begin(verified)
+        transfer.run(connections)
+        path = place.publish(verified, transfer.in_place)
+    finally:
+        place.end()
+    return PullResult(
+        name=manifest.name,
+        digest=verified.release.digest,
+        path=path,
+        files=len(manifest.files),
+        size=sum(entry.size for entry in manifest.files),
+        fetched=transfer.fetched,
+        present=transfer.present,
+        notes=verified.notes,
+    )
+
+
+class _Transfer:
+    """The content of one release on its way into the staging directory."""
+
+    def __init__(self, manifest: Manifest, source: ShardSource, place: Destination, progress: Progress) -> None:
+        self.in_place: set[str] = set()
+        self.fetched = 0
+        self.present = 0
+        self._manifest = manifest
+        self._source = source
+        self._place = place
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._wanted: list[StagedFile] = []
+        self._open: list[StagedFile] = []
+
+    def run(self, connections: int) -> None:
+        """Find what is there, then fetch the rest."""
+        contents = _by_content(self._manifest)
+        self._progress.start(f"pull {self._manifest.name}", sum(entries[0].size for entries in contents))
+        looking, fetching = Crew(), Crew(self._source.abort)
+        try:
+            shared = Shared(contents)
+            looking.run(lambda: self._look(looking, shared), min(max(cores(), connections), len(contents)))
+            self._check_space()
+            # The largest first: one begun last would be fetched while the other connections have nothing to do.
+            self._wanted.sort(key=lambda file: -file.entry.size)
+            runs = Shared(self._runs())
+            fetching.run(lambda: self._fetch(fetching, runs), connections)
+        finally:
+            self._progress.done()
+            if looking.ended and fetching.ended:  # else a descriptor may still be written to
+                for file in self._open:
+                    file.close()
+
+    def _look(self, crew: Crew, contents: Shared[tuple[FileEntry, ...]]) -> None:
+        """Find files in place and staged shards."""
+        buffer = memoryview(bytearray(limits.SHARD_BYTES))
+        for entries in contents:
+            kept = [entry.path.text for entry in entries if self._is_in_place(crew, entry, buffer)]
+            if crew.stopped():
+                return
+            with self._lock:
+                self.in_place.update(kept)
+            if kept:
+                self._found(entries[0].size)
+                continue
+            file = StagedFile(self._place.staging, entries[0])
+            if self._place.staging.holds(file.entry) or not file.missing:
+                self._opened(file)
+                file.restore(buffer, self._found, crew.stopped)
+                if crew.stopped():
+                    return
+                if not file.missing:
+                    self._complete(file)
+                    continue
+                self._closed(file)
+            with self._lock:
+                self._wanted.append(file)
+
+    def _is_in_place(self, crew: Crew, entry: FileEntry, buffer: memoryview) -> bool:
+        descriptor = self._place.open_kept(entry)
+        if descriptor is None:
+            return False
+
+        def read_into(offset: int, view: memoryview) -> None:
+            with reported("read", Path(entry.path.text)):
+                if os.preadv(descriptor, [view], offset) != len(view):
+                    raise ShardMismatch(f"{entry.path} became shorter")
+
+        try:
+            check_file(entry, read_into, buffer, advance=lambda _count: None, stopped=crew.stopped)
+        except ContentError:
+            return False
+        finally:
+            os.close(descriptor)
+        return not crew.stopped()
+
+    def _check_space(self) -> None:
+        needed = sum(file.missing_bytes for file in self._wanted)
+        path = self._place.staging.path
+        with reported("see how much space is left for", path):
+            status = os.statvfs(path)
+        if needed > (free := status.f_bavail * status.f_frsize):
+            raise StorageError(
+                f"there is not enough space for {path}", expected=f"{needed} bytes", found=f"{free} bytes",
+                hint="free some space and run the same command again",
+            )  # fmt: skip
+
+    def _runs(self) -> Iterator[tuple[StagedFile, int, int]]:
+        for file in self._wanted:
+            self._opened(file)
+            for first, end in file.gaps():
+                yield file, first, end
+
+    def _fetch(self, crew: Crew, runs: Shared[tuple[StagedFile, int, int]]) -> None:
+        buffer = memoryview(bytearray(limits.RANGE_SHARDS * limits.SHARD_BYTES))
+        scratch = memoryview(bytearray(limits.SHARD_BYTES))
+        for file, first, end in runs:
+            if crew.stopped():
+                return
+            run = Run(file, first, end, memory=buffer, verified=partial(self._take, scratch))
+            run.fetch(self._source)
+
+    def _take(self, scratch: memoryview, file: StagedFile, index: int, view: memoryview) -> None:
+        """Write a verified shard."""
+        complete = file.put(index, view, scratch)
+        with self._lock:
+            self.fetched += len(view)
+        self._progress.advance(len(view))
+        if complete:
+            self._complete(file)
+
+    def _complete(self, file: StagedFile) -> None:
+        file.finish()
+        self._closed(file)
+
+    def _found(self, count: int) -> None:
+        with self._lock:
+            self.present += count
+        self._progress.advance(count)
+
+    def _opened(self, file: StagedFile) -> None:
+        file.open()
+        with self._lock:
+            self._open.append(file)
+
+    def _closed(self, file: StagedFile) -> None:
+        with self._lock:
+            self._open.remove(file)
+        file.close()
+
+
+def _by_content(manifest: Manifest) -> list[tuple[FileEntry, ...]]:
+    """The files, those of equal content together; one with a tensor table comes first, so that it is checked."""
+    groups: dict[Digest, list[FileEntry]] = {}
+    for entry in manifest.files:
+        groups.setdefault(entry.sha256, []).append(entry)
+    for entries in groups.values():
+        entries.sort(key=lambda entry: entry.tensors is None)
+        first = entries[0]
+        for other in entries[1:]:
+            same_table = other.tensors is None or other.tensors == first.tensors
+            if (other.size, other.shards) != (first.size, first.shards) or not same_table:
+                raise FileDigestMismatch(
+                    f"{first.path} and {other.path} are signed as the same file and as different ones",
+                    expected="equal shards and tensor tables for equal SHA-256 digests",
+                    hint="the publisher signed a manifest that contradicts itself; tell them",
+                )
+    return [tuple(entries) for entries in groups.values()]
