@@ -46,7 +46,7 @@ def test_a_failing_call_leaves_the_old_file_and_no_other(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable.os, call, fail)
+        patch.setattr(os, call, fail)
         with pytest.raises(StorageError) as caught:
             durable.write_file(target, b"two")
     assert caught.value.found == "Input/output error"
@@ -58,7 +58,7 @@ def test_full_disk_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError) as caught:
         durable.write_file(tmp_path / "file", b"x")
     assert "free some space" in (caught.value.hint or "")
@@ -74,7 +74,7 @@ def test_the_order_of_system_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             calls.append(name)
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(durable.os, name, recorded)
+        monkeypatch.setattr(os, name, recorded)
 
     for name in ("fsync", "rename"):
         record(name)
