@@ -39,7 +39,7 @@ def test_a_table_comes_back_from_its_json() -> None:
 
 
 def test_what_the_library_writes_is_read(tmp_path: Path) -> None:
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "w": np.arange(6, dtype=np.float32).reshape(2, 3),
         "h": np.ones((3,), np.float16),
         "s": np.array(7, np.int64),
