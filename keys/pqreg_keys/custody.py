@@ -67,7 +67,9 @@ class SecretIdentity:
         )
 
     def __repr__(self) -> str:
-        return f"SecretIdentity(id={self._identity.id!r}, level={self._identity.profile.level})"
+        # Also while __init__ runs: a traceback that shows locals must not fail on the way.
+        identity = getattr(self, "_identity", None)
+        return f"<SecretIdentity {identity.id if identity else 'in the making'}>"
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         raise TypeError("a secret identity is neither pickled nor copied")
