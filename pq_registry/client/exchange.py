@@ -87,7 +87,6 @@ class Exchanger:
         path: str,
         *,
         limit: int,
-        query: str = "",
         body: Body | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
@@ -98,9 +97,8 @@ class Exchanger:
 
         Args:
             method: the HTTP method.
-            path: below the registry's URL, quoted.
+            path: below the registry's URL, quoted; with a query, which no message repeats.
             limit: bytes the answer's body may have.
-            query: an encoded query, without ``?``.
             body: the request's body.
             headers: beyond the client's own.
             repeatable: whether doing it twice is as good as once.
@@ -110,8 +108,8 @@ class Exchanger:
         Raises:
             PqregError: TransportError, or what the registry's problem document maps to.
         """
-        what = f"{method} {path}"
-        target = self.prefix + path + (f"?{query}" if query else "")
+        what = f"{method} {path.partition('?')[0]}"
+        target = self.prefix + path
         sent = {**self.headers, **(headers or {})}
         error: PqregError | None = None
         retry_after: str | None = None

@@ -29,13 +29,14 @@ from pathlib import Path
 
 from pq_registry.client.destination import lock, refuse_foreign
 from pq_registry.client.directory import write_evidence
+from pq_registry.client.resolve import Resolved
 from pq_registry.client.staging import INCOMING, Staging, open_kept
 from pq_registry.client.tree import Tree
 from pq_registry.client.trust import VerifiedRelease
 from pq_registry.durable import make_directory, reported, write_file
 from pq_registry.errors import PolicyError
 from pq_registry.format.manifest import MANIFEST_NAME, FileEntry
-from pq_registry.format.name import DEFAULT_TAG, RepositoryName, Tag
+from pq_registry.format.name import DEFAULT_TAG, RepositoryName
 from pq_registry.format.statement import EVIDENCE
 
 COMMIT_DIGITS = 40
@@ -54,10 +55,10 @@ class HubCache:
 
     staging: Staging
 
-    def __init__(self, hub: Path, tag: Tag | None) -> None:
-        """Pull into the cache at ``hub``; ``tag`` is the one that was asked for, if any."""
+    def __init__(self, hub: Path, resolved: Resolved) -> None:
+        """Pull into the cache at ``hub``; the tag of what was resolved, if any, becomes a reference there."""
         self._hub = hub
-        self._tag = tag
+        self._tag = resolved.reference.tag
         self._tree: Tree | None = None
 
     def begin(self, verified: VerifiedRelease) -> None:

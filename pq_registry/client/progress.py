@@ -33,3 +33,7 @@ class NullProgress:
 
     def done(self) -> None:
         """Ignore the end."""
+
+
+def ignored(_count: int) -> None:
+    """The default of every ``arrived``: nobody wants to know how many bytes came."""

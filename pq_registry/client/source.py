@@ -11,15 +11,18 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pq_registry.client.directory import ReleaseDirectory, short_file
-from pq_registry.client.ranges import RangeReader
-from pq_registry.client.transport import RegistryClient, blob_path
-from pq_registry.client.wire import ignored
+from pq_registry.client.progress import ignored
 from pq_registry.durable import reported
 from pq_registry.errors import ConnectionFailed
 from pq_registry.format.manifest import FileEntry
+
+if TYPE_CHECKING:
+    # Reading a directory needs no network, and is to start fast.
+    from pq_registry.client.ranges import RangeReader
+    from pq_registry.client.transport import RegistryClient
 
 
 class ShardSource(Protocol):
@@ -67,6 +70,8 @@ class RemoteSource:
         self, file: FileEntry, offset: int, view: memoryview, *, arrived: Callable[[int], None] = ignored
     ) -> None:
         """Fill ``view`` by one ranged request. Raises PqregError."""
+        from pq_registry.client.transport import blob_path
+
         self._reader().read_into(blob_path(file.sha256), offset, view, size=file.size, arrived=arrived)
 
     def abort(self) -> None:
@@ -88,6 +93,8 @@ class RemoteSource:
     def _reader(self) -> RangeReader:
         reader: RangeReader | None = getattr(self._mine, "reader", None)
         if reader is None:
+            from pq_registry.client.ranges import RangeReader
+
             with self._lock:
                 if self._aborted:
                     raise ConnectionFailed("the transfer was interrupted")

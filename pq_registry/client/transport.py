@@ -232,7 +232,7 @@ class RegistryClient:
     # ----------------------------------------------------------------------------------------------------------------
 
     def _get(self, path: str, parse: Callable[[Fields], T], query: str = "") -> T:
-        answer = self.exchanger.request("GET", path, limit=limits.JSON_RESPONSE_BYTES, query=query)
+        answer = self.exchanger.request("GET", path + query, limit=limits.JSON_RESPONSE_BYTES)
         return answers.read(answer.body, parse, what=f"the answer to GET {path}")
 
     def _post(
@@ -263,4 +263,5 @@ def _upload(name: RepositoryName, upload: str) -> str:
 
 
 def _query(**values: object) -> str:
-    return urlencode({key: str(value) for key, value in values.items() if value is not None})
+    given = {key: str(value) for key, value in values.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""

@@ -11,18 +11,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pq_registry import limits
 from pq_registry.client.content import check_file
 from pq_registry.client.crew import Crew, Shared, cores
 from pq_registry.client.directory import ReleaseDirectory
+from pq_registry.client.foreign import verify_oms
 from pq_registry.client.progress import NullProgress, Progress
 from pq_registry.client.source import DirectorySource
 from pq_registry.client.trust import VerifiedRelease, Verifier
 from pq_registry.crypto.shards import check_shard
-from pq_registry.errors import UsageError
+from pq_registry.errors import DigestMismatch, FileSetMismatch, NameMismatch, NotFound, UsageError
 from pq_registry.format.manifest import FileEntry, Manifest
 from pq_registry.format.name import Reference
+
+if TYPE_CHECKING:
+    # Verifying a directory needs no network, and is to start fast.
+    from pq_registry.client.resolve import Resolved
+    from pq_registry.client.transport import RegistryClient
+
+__all__ = ["check_content", "verify_directory", "verify_oms", "verify_remote"]
 
 
 def verify_directory(
@@ -92,6 +101,54 @@ def check_content(
                 crew.run(lambda: check.runs(runs), workers)
     finally:
         progress.done()
+
+
+def verify_remote(
+    resolved: Resolved, client: RegistryClient, *, expected: Reference | None = None, connections: int = 4
+) -> VerifiedRelease:
+    """Verify a release in a registry as far as that goes without fetching its weights.
+
+    Args:
+        resolved: the release, which passed steps 1 to 6 when it was resolved.
+        client: the registry it came from.
+        expected: the repository, and the digest if it has one, that this must be.
+        connections: requests at once.
+
+    Raises:
+        NameMismatch: step 6, if it is of another repository than expected.
+        DigestMismatch: step 6, if it is another release than expected.
+        FileSetMismatch: step 6, if the registry lacks a file or has one of another size.
+        TransportError: if the registry cannot be asked.
+    """
+    release = resolved.verified.release
+    if expected is not None and release.name != expected.repository:
+        raise NameMismatch("this is a release of another repository", expected=expected.repository, found=release.name)
+    if expected is not None and expected.digest is not None and release.digest != expected.digest:
+        raise DigestMismatch(
+            f"this is another release of {release.name}", expected=expected.digest, found=release.digest
+        )
+    # 6. As far as a registry can be believed: it says that it has every file, in its signed size.
+    files = Shared({entry.sha256: entry for entry in release.manifest.files}.values())
+    crew = Crew(client.abort)
+    crew.run(lambda: _ask_sizes(client, crew, files), connections)
+    return resolved.verified
+
+
+def _ask_sizes(client: RegistryClient, crew: Crew, files: Shared[FileEntry]) -> None:
+    for entry in files:
+        if crew.stopped():
+            return
+        try:
+            size: int | None = client.blob_size(entry.sha256)
+        except NotFound:
+            size = None
+        if size != entry.size:
+            raise FileSetMismatch(
+                f"the registry does not have {entry.path} as signed",
+                expected=f"{entry.size} bytes",
+                found="nothing" if size is None else f"{size} bytes",
+                hint="tell the registry's operator: pqreg fsck finds what is damaged",
+            )
 
 
 class _Check:

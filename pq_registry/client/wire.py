@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pq_registry import __version__, limits
 from pq_registry.client.origin import Origin
+from pq_registry.client.progress import ignored
 from pq_registry.client.rate import TokenBucket, never
 from pq_registry.client.tls import RECORD_BYTES, client_context, interpreter_is_current
 
@@ -41,10 +42,6 @@ class WireFailure(Exception):  # internal: never leaves client
         super().__init__(text)
         self.again = again
         self.odd = odd
-
-
-def ignored(_count: int) -> None:
-    """The default of ``arrived``: nobody wants to know."""
 
 
 class Tls:
