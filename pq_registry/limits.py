@@ -120,6 +120,8 @@ TOKEN_LIFETIME_DAYS: Final = 3650
 TOKEN_NAMESPACES: Final = 100
 """Namespaces one token may list."""
 
+TAG_ENVELOPE_BYTES: Final = 64 * KIB
+"""An envelope around a tag statement, in a request: the statement in base64 and two signatures of at most 7 KiB."""
 REQUEST_HEAD_BYTES: Final = 128 * KIB
 """Request line and headers; the largest header is Pqreg-Shards of a part of a 16 TiB file (36 KiB)."""
 REQUEST_HEAD_SECONDS: Final = 30
