@@ -158,6 +158,20 @@ def colour_allowed(environment: Mapping[str, str] | None = None) -> bool:
     return not (os.environ if environment is None else environment).get("NO_COLOR")
 
 
+def private_environment(home: Path, additions: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a child process that must neither see nor touch anything of the user's own.
+
+    Ours without any setting, cache or proxy, with ``home`` as its home, plus ``additions``.
+    """
+    dropped = ("PQREG_", "XDG_", "HF_")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(dropped) and not name.lower().endswith("_proxy")
+    }
+    return {**kept, "HOME": str(home), **additions}
+
+
 def write_config(path: Path, changes: Mapping[str, str | None]) -> None:
     """Set (or, with None, remove) settings of the config file; the others stay. Durable, mode 0600.
 
