@@ -38,12 +38,16 @@ class BlobReader(Protocol):
 class BlobStore(Protocol):
     """Immutable blobs by digest."""
 
-    def open(self, digest: Digest) -> BlobReader:
+    def open(self, digest: Digest, *, size: int | None = None) -> BlobReader:
         """Open a blob for reading.
+
+        Args:
+            digest: which one.
+            size: the length it must have, as far as the caller knows it.
 
         Raises:
             NotFound: if there is no such blob.
-            StorageError: if the store fails.
+            StorageError: if the store fails, or the blob has another length.
         """
         ...
 

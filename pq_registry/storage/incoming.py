@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Self
 
@@ -145,11 +145,16 @@ class Incoming:
         with durable.reported("remove", path):
             path.unlink(missing_ok=True)
 
-    def iterate(self) -> Iterator[Path]:
-        """Everything in the directory.
+    def sweep(self, known: AbstractSet[str]) -> int:
+        """Remove every file that belongs to none of the ``known`` uploads; answers how many.
 
         Raises:
             StorageError: if the file system fails.
         """
-        with durable.reported("list", self.root):
-            yield from sorted(self.root.iterdir())
+        removed = 0
+        with durable.reported("sweep", self.root):
+            for path in self.root.iterdir():
+                if path.name not in known:
+                    path.unlink()
+                    removed += 1
+        return removed

@@ -76,19 +76,25 @@ class LocalBlobStore:
         """Where a blob stands. Only a ``Digest`` can name one."""
         return self.root / "sha256" / digest.hex[:2] / digest.hex
 
-    def open(self, digest: Digest) -> LocalBlobReader:
+    def open(self, digest: Digest, *, size: int | None = None) -> LocalBlobReader:
         """Open a blob for reading.
 
         Raises:
             NotFound: if there is no such blob.
-            StorageError: if the file system fails.
+            StorageError: if the file system fails, or the blob's length is not ``size``.
         """
         path = self.path(digest)
         with durable.reported("open", path):
             try:
-                return LocalBlobReader(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
+                reader = LocalBlobReader(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
             except FileNotFoundError:
                 raise NotFound(f"no blob {digest}") from None
+        if size is not None and reader.size != size:
+            reader.close()
+            raise StorageError(
+                f"blob {digest} is damaged", expected=f"{size} bytes", found=f"{reader.size}", hint="run pqreg fsck"
+            )
+        return reader
 
     def size(self, digest: Digest) -> int | None:
         """A blob's length, or None if there is no such blob.

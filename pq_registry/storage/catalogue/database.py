@@ -79,7 +79,6 @@ class Catalogue:
         """
         with _reported(), Session(self._engine, expire_on_commit=False) as session:
             yield session
-            session.rollback()
 
     @contextmanager
     def writing(self) -> Iterator[Session]:

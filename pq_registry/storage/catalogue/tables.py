@@ -88,12 +88,16 @@ class BlobRow(Base):
 
 
 class RepositoryBlobRow(Base):
-    """Who may read a blob: whoever may read one of the repositories that refer to it."""
+    """Who may read a blob: whoever may read one of the repositories that refer to it.
+
+    ``upload_id`` is the upload that brought it, so that completing that upload twice is answered twice.
+    """
 
     __tablename__ = "repository_blobs"
 
     repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"), primary_key=True)
     digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), primary_key=True, index=True)
+    upload_id: Mapped[str | None] = mapped_column(String(32), index=True)
     added: Mapped[datetime]
 
 

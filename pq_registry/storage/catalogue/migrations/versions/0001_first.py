@@ -102,12 +102,14 @@ def upgrade() -> None:
         "repository_blobs",
         sa.Column("repository_id", KEY, nullable=False),
         sa.Column("digest", HEX, nullable=False),
+        sa.Column("upload_id", sa.String(length=32), nullable=True),
         sa.Column("added", INSTANT, nullable=False),
         sa.ForeignKeyConstraint(["digest"], ["blobs.digest"], name=op.f("fk_repository_blobs_digest")),
         sa.ForeignKeyConstraint(["repository_id"], ["repositories.id"], name=op.f("fk_repository_blobs_repository_id")),
         sa.PrimaryKeyConstraint("repository_id", "digest", name=op.f("pk_repository_blobs")),
     )
     op.create_index(op.f("ix_repository_blobs_digest"), "repository_blobs", ["digest"], unique=False)
+    op.create_index(op.f("ix_repository_blobs_upload_id"), "repository_blobs", ["upload_id"], unique=False)
     op.create_table(
         "statements",
         sa.Column("digest", HEX, nullable=False),

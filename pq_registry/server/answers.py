@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values of the use cases as JSON, and the sentences of the OpenAPI document that every route shares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from pq_registry.format.dsse import MEDIA_TYPE as ENVELOPE_TYPE
+from pq_registry.format.instant import format_instant
+from pq_registry.server.models import ProblemAnswer
+from pq_registry.server.problems import MEDIA_TYPE as PROBLEM_TYPE
+from pq_registry.service.access import format_namespaces
+from pq_registry.service.resolve import ReleaseItem, RepositoryItem, TagItem
+from pq_registry.service.tokens import TokenItem
+
+Json = dict[str, Any]
+ENVELOPE_BODY: Json = {
+    "requestBody": {
+        "required": True,
+        "content": {ENVELOPE_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "A problem", "content": {PROBLEM_TYPE: {"schema": ProblemAnswer.model_json_schema()}}}
+}
+
+
+def json_body(model: type[BaseModel]) -> Json:
+    """How a route's JSON body is documented."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
+def json_answer(content: Json, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(body, status_code=status, headers=headers, media_type="application/json")
+
+
+def created(is_new: bool) -> int:
+    """201 for what is new, 200 for what was there already."""
+    return 201 if is_new else 200
+
+
+def repository_item(item: RepositoryItem) -> Json:
+    """A repository in a listing."""
+    return {
+        "name": item.name,
+        "releases": item.releases,
+        "tags": item.tags,
+        "updated": format_instant(item.updated),
+    }
+
+
+def release_item(item: ReleaseItem) -> Json:
+    """A release."""
+    return {
+        "digest": str(item.digest),
+        "statement": item.digest.hex,
+        "manifest": str(item.manifest),
+        "content": str(item.content),
+        "signer": item.signer,
+        "size": item.size,
+        "files": item.files,
+        "created": format_instant(item.created),
+    }
+
+
+def tag_item(item: TagItem) -> Json:
+    """A tag."""
+    return {
+        "tag": item.tag,
+        "target": None if item.target is None else str(item.target),
+        "sequence": item.sequence,
+        "signer": item.signer,
+        "issued": format_instant(item.issued),
+        "expires": format_instant(item.expires),
+    }
+
+
+def token_item(item: TokenItem) -> Json:
+    """A token, without its secret."""
+    return {
+        "id": item.id,
+        "role": item.rights.role.value,
+        "namespaces": format_namespaces(item.rights.namespaces),
+        "created": format_instant(item.created),
+        "expires": format_instant(item.expires),
+        "revoked": None if item.revoked is None else format_instant(item.revoked),
+        "note": item.note,
+    }

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application: routes, what surrounds them, and a refusal to exist while a route has no policy.
+
+From the outside in: ``ContextMiddleware`` (ids, log, metrics, surprises), ``HostMiddleware``, FastAPI's routing, the
+route's ``Policy``, the handler. Interactive documentation is off, since it would load scripts from elsewhere; there is
+no CORS, no session, no cookie, no form and no template.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+import pq_registry
+from pq_registry.errors import PqregError, StorageError
+from pq_registry.server.config import ServerConfig
+from pq_registry.server.context import PROBLEM, REQUEST_ID, ContextMiddleware
+from pq_registry.server.guard import Policy, policies
+from pq_registry.server.heavy import HeavyWork
+from pq_registry.server.hosts import HostMiddleware
+from pq_registry.server.logs import log
+from pq_registry.server.metrics import Metrics
+from pq_registry.server.problems import problem_of
+from pq_registry.server.routes import access, blobs, health, repositories
+from pq_registry.service.registry import Registry
+from pq_registry.service.tokens import host_caller
+
+SWEEP_SECONDS = 3600
+_LOGGER = logging.getLogger("pq_registry.server")
+
+
+def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
+    """The application for an open registry, which it closes at its end.
+
+    Raises:
+        RuntimeError: if a route states no policy.
+    """
+    app = FastAPI(
+        title="pq-registry", version=pq_registry.__version__, openapi_url=None, docs_url=None, redoc_url=None,
+        lifespan=_lifespan, redirect_slashes=False,
+    )  # fmt: skip
+    app.state.registry = registry
+    app.state.config = config
+    app.state.metrics = Metrics()
+    app.state.heavy = HeavyWork()
+    for module in (health, access, repositories, blobs):
+        # Not include_router: recent FastAPI resolves included routers late, and the policies are checked now.
+        app.router.routes.extend(module.router.routes)
+    for kind in (PqregError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _refuse)
+    app.add_middleware(HostMiddleware, hosts=config.hosts)
+    app.add_middleware(ContextMiddleware, metrics=app.state.metrics)
+    _describe(app, policies(app))
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    problem = problem_of(error, request.scope[REQUEST_ID])
+    request.scope[PROBLEM] = problem.code
+    if isinstance(error, StorageError):
+        log(_LOGGER, logging.ERROR, "storage failed", exc_info=error, request_id=request.scope[REQUEST_ID])
+    return problem.response()
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    sweeper = asyncio.create_task(_sweep(app.state.registry))
+    try:
+        yield
+    finally:
+        sweeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeper
+        await run_in_threadpool(app.state.registry.close)
+
+
+async def _sweep(registry: Registry) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            dropped = await run_in_threadpool(registry.uploads.sweep, host_caller(), starting=False)
+        except PqregError as error:
+            log(_LOGGER, logging.ERROR, "sweeping idle uploads failed", exc_info=error)
+        else:
+            log(_LOGGER, logging.INFO, "swept idle uploads", dropped=dropped)
+
+
+def _describe(app: FastAPI, found: dict[tuple[str, str], Policy]) -> None:
+    document = get_openapi(
+        title=app.title, version=app.version, routes=app.routes,
+        description="Native API of a pq-registry service. Clients believe nothing in it without verification.",
+    )  # fmt: skip
+    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    for (method, path), policy in found.items():
+        operation = document["paths"][path][method.lower()]
+        operation["security"] = [] if policy.permission is None else [{"token": []}]
+        operation["x-permission"] = None if policy.permission is None else policy.permission.value
+        operation["x-scope"] = policy.scope.value
+        operation["x-body-limit"] = policy.body
+    app.state.openapi = document

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a service is configured, checked once at the start."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pq_registry.errors import SettingError
+from pq_registry.settings import Settings
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+_LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}", re.ASCII)
+_LEVELS = ("debug", "info", "warning", "error")
+_MOST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Everything a service needs to know.
+
+    ``hosts`` are the names it answers to, lower-case and without port; None is any name.
+    """
+
+    data: Path
+    host: str
+    port: int
+    public_read: bool
+    hosts: frozenset[str] | None
+    log_level: str
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ServerConfig:
+        """Read the service's settings.
+
+        Raises:
+            SettingError: if one is missing or wrong.
+        """
+        host, port = parse_listen(settings.require("listen"))
+        level = settings.require("log_level").lower()
+        if level not in _LEVELS:
+            raise SettingError("setting log_level is wrong", expected=", ".join(_LEVELS), found=repr(level)[:40])
+        return cls(
+            data=Path(settings.require("data")).absolute(),
+            host=host,
+            port=port,
+            public_read=settings.boolean("public_read"),
+            hosts=_hosts(settings.get("hosts"), host),
+            log_level=level,
+        )
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Host and port from ``HOST:PORT``; an IPv6 address stands in brackets. Port 0 is any free one.
+
+    Raises:
+        SettingError: if ``text`` is not of that form.
+    """
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match["port"]) > _MOST_PORT:
+        raise SettingError("setting listen is wrong", expected="HOST:PORT, e.g. 127.0.0.1:8470", found=repr(text)[:80])
+    return match["six"] or match["four"], int(match["port"])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a service that listens on ``host``."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hosts(text: str | None, listen_host: str) -> frozenset[str] | None:
+    if text is None:
+        # A page anywhere can make its reader's browser ask a name that resolves to 127.0.0.1.
+        return LOOPBACK_HOSTS | {listen_host.lower()} if is_loopback(listen_host) else None
+    hosts = frozenset(host.strip().lower() for host in text.split(","))
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise SettingError("setting hosts is wrong", expected="host names, by commas", found=repr(host)[:80])
+    return hosts

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may call which route, and how large its body may be.
+
+Every route states exactly one policy, or the application is not created. A policy is a FastAPI dependency: it runs
+before the handler, answers the ``Caller``, and raises where it must not go on. Without a token a request is
+NotAuthenticated, with one that is not enough AccessDenied. When the catalogue fails, nobody is let in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, unique
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from pq_registry import limits
+from pq_registry.errors import NotAuthenticated
+from pq_registry.format.name import Namespace
+from pq_registry.server.context import REQUEST_ID, TOKEN_ID
+from pq_registry.service.access import Caller, Permission, denied
+from pq_registry.service.registry import Registry
+
+NAMESPACE_PARAMETER = "ns"
+
+
+@unique
+class Scope(Enum):
+    """Where a permission must hold."""
+
+    NAMESPACE = "namespace"
+    """In the namespace the path names."""
+    SOMEWHERE = "somewhere"
+    """In at least one namespace; the use case answers only what the caller may see."""
+    EVERYWHERE = "everywhere"
+    """In all namespaces, by the caller's own token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What one route demands. ``permission`` None lets anyone in; ``body`` is the most bytes of a request's body."""
+
+    permission: Permission | None
+    scope: Scope = Scope.NAMESPACE
+    body: int = 0
+
+    async def __call__(self, request: Request) -> Caller:
+        """The caller, if this request may go on.
+
+        Raises:
+            NotAuthenticated: without a good token.
+            AccessDenied: if the token does not suffice.
+            HTTPException: if the body is announced to be too large.
+            StorageError: if the catalogue fails.
+        """
+        self._check_body(request)
+        registry: Registry = request.app.state.registry
+        public_read: bool = request.app.state.config.public_read
+        token = None if self.permission is None else bearer_token(request)
+        caller = await run_in_threadpool(
+            registry.tokens.authenticate, token, public_read=public_read, request_id=request.scope[REQUEST_ID]
+        )
+        request.scope[TOKEN_ID] = caller.token_id
+        if self.permission is not None:
+            self._require(caller, self.permission, request.path_params.get(NAMESPACE_PARAMETER))
+        return caller
+
+    def _require(self, caller: Caller, permission: Permission, namespace: str | None) -> None:
+        if self.scope is Scope.NAMESPACE:
+            # A route without a namespace in its path cannot have this scope: KeyError at the first test, never open.
+            assert namespace is not None
+            allowed = caller.may(permission, Namespace(namespace).key)
+        elif self.scope is Scope.EVERYWHERE:
+            allowed = caller.may_everywhere(permission)
+        else:
+            allowed = caller.may_somewhere(permission)
+        if allowed:
+            return
+        if caller.rights is None:
+            raise NotAuthenticated(
+                "this needs a token", expected="Authorization: Bearer <token>", hint="set PQREG_TOKEN or log in"
+            )
+        raise denied(permission, namespace if namespace is not None else f"{self.scope.value}")
+
+    def _check_body(self, request: Request) -> None:
+        length = request.headers.get("content-length")
+        if "transfer-encoding" in request.headers:
+            if length is not None or self.body == 0:
+                raise HTTPException(400, "this request cannot have a chunked body")
+        elif length is not None and int(length) > self.body:
+            raise HTTPException(413, f"expected at most {self.body} bytes, found {length}")
+
+
+def bearer_token(request: Request) -> str | None:
+    """The token of the Authorization header, if there is one.
+
+    Raises:
+        NotAuthenticated: if there are several, or one of another scheme.
+    """
+    given = request.headers.getlist("authorization")
+    if not given:
+        return None
+    scheme, _, token = given[0].partition(" ")
+    if len(given) > 1 or scheme.lower() != "bearer" or not token.isascii():
+        raise NotAuthenticated("the Authorization header is malformed", expected="one, of the form: Bearer <token>")
+    return token.strip()
+
+
+PUBLIC = Policy(None)
+READ = Policy(Permission.READ)
+READ_SOMEWHERE = Policy(Permission.READ, Scope.SOMEWHERE)
+OBSERVE = Policy(Permission.READ, Scope.EVERYWHERE)
+QUERY = Policy(Permission.READ, body=limits.REQUEST_BODY_BYTES)
+PUBLISH = Policy(Permission.PUBLISH)
+PUBLISH_JSON = Policy(Permission.PUBLISH, body=limits.REQUEST_BODY_BYTES)
+PUBLISH_TAG = Policy(Permission.PUBLISH, body=limits.TAG_ENVELOPE_BYTES)
+PUBLISH_RELEASE = Policy(Permission.PUBLISH, body=limits.ENVELOPE_BYTES)
+PUBLISH_PART = Policy(Permission.PUBLISH, body=limits.FILE_BYTES)
+REGISTER = Policy(Permission.REGISTER_IDENTITY, body=limits.REQUEST_BODY_BYTES)
+MANAGE_TOKENS = Policy(Permission.MANAGE_TOKENS, Scope.SOMEWHERE)
+MAKE_TOKENS = Policy(Permission.MANAGE_TOKENS, Scope.SOMEWHERE, body=limits.REQUEST_BODY_BYTES)
+
+
+async def _registry(request: Request) -> Registry:
+    registry: Registry = request.app.state.registry
+    return registry
+
+
+Service = Annotated[Registry, Depends(_registry)]
+
+
+def policies(app: FastAPI) -> dict[tuple[str, str], Policy]:
+    """The policy of every method of every route.
+
+    Raises:
+        RuntimeError: if a route has none, or several, or is of a kind that cannot have one.
+    """
+    found: dict[tuple[str, str], Policy] = {}
+    for route in app.routes:
+        if not isinstance(route, APIRoute):
+            raise RuntimeError(f"route {route} cannot state a policy")  # noqa: TRY004 - not about an argument
+        stated = [item.call for item in route.dependant.dependencies if isinstance(item.call, Policy)]
+        if len(stated) != 1:
+            raise RuntimeError(f"route {route.path} states {len(stated)} policies, not one")
+        policy = stated[0]
+        if policy.permission is not None and policy.scope is Scope.NAMESPACE and "{ns}" not in route.path:
+            raise RuntimeError(f"route {route.path} names no namespace for its policy")
+        found.update({(method, route.path): policy for method in route.methods or ()})
+    return found

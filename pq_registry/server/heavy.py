@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A few threads of their own for work that hashes files or holds whole statements in memory.
+
+Without a bound, forty commits at once would take every worker thread, and liveness probes with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, ParamSpec, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends, Request
+
+from pq_registry import limits
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class HeavyWork:
+    """Runs ``limits.HEAVY_TASKS`` functions at once; the others wait for their turn."""
+
+    def __init__(self) -> None:
+        self._limiter = CapacityLimiter(limits.HEAVY_TASKS)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function in a worker thread."""
+        return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
+
+
+async def _heavy(request: Request) -> HeavyWork:
+    heavy: HeavyWork = request.app.state.heavy
+    return heavy
+
+
+Heavy = Annotated[HeavyWork, Depends(_heavy)]

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON bodies of the API. Requests are checked against these; for answers they are the OpenAPI document's schemas.
+
+Requests are strict: no unknown fields, no conversions. No request has a field that holds a URL, so there is nothing
+for the service to fetch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pq_registry import limits
+
+DigestText = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+HexText = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+InstantText = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+
+
+class Request(BaseModel):
+    """A request's body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class UploadRequest(Request):
+    """Starts or resumes an upload."""
+
+    digest: DigestText
+    size: Annotated[int, Field(ge=0, le=limits.FILE_BYTES)]
+    slice_size: int
+
+
+class MissingRequest(Request):
+    """Asks which blobs must be uploaded."""
+
+    digests: Annotated[list[DigestText], Field(max_length=limits.MISSING_QUERY_DIGESTS)]
+
+
+class TokenRequest(Request):
+    """Makes a token."""
+
+    role: str
+    namespaces: Annotated[list[str], Field(min_length=1, max_length=limits.TOKEN_NAMESPACES)]
+    expires_days: Annotated[int, Field(ge=1, le=limits.TOKEN_LIFETIME_DAYS)]
+    note: Annotated[str, Field(max_length=limits.TOKEN_NOTE_CHARS)] = ""
+
+
+class IdentityRequest(Request):
+    """Registers an identity by its public file."""
+
+    public: Annotated[str, Field(max_length=limits.IDENTITY_FILE_BYTES)]
+
+
+class Answer(BaseModel):
+    """An answer's body."""
+
+
+class CallerAnswer(Answer):
+    """Whose token this is; ``namespaces`` is ``["*"]`` for all."""
+
+    role: str
+    namespaces: list[str]
+    expires: InstantText | None
+
+
+class RepositoryItem(Answer):
+    """A repository in a listing."""
+
+    name: str
+    releases: int
+    tags: int
+    updated: InstantText
+
+
+class RepositoryPage(Answer):
+    """Part of a listing; ``next`` is the ``after`` of the following page."""
+
+    items: list[RepositoryItem]
+    next: str | None
+
+
+class TagItem(Answer):
+    """A tag; ``target`` is null when it is withdrawn."""
+
+    tag: str
+    target: DigestText | None
+    sequence: int
+    signer: HexText
+    issued: InstantText
+    expires: InstantText
+
+
+class ReleaseItem(Answer):
+    """A release; ``content`` is the same for releases of the same files."""
+
+    digest: DigestText
+    statement: HexText
+    manifest: DigestText
+    content: DigestText
+    signer: HexText
+    size: int
+    files: int
+    created: InstantText
+
+
+class ReleaseItems(Answer):
+    """Releases, newest first."""
+
+    items: list[ReleaseItem]
+
+
+class RepositoryAnswer(Answer):
+    """A repository with its tags and one page of releases, newest first; ``next`` continues the releases."""
+
+    name: str
+    tags: list[TagItem]
+    releases: list[ReleaseItem]
+    next: str | None
+
+
+class DigestAnswer(Answer):
+    """What was committed."""
+
+    digest: DigestText
+
+
+class StatementAnswer(Answer):
+    """A statement: the exact bytes of its envelope in base64, and its receipt once there is a log."""
+
+    envelope: str
+    tlog_proof: None
+
+
+class MissingAnswer(Answer):
+    """What must be uploaded."""
+
+    missing: list[DigestText]
+
+
+class UploadAnswer(Answer):
+    """An unfinished upload: the size of its parts, and which of them are there."""
+
+    id: str
+    part_size: int
+    parts: list[int]
+
+
+class IdentityItem(Answer):
+    """A registered identity; ``public`` is its public file."""
+
+    id: HexText
+    public: str
+
+
+class IdentityItems(Answer):
+    """The identities of a namespace."""
+
+    items: list[IdentityItem]
+
+
+class TokenItem(Answer):
+    """A token, without its secret."""
+
+    id: str
+    role: str
+    namespaces: list[str]
+    created: InstantText
+    expires: InstantText
+    revoked: InstantText | None
+    note: str
+
+
+class TokenItems(Answer):
+    """Tokens the caller may revoke."""
+
+    items: list[TokenItem]
+
+
+class NewToken(TokenItem):
+    """A token just made; ``token`` is answered this once."""
+
+    token: str
+
+
+class ProblemAnswer(Answer):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    expected: str | None = None
+    found: str | None = None
+    hint: str | None = None
+    step: int | None = None

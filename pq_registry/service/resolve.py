@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading: repositories, releases, tags, statements and blobs, as far as the caller may read them.
+
+A repository is visible once it has a release; before that only its uploads know it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from pq_registry.errors import NotFound
+from pq_registry.format.digest import Digest
+from pq_registry.format.name import Namespace, RepositoryName, Tag
+from pq_registry.service.access import Caller
+from pq_registry.service.names import find_repository
+from pq_registry.service.visible import blob_size, missing_blobs, readable_namespace
+from pq_registry.storage.blobs import BlobReader, BlobStore
+from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.tables import NamespaceRow, ReleaseRow, RepositoryRow, StatementRow, TagRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryItem:
+    """A repository in a listing; ``tags`` counts those that are not withdrawn."""
+
+    name: str
+    releases: int
+    tags: int
+    updated: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseItem:
+    """A release in a listing."""
+
+    digest: Digest
+    manifest: Digest
+    content: Digest
+    signer: str
+    size: int
+    files: int
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagItem:
+    """A tag in a listing; ``target`` is None when it is withdrawn."""
+
+    tag: str
+    target: Digest | None
+    sequence: int
+    signer: str
+    issued: datetime
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryView:
+    """A repository with all tags and one page of releases, newest first."""
+
+    name: str
+    tags: list[TagItem]
+    releases: list[ReleaseItem]
+    next: str | None
+
+
+class Resolving:
+    """The use cases that change nothing."""
+
+    def __init__(self, catalogue: Catalogue, blobs: BlobStore) -> None:
+        self._catalogue = catalogue
+        self._blobs = blobs
+
+    def repositories(
+        self, caller: Caller, *, namespace: Namespace | None, after: RepositoryName | None, limit: int
+    ) -> tuple[list[RepositoryItem], str | None]:
+        """One page of what the caller may read, by name, and the ``after`` of the next page."""
+        releases = (
+            select(func.count()).where(ReleaseRow.repository_id == RepositoryRow.id).correlate(RepositoryRow)
+        ).scalar_subquery()
+        tags = (
+            select(func.count())
+            .where(TagRow.repository_id == RepositoryRow.id, TagRow.target.is_not(None))
+            .correlate(RepositoryRow)
+        ).scalar_subquery()
+        query = (
+            select(RepositoryRow.name, RepositoryRow.updated, releases, tags)
+            .join(NamespaceRow, NamespaceRow.id == RepositoryRow.namespace_id)
+            .where(readable_namespace(caller), releases > 0)
+            .order_by(RepositoryRow.key)
+            .limit(limit + 1)
+        )
+        if namespace is not None:
+            query = query.where(NamespaceRow.key == namespace.key)
+        if after is not None:
+            query = query.where(RepositoryRow.key > after.key)
+        with self._catalogue.reading() as session:
+            items = [
+                RepositoryItem(name=name, updated=updated, releases=release_count, tags=tag_count)
+                for name, updated, release_count, tag_count in session.execute(query)
+            ]
+        return items[:limit], items[limit - 1].name if len(items) > limit else None
+
+    def repository(self, name: RepositoryName, *, after: Digest | None, limit: int) -> RepositoryView:
+        """A repository with its tags and one page of releases.
+
+        Raises:
+            NotFound: if there is no such repository, or ``after`` is not a release of it.
+        """
+        with self._catalogue.reading() as session:
+            row = _find_visible(session, name)
+            query = _releases(row).limit(limit + 1)
+            if after is not None:
+                query = query.where(ReleaseRow.id < _release_row(session, row, after).id)
+            releases = [_release_item(release) for release in session.scalars(query)]
+            tags = session.scalars(select(TagRow).where(TagRow.repository_id == row.id).order_by(TagRow.tag))
+            following = str(releases[limit - 1].digest) if len(releases) > limit else None
+            return RepositoryView(row.name, [_tag_item(tag) for tag in tags], releases[:limit], following)
+
+    def releases_with_content(self, name: RepositoryName, content: Digest, *, limit: int) -> list[ReleaseItem]:
+        """Releases with exactly these files, newest first; none if there is no such repository."""
+        with self._catalogue.reading() as session:
+            row = session.scalars(select(RepositoryRow).where(RepositoryRow.name == str(name))).one_or_none()
+            if row is None:
+                return []
+            query = _releases(row).where(ReleaseRow.content_digest == content.hex).limit(limit)
+            return [_release_item(release) for release in session.scalars(query)]
+
+    def release(self, name: RepositoryName, digest: Digest) -> ReleaseItem:
+        """One release.
+
+        Raises:
+            NotFound: if the repository has no such release.
+        """
+        with self._catalogue.reading() as session:
+            return _release_item(_release_row(session, _find_visible(session, name), digest))
+
+    def tag_envelope(self, name: RepositoryName, tag: Tag) -> tuple[Digest, bytes]:
+        """The tag's present statement: payload digest and exact envelope.
+
+        Raises:
+            NotFound: if the repository has no such tag.
+        """
+        with self._catalogue.reading() as session:
+            row = session.get(TagRow, (_find_visible(session, name).id, str(tag)))
+            statement = None if row is None else session.get(StatementRow, row.statement)
+            if statement is None:
+                raise NotFound(f"no tag {tag} in {name}")
+            return Digest(statement.digest), statement.envelope
+
+    def statement_envelope(self, caller: Caller, digest: Digest) -> bytes:
+        """The exact envelope of a statement by the digest of its payload.
+
+        Raises:
+            NotFound: if there is no such statement in a repository the caller may read.
+        """
+        query = (
+            select(StatementRow.envelope)
+            .join(RepositoryRow, RepositoryRow.id == StatementRow.repository_id)
+            .join(NamespaceRow, NamespaceRow.id == RepositoryRow.namespace_id)
+            .where(StatementRow.digest == digest.hex, readable_namespace(caller))
+        )
+        with self._catalogue.reading() as session:
+            envelope = session.scalars(query).one_or_none()
+        if envelope is None:
+            raise NotFound(f"no statement {digest}")
+        return envelope
+
+    def missing(self, caller: Caller, digests: list[Digest]) -> list[Digest]:
+        """Those the caller would have to upload, in the order asked."""
+        with self._catalogue.reading() as session:
+            absent = missing_blobs(session, caller, digests)
+        return [digest for digest in dict.fromkeys(digests) if digest in absent]
+
+    def open_blob(self, caller: Caller, digest: Digest) -> BlobReader:
+        """Open a blob for reading.
+
+        Raises:
+            NotFound: if there is no such blob for this caller.
+            StorageError: if the store fails or holds a blob of another length.
+        """
+        with self._catalogue.reading() as session:
+            size = blob_size(session, caller, digest)
+        return self._blobs.open(digest, size=size)
+
+
+def _find_visible(session: Session, name: RepositoryName) -> RepositoryRow:
+    row = find_repository(session, name)
+    if session.scalars(_releases(row).limit(1)).first() is None:
+        raise NotFound(f"no repository {name}", hint="check the name, or push a first release")
+    return row
+
+
+def _releases(row: RepositoryRow) -> Select[ReleaseRow]:
+    return select(ReleaseRow).where(ReleaseRow.repository_id == row.id).order_by(ReleaseRow.id.desc())
+
+
+def _release_row(session: Session, row: RepositoryRow, digest: Digest) -> ReleaseRow:
+    release = session.scalars(_releases(row).where(ReleaseRow.digest == digest.hex)).one_or_none()
+    if release is None:
+        raise NotFound(f"no release {digest} in {row.name}")
+    return release
+
+
+def _release_item(row: ReleaseRow) -> ReleaseItem:
+    return ReleaseItem(
+        digest=Digest(row.digest),
+        manifest=Digest(row.manifest_digest),
+        content=Digest(row.content_digest),
+        signer=row.signer,
+        size=row.size,
+        files=row.files,
+        created=row.created,
+    )
+
+
+def _tag_item(row: TagRow) -> TagItem:
+    return TagItem(
+        tag=row.tag,
+        target=None if row.target is None else Digest(row.target),
+        sequence=row.sequence,
+        signer=row.signer,
+        issued=row.issued,
+        expires=row.expires,
+    )

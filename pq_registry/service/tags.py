@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving tags: signed statements with a sequence number that is used once.
+
+The service refuses a statement that is not the next one of its tag (sequence and hash of the one before), expired
+already, issued in the future, or that points to a release this repository does not have. The same payload sent again
+is fine.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pq_registry import limits
+from pq_registry.crypto.signing import verify_envelope
+from pq_registry.errors import Conflict, NameMismatch, SequenceUsed, TagExpired
+from pq_registry.format.digest import Digest
+from pq_registry.format.dsse import Envelope
+from pq_registry.format.instant import format_instant, is_expired
+from pq_registry.format.name import RepositoryName, Tag
+from pq_registry.format.tag import TagStatement
+from pq_registry.service import audit
+from pq_registry.service.access import Caller
+from pq_registry.service.clock import Clock
+from pq_registry.service.identities import require_signer
+from pq_registry.service.names import find_repository
+from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.tables import ReleaseRow, RepositoryRow, StatementRow, TagRow
+
+TAG = "tag"
+
+
+class Tagging:
+    """Sets and withdraws tags."""
+
+    def __init__(self, catalogue: Catalogue, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._clock = clock
+
+    def put(self, caller: Caller, repository: RepositoryName, tag: Tag, body: bytes) -> tuple[Digest, bool]:
+        """Record the tag statement whose envelope is ``body``; answers its digest and whether it is new.
+
+        Raises:
+            FormatError: if a document is not what its specification says.
+            VerificationError: if the statement is another tag's, expired, or not signed as it must be.
+            AccessDenied: if the signer is not registered for the namespace.
+            SequenceUsed: if it is not the next statement of this tag.
+            Conflict: if its target is not a release of this repository.
+        """
+        envelope = Envelope.parse(body)
+        statement = TagStatement.parse(envelope.payload)
+        if (statement.repository, statement.tag) != (repository, tag):
+            raise NameMismatch(
+                "the statement is about another tag",
+                expected=f"{repository}:{tag}",
+                found=f"{statement.repository}:{statement.tag}",
+            )
+        with self._catalogue.reading() as session:
+            signer = require_signer(session, repository.namespace, statement.signer)
+        verify_envelope(envelope, signer)
+        now = self._clock()
+        with self._catalogue.writing() as session:
+            row = find_repository(session, repository, lock=True)
+            digest = envelope.payload_digest
+            if session.get(StatementRow, digest.hex) is not None:
+                return digest, False
+            _require_current(statement, now)
+            self._require_next(session, row, statement)
+            self._require_target(session, row, statement)
+            _write(session, row, statement, digest, body, now)
+            action = audit.Action.TAG_WITHDRAWN if statement.target is None else audit.Action.TAG_SET
+            audit.record(
+                session, caller, now, action, f"{repository}:{tag}",
+                sequence=statement.sequence, signer=statement.signer,
+                target=None if statement.target is None else str(statement.target),
+            )  # fmt: skip
+        return digest, True
+
+    def _require_next(self, session: Session, row: RepositoryRow, statement: TagStatement) -> None:
+        current = session.get(TagRow, (row.id, str(statement.tag)))
+        sequence = 0 if current is None else current.sequence
+        previous = None if current is None else Digest(current.statement)
+        if (statement.sequence, statement.previous) != (sequence + 1, previous):
+            raise SequenceUsed(
+                f"the statement is not the next one of tag {statement.tag}",
+                expected=f"sequence {sequence + 1} after {previous or 'none'}",
+                found=f"sequence {statement.sequence} after {statement.previous or 'none'}",
+                hint="read the tag again and sign the statement that follows it",
+            )
+
+    def _require_target(self, session: Session, row: RepositoryRow, statement: TagStatement) -> None:
+        if statement.target is None:
+            return
+        query = select(ReleaseRow.id).where(
+            ReleaseRow.digest == statement.target.hex, ReleaseRow.repository_id == row.id
+        )
+        if session.scalars(query).first() is None:
+            raise Conflict(
+                f"the tag's target is not a release of {statement.repository}",
+                found=statement.target,
+                hint="commit the release first",
+            )
+
+
+def _require_current(statement: TagStatement, now: datetime) -> None:
+    if is_expired(now, statement.expires):
+        raise TagExpired("the tag statement has expired", expected=f"expiry after {format_instant(now)}",
+                         found=format_instant(statement.expires))  # fmt: skip
+    latest = now + timedelta(seconds=limits.CLOCK_SKEW_SECONDS)
+    if statement.issued > latest:
+        raise Conflict(
+            "the tag statement was issued in the future",
+            expected=f"issued by {format_instant(latest)}",
+            found=format_instant(statement.issued),
+            hint="check the clock of the machine that signed it",
+        )
+
+
+def _write(
+    session: Session, row: RepositoryRow, statement: TagStatement, digest: Digest, body: bytes, now: datetime
+) -> None:
+    session.add(
+        StatementRow(
+            digest=digest.hex,
+            kind=TAG,
+            repository_id=row.id,
+            signer=statement.signer,
+            envelope=body,
+            tag=str(statement.tag),
+            sequence=statement.sequence,
+            recorded=now,
+        )
+    )
+    session.flush()
+    session.merge(
+        TagRow(
+            repository_id=row.id,
+            tag=str(statement.tag),
+            sequence=statement.sequence,
+            statement=digest.hex,
+            target=None if statement.target is None else statement.target.hex,
+            signer=statement.signer,
+            issued=statement.issued,
+            expires=statement.expires,
+        )
+    )
+    row.updated = now

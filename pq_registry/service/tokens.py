@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bearer tokens: ``pqreg_`` and 43 characters that are 256 random bits.
+
+Only the SHA-256 of a token is stored; its text is answered once, when it is made. That is enough: the text has full
+entropy, so there is nothing to guess and no salt is needed. A token is good for this registry only, since no other
+knows its hash.
+
+A token made by another never exceeds it: no higher role, no further namespace, no later expiry. Revoking a token
+revokes every token that was made with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pq_registry import limits
+from pq_registry.errors import AccessDenied, FormatError, NotAuthenticated, NotFound
+from pq_registry.format.instant import format_instant, is_expired
+from pq_registry.service import audit
+from pq_registry.service.access import (
+    Caller,
+    Permission,
+    Rights,
+    Role,
+    denied,
+    format_namespaces,
+    parse_namespaces,
+    parse_role,
+)
+from pq_registry.service.clock import Clock
+from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.tables import TokenRow
+
+TOKEN_PREFIX = "pqreg_"  # noqa: S105 - what every token begins with, so that scanners find leaked ones
+TOKEN_PATTERN = re.compile(r"pqreg_[A-Za-z0-9_-]{43}", re.ASCII)
+_FEWEST_CHARACTERS = 16
+"""Different characters below which 43 of them were not drawn at random (the odds are below 1 in 10^9)."""
+
+
+def new_token() -> str:
+    """A fresh token."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(limits.TOKEN_BYTES)
+
+
+def is_strong(token: str) -> bool:
+    """Whether ``token`` is of the form this module makes and not obviously made by hand."""
+    return TOKEN_PATTERN.fullmatch(token) is not None and len(set(token[len(TOKEN_PREFIX) :])) >= _FEWEST_CHARACTERS
+
+
+def hash_token(token: str) -> str:
+    """What is stored of a token."""
+    return hashlib.sha256(token.encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenItem:
+    """A token, without its secret."""
+
+    id: str
+    rights: Rights
+    created: datetime
+    expires: datetime
+    revoked: datetime | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token just made; the only time its text is seen."""
+
+    item: TokenItem
+    text: str
+
+
+class Tokens:
+    """Making, checking, listing and revoking tokens."""
+
+    def __init__(self, catalogue: Catalogue, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._clock = clock
+
+    def authenticate(self, token: str | None, *, public_read: bool, request_id: str) -> Caller:
+        """The caller behind a token. Without a token the caller has no rights of its own.
+
+        Raises:
+            NotAuthenticated: if the token is unknown, expired or revoked.
+            StorageError: if the catalogue fails; then nobody is let in.
+        """
+        if token is None:
+            return Caller(token_id="", rights=None, expires=None, public_read=public_read, request_id=request_id)
+        row = None
+        if TOKEN_PATTERN.fullmatch(token):
+            wanted = hash_token(token)
+            with self._catalogue.reading() as session:
+                row = session.scalars(select(TokenRow).where(TokenRow.hash == wanted)).one_or_none()
+            # The look-up is by hash, so its timing tells nothing about a token; compared again out of habit.
+            if row is not None and not hmac.compare_digest(row.hash, wanted):
+                row = None
+        if row is None:
+            raise NotAuthenticated("the token is not known here", hint="create one with pqreg token create")
+        if row.revoked is not None:
+            raise NotAuthenticated("the token was revoked", found=format_instant(row.revoked))
+        if is_expired(self._clock(), row.expires):
+            raise NotAuthenticated("the token has expired", found=format_instant(row.expires))
+        return Caller(
+            token_id=row.id,
+            rights=_rights(row),
+            expires=row.expires,
+            public_read=public_read,
+            request_id=request_id,
+        )
+
+    def create(self, caller: Caller, *, rights: Rights, expires_days: int, note: str = "") -> NewToken:
+        """Make a token that is no more than the caller's.
+
+        Raises:
+            AccessDenied: if it would be.
+            FormatError: if lifetime, note or rights are out of bounds.
+        """
+        text = new_token()
+        return NewToken(self._add(caller, text, rights=rights, expires_days=expires_days, note=note), text)
+
+    def adopt_admin(self, caller: Caller, text: str) -> TokenItem:
+        """Register a token made elsewhere as the first one, with all rights.
+
+        Raises:
+            FormatError: if it is weak.
+        """
+        if not is_strong(text):
+            raise FormatError("the admin token is weak", expected="a token made by pqreg")
+        rights = Rights(role=Role.ADMIN, namespaces=None)
+        return self._add(caller, text, rights=rights, expires_days=limits.TOKEN_LIFETIME_DAYS, note="first token")
+
+    def _add(self, caller: Caller, text: str, *, rights: Rights, expires_days: int, note: str) -> TokenItem:
+        _check_request(rights, expires_days, note)
+        now = self._clock()
+        expires = now + timedelta(days=expires_days)
+        if not caller.own_rights().covers(rights):
+            raise AccessDenied(
+                "a token cannot make one with more rights",
+                expected=_describe(caller.own_rights()),
+                found=_describe(rights),
+            )
+        if caller.expires is not None and expires > caller.expires:
+            raise AccessDenied(
+                "a token cannot make one that outlives it",
+                expected=f"expiry by {format_instant(caller.expires)}",
+                found=format_instant(expires),
+            )
+        row = TokenRow(
+            id=secrets.token_hex(8),
+            hash=hash_token(text),
+            parent_id=caller.token_id or None,
+            role=rights.role.value,
+            namespaces=" ".join(format_namespaces(rights.namespaces)),
+            note=note,
+            created=now,
+            expires=expires,
+            revoked=None,
+        )
+        with self._catalogue.writing() as session:
+            if row.parent_id is not None:
+                self._require_live(session, row.parent_id)
+            session.add(row)
+            audit.record(
+                session, caller, now, audit.Action.TOKEN_CREATED, row.id,
+                role=row.role, namespaces=row.namespaces, expires=format_instant(expires),
+            )  # fmt: skip
+        return _item(row)
+
+    def list(self, caller: Caller) -> list[TokenItem]:
+        """The tokens whose rights the caller's cover, oldest first."""
+        own = caller.own_rights()
+        with self._catalogue.reading() as session:
+            rows = session.scalars(select(TokenRow).order_by(TokenRow.created, TokenRow.id)).all()
+        return [item for item in map(_item, rows) if own.covers(item.rights)]
+
+    def revoke(self, caller: Caller, token_id: str) -> None:
+        """End a token and every token made with it. Revoking it again changes nothing.
+
+        Raises:
+            NotFound: if there is no such token, or its rights go beyond the caller's.
+        """
+        now = self._clock()
+        with self._catalogue.writing() as session:
+            row = session.get(TokenRow, token_id, with_for_update=True)
+            if row is None or not caller.own_rights().covers(_rights(row)):
+                raise NotFound(f"no token {token_id[:40]}")
+            if row.revoked is not None:
+                return
+            revoked = [row]
+            while revoked:
+                current = revoked.pop()
+                if current.revoked is None:
+                    current.revoked = now
+                    audit.record(session, caller, now, audit.Action.TOKEN_REVOKED, current.id, because=row.id)
+                children = select(TokenRow).where(TokenRow.parent_id == current.id).with_for_update()
+                revoked.extend(session.scalars(children).all())
+
+    def exist(self) -> bool:
+        """Whether any token was ever made here."""
+        with self._catalogue.reading() as session:
+            return session.scalars(select(TokenRow.id).limit(1)).first() is not None
+
+    def _require_live(self, session: Session, token_id: str) -> None:
+        # Between authentication and now the parent may have been revoked; then its child must not come to be.
+        parent = session.get(TokenRow, token_id, with_for_update=True)
+        if parent is None or parent.revoked is not None:
+            raise NotAuthenticated("the token was revoked")
+
+
+def rights_of(*, role: str, namespaces: list[str]) -> Rights:
+    """Rights from their written form.
+
+    Raises:
+        FormatError: if the role does not exist, or an admin's namespaces are not all of them.
+        NameSyntaxError: if a namespace is not well formed.
+    """
+    return Rights(role=parse_role(role), namespaces=parse_namespaces(namespaces))
+
+
+def host_caller() -> Caller:
+    """Whoever holds the data directory itself: first start, and ``pqreg token --data`` on the host."""
+    rights = Rights(role=Role.ADMIN, namespaces=None)
+    return Caller(token_id="", rights=rights, expires=None, public_read=False, request_id="host")
+
+
+def require_manage(caller: Caller) -> None:
+    """Refuse callers who may not manage tokens at all.
+
+    Raises:
+        AccessDenied: if the caller may not.
+    """
+    if not caller.may_somewhere(Permission.MANAGE_TOKENS):
+        raise denied(Permission.MANAGE_TOKENS, "any namespace")
+
+
+def _check_request(rights: Rights, expires_days: int, note: str) -> None:
+    if rights.role is Role.ADMIN and rights.namespaces is not None:
+        raise FormatError("an admin's token reaches every namespace", expected='namespaces ["*"]')
+    if not 1 <= expires_days <= limits.TOKEN_LIFETIME_DAYS:
+        raise FormatError(
+            "the token's lifetime is out of bounds",
+            expected=f"1 to {limits.TOKEN_LIFETIME_DAYS} days",
+            found=expires_days,
+        )
+    if len(note) > limits.TOKEN_NOTE_CHARS or (note and not note.isprintable()):
+        raise FormatError("the note is malformed", expected=f"at most {limits.TOKEN_NOTE_CHARS} printable characters")
+
+
+def _rights(row: TokenRow) -> Rights:
+    return rights_of(role=row.role, namespaces=row.namespaces.split(" "))
+
+
+def _item(row: TokenRow) -> TokenItem:
+    return TokenItem(
+        id=row.id,
+        rights=_rights(row),
+        created=row.created,
+        expires=row.expires,
+        revoked=row.revoked,
+        note=row.note,
+    )
+
+
+def _describe(rights: Rights) -> str:
+    return f"at most {rights.role.value} for {' '.join(format_namespaces(rights.namespaces))}"

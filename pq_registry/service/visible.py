@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which blobs a caller may know of: those that a repository refers to which the caller may read.
+
+Anything else does not exist for the caller, whether the store holds it or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, and_, exists, select, true
+from sqlalchemy.orm import Session
+
+from pq_registry.errors import NotFound
+from pq_registry.format.digest import Digest
+from pq_registry.service.access import Caller
+from pq_registry.storage.catalogue.tables import BlobRow, NamespaceRow, RepositoryBlobRow, RepositoryRow
+
+_BATCH = 500
+"""Values in one IN clause; SQLite allows 32 766 and PostgreSQL more, plans get no better beyond this."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFacts:
+    """What the service has verified about a blob."""
+
+    size: int
+    slice_size: int
+    shards: bytes
+
+
+def readable_namespace(caller: Caller) -> ColumnElement[bool]:
+    """The condition that the namespace of a query may be read by the caller."""
+    if caller.readable is None:
+        return true()
+    return NamespaceRow.key.in_(sorted(caller.readable))
+
+
+def _visible(caller: Caller) -> ColumnElement[bool]:
+    return exists().where(
+        and_(
+            RepositoryBlobRow.digest == BlobRow.digest,
+            RepositoryRow.id == RepositoryBlobRow.repository_id,
+            NamespaceRow.id == RepositoryRow.namespace_id,
+            readable_namespace(caller),
+        )
+    )
+
+
+def visible_blobs(session: Session, caller: Caller, digests: Iterable[Digest]) -> dict[Digest, BlobFacts]:
+    """Those of ``digests`` that are verified blobs the caller may read."""
+    found: dict[Digest, BlobFacts] = {}
+    for batch in _batches(sorted({digest.hex for digest in digests})):
+        query = select(BlobRow.digest, BlobRow.size, BlobRow.slice_size, BlobRow.shards)
+        for digest, size, slice_size, shards in session.execute(
+            query.where(BlobRow.digest.in_(batch), _visible(caller))
+        ):
+            found[Digest(digest)] = BlobFacts(size, slice_size, shards)
+    return found
+
+
+def missing_blobs(session: Session, caller: Caller, digests: Iterable[Digest]) -> set[Digest]:
+    """Those of ``digests`` that must be uploaded before the caller can refer to them."""
+    wanted = set(digests)
+    for batch in _batches(sorted(digest.hex for digest in wanted)):
+        present = session.scalars(select(BlobRow.digest).where(BlobRow.digest.in_(batch), _visible(caller)))
+        wanted -= {Digest(digest) for digest in present}
+    return wanted
+
+
+def blob_size(session: Session, caller: Caller, digest: Digest) -> int:
+    """The length of a blob the caller may read.
+
+    Raises:
+        NotFound: if there is no such blob for this caller.
+    """
+    query = select(BlobRow.size).where(BlobRow.digest == digest.hex, _visible(caller))
+    size = session.scalars(query).one_or_none()
+    if size is None:
+        raise NotFound(f"no blob {digest}")
+    return size
+
+
+def link_blobs(session: Session, row: RepositoryRow, digests: Iterable[Digest], now: datetime) -> None:
+    """Let the repository refer to ``digests``, which are verified blobs."""
+    for batch in _batches(sorted({digest.hex for digest in digests})):
+        present = select(RepositoryBlobRow.digest).where(
+            RepositoryBlobRow.repository_id == row.id, RepositoryBlobRow.digest.in_(batch)
+        )
+        for digest in set(batch) - set(session.scalars(present)):
+            session.add(RepositoryBlobRow(repository_id=row.id, digest=digest, added=now))
+
+
+def _batches(values: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (values[start : start + _BATCH] for start in range(0, len(values), _BATCH))

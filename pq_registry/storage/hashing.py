@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hashing what is stored, to compare it with its name."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pq_registry import limits
+from pq_registry.format.digest import Digest
+from pq_registry.storage.blobs import BlobStore
+
+
+def hash_blob(blobs: BlobStore, digest: Digest) -> Digest:
+    """The SHA-256 of the bytes stored under ``digest``; the two differ only if the store is damaged.
+
+    Raises:
+        NotFound: if there is no such blob.
+        StorageError: if the store fails.
+    """
+    reader = blobs.open(digest)
+    try:
+        sha256 = hashlib.sha256()
+        for offset in range(0, reader.size, limits.HASH_CHUNK_BYTES):
+            sha256.update(reader.read(offset, min(limits.HASH_CHUNK_BYTES, reader.size - offset)))
+        return Digest(sha256.hexdigest())
+    finally:
+        reader.close()
+
+
+def read_blob(blobs: BlobStore, digest: Digest) -> bytes:
+    """The whole of a small blob.
+
+    Raises:
+        NotFound: if there is no such blob.
+        StorageError: if the store fails.
+    """
+    reader = blobs.open(digest)
+    try:
+        return reader.read(0, reader.size)
+    finally:
+        reader.close()
