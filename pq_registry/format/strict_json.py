@@ -119,15 +119,18 @@ def _check_depth_and_text(value: Value) -> None:
     level: Sequence[Value] = [value]
     for _depth in range(limits.JSON_DEPTH + 1):
         below: list[Value] = []
+        nested = False  # an empty object or array is a level too, although nothing is below it
         for item in level:
             if isinstance(item, dict):
+                nested = True
                 below.extend(item.keys())
                 below.extend(item.values())
             elif isinstance(item, list):
+                nested = True
                 below.extend(item)
             elif isinstance(item, str):
                 item.encode("utf-8")  # a lone surrogate (from an escape) raises UnicodeEncodeError
-        if not below:
+        if not nested:
             return
         level = below
     raise _NotStrict(f"it is nested deeper than {limits.JSON_DEPTH}")
