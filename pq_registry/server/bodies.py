@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading request bodies: bounded in bytes and in time, of exactly the declared type, and parsed strictly.
 
-A body may pause for ``limits.BODY_SILENCE_SECONDS`` and must arrive at ``limits.BODY_BYTES_PER_SECOND`` on average
-after the first such period. There is no multipart parser and no decompression here.
+A body may pause for ``limits.BODY_SILENCE_SECONDS`` and must otherwise arrive at ``limits.BODY_BYTES_PER_SECOND`` on
+average; only the time spent waiting for the client counts. There is no multipart parser and no decompression here.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
     waited = 0.0
     more = True
     while more:
-        # Only the time spent waiting for the client counts, not what the caller does between chunks.
         patience = limits.BODY_SILENCE_SECONDS + received / limits.BODY_BYTES_PER_SECOND - waited
         started = loop.time()
         try:
@@ -81,6 +80,46 @@ async def chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
         more = message.get("more_body", False)
         if chunk:
             yield chunk
+
+
+async def pieces(request: Request, length: int, size: int) -> AsyncIterator[memoryview]:
+    """A body of exactly ``length`` bytes in pieces of ``size`` (the last may be shorter).
+
+    Every piece is a view of the same buffer: done with one before asking for the next. One timer per piece, not per
+    chunk, because this is the path of the weights.
+
+    Raises:
+        HTTPException: 400 if the body has another length, 408 if it is too slow.
+        ClientDisconnect: if the client goes away.
+    """
+    buffer = memoryview(bytearray(min(size, length)))
+    rest = memoryview(b"")
+    for start in range(0, length, size):
+        piece = buffer[: min(size, length - start)]
+        try:
+            async with asyncio.timeout(limits.BODY_SILENCE_SECONDS + size / limits.BODY_BYTES_PER_SECOND):
+                filled = 0
+                while filled < len(piece):
+                    if not rest:
+                        rest = await _next_chunk(request)
+                    taken = min(len(rest), len(piece) - filled)
+                    piece[filled : filled + taken] = rest[:taken]
+                    rest = rest[taken:]
+                    filled += taken
+        except TimeoutError:
+            raise HTTPException(408, "the body did not arrive in time") from None
+        yield piece
+
+
+async def _next_chunk(request: Request) -> memoryview:
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if message.get("body"):
+            return memoryview(message["body"])
+        if not message.get("more_body", False):
+            raise HTTPException(400, "the body is shorter than announced")
 
 
 async def read_bytes(request: Request, *, kind: str, limit: int) -> bytes:

@@ -101,6 +101,7 @@ def make_server(registry: Registry, config: ServerConfig, ready: Callable[[], No
             proxy_headers=False,
             server_header=False,
             limit_concurrency=limits.SERVER_CONNECTIONS,
+            timeout_keep_alive=limits.KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=limits.DRAIN_SECONDS,
         ),
         ready,

@@ -148,7 +148,7 @@ class PartWriter:
         self._record = record
         self._slice = 0
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Check the next slice and write it.
 
         Raises:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -17,7 +16,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.strict_json import decode_base64
 from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS, created, json_answer, json_body
-from pq_registry.server.bodies import OCTETS_TYPE, chunks, read_model, read_nothing, require_type, required_length
+from pq_registry.server.bodies import OCTETS_TYPE, pieces, read_model, read_nothing, require_type, required_length
 from pq_registry.server.download import BlobResponse
 from pq_registry.server.guard import Service
 from pq_registry.server.heavy import Heavy
@@ -154,7 +153,7 @@ async def put_part(
     )
     if writer is not None:
         try:
-            async for piece in _slices(request, length, writer.plan.slice_size):
+            async for piece in pieces(request, length, writer.plan.slice_size):
                 await run_in_threadpool(writer.write, piece)
             await run_in_threadpool(writer.finish)
         finally:
@@ -189,18 +188,6 @@ async def abort_upload(
     """Give an upload up."""
     await run_in_threadpool(service.uploads.abort, caller, repository_name(ns, name), id)
     return Response(status_code=204)
-
-
-async def _slices(request: Request, length: int, slice_size: int) -> AsyncIterator[bytearray]:
-    buffer = bytearray()
-    async for chunk in chunks(request, length):
-        buffer += chunk
-        while len(buffer) >= slice_size:
-            piece = buffer[:slice_size] if len(buffer) > slice_size else buffer
-            buffer = buffer[slice_size:] if len(buffer) > slice_size else bytearray()
-            yield piece
-    if buffer:
-        yield buffer
 
 
 def _upload(state: UploadState) -> dict[str, object]:
