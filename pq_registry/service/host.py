@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Access from the host itself, past the API: for whoever holds the data directory and lost every token.
+"""Access from the host itself, past the API: for whoever holds the data directory.
 
-Works beside a running service, since SQLite lets several processes in. It never creates or migrates a catalogue.
+``pqreg token --data`` is for operators who lost every token, ``pqreg fsck`` for everyone who doubts. Both work beside
+a running service, since SQLite lets several processes in, and never create or migrate a catalogue.
 """
 
 from __future__ import annotations
@@ -13,8 +14,32 @@ from pathlib import Path
 from pq_registry.errors import UsageError
 from pq_registry.service.clock import Clock
 from pq_registry.service.tokens import Tokens
+from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.datadir import DataDirectory
+from pq_registry.storage.local import LocalBlobStore
+
+
+@contextmanager
+def open_stores(root: Path) -> Iterator[tuple[Catalogue, BlobStore]]:
+    """Catalogue and blob store of a data directory.
+
+    Raises:
+        UsageError: if ``root`` is no data directory.
+        StorageError: if its catalogue cannot be used.
+    """
+    directory = DataDirectory(root)
+    if not directory.catalogue.is_file():
+        raise UsageError(
+            f"{root} is not a registry's data directory",
+            expected=directory.catalogue.name,
+            hint="give the DIR of pqreg serve --data",
+        )
+    catalogue = Catalogue.open_sqlite(directory.catalogue, upgrade=False)
+    try:
+        yield catalogue, LocalBlobStore(directory.blobs)
+    finally:
+        catalogue.close()
 
 
 @contextmanager
@@ -25,11 +50,5 @@ def open_tokens(root: Path, clock: Clock) -> Iterator[Tokens]:
         UsageError: if ``root`` is no data directory.
         StorageError: if its catalogue cannot be used.
     """
-    path = DataDirectory(root).catalogue
-    if not path.is_file():
-        raise UsageError(f"{root} is not a registry's data directory", expected=path.name, hint="give the DIR of serve")
-    catalogue = Catalogue.open_sqlite(path, upgrade=False)
-    try:
+    with open_stores(root) as (catalogue, _):
         yield Tokens(catalogue, clock)
-    finally:
-        catalogue.close()

@@ -68,7 +68,8 @@ class Publishing:
             manifest_digest = _manifest_digest(statement, release)
             facts = visible_blobs(session, caller, [manifest_digest])
             _require_present(facts, MANIFEST_NAME, manifest_digest)
-            manifest = self._manifest(statement, release, manifest_digest, facts[manifest_digest])
+            data = read_blob(self._blobs, manifest_digest, limit=limits.MANIFEST_BYTES)
+            manifest = bind(statement, release, data)
             if manifest.name != repository:
                 raise NameMismatch(
                     "the release belongs to another repository", expected=repository, found=manifest.name
@@ -79,11 +80,6 @@ class Publishing:
         for entry in manifest.files:
             self._check_file(entry, stored)
         return release, self._record(caller, envelope, body, manifest, manifest_digest)
-
-    def _manifest(self, statement: ReleaseStatement, release: Digest, digest: Digest, facts: BlobFacts) -> Manifest:
-        if facts.size > limits.MANIFEST_BYTES:
-            raise ManifestMismatch(f"{MANIFEST_NAME} is too large", expected=f"at most {limits.MANIFEST_BYTES} bytes")
-        return bind(statement, release, read_blob(self._blobs, digest))
 
     def _check_file(self, entry: FileEntry, stored: dict[Digest, BlobFacts]) -> None:
         _require_present(stored, entry.path.text, entry.sha256)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 
 from pq_registry import limits
+from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
 from pq_registry.storage.blobs import BlobStore
 
@@ -27,15 +28,18 @@ def hash_blob(blobs: BlobStore, digest: Digest) -> Digest:
         reader.close()
 
 
-def read_blob(blobs: BlobStore, digest: Digest) -> bytes:
+def read_blob(blobs: BlobStore, digest: Digest, *, limit: int) -> bytes:
     """The whole of a small blob.
 
     Raises:
+        FormatError: if it has more than ``limit`` bytes.
         NotFound: if there is no such blob.
         StorageError: if the store fails.
     """
     reader = blobs.open(digest)
     try:
+        if reader.size > limit:
+            raise FormatError(f"blob {digest} is too large", expected=f"at most {limit}", found=f"{reader.size} bytes")
         return reader.read(0, reader.size)
     finally:
         reader.close()
