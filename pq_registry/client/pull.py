@@ -5,8 +5,8 @@ Steps 0 to 6 are behind when a pull starts (``client.resolve``). What remains is
 
 * What is in place already is verified and kept; what an interrupted pull staged is hashed and only its gaps are
   fetched. Both are done by as many threads as there are processors.
-* ``connections`` threads each fetch runs of up to ``limits.RANGE_SHARDS`` shards into a buffer of their own, of
-  whatever file comes next, so one large file keeps all of them as busy as many do.
+* ``connections`` threads each fetch runs of up to ``limits.RANGE_SHARDS`` shards into a buffer of their own, as
+  ``client.schedule`` deals them out: across files, and within one large file.
 * 8. Each shard's BLAKE3 is checked while it is still in the processor's cache, before it is written anywhere. A shard
   that is wrong is fetched again by itself, up to ``limits.ATTEMPTS`` times in all. A complete file's SHA-256 is
   compared and its safetensors header held against the signed table.
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from pq_registry.client.destination import Destination, PlainDirectory
 from pq_registry.client.progress import NullProgress, Progress
 from pq_registry.client.resolve import Resolved
 from pq_registry.client.run import Run
+from pq_registry.client.schedule import Schedule
 from pq_registry.client.source import ShardSource
 from pq_registry.client.staging import StagedFile
 from pq_registry.durable import reported
@@ -129,8 +129,8 @@ class _Transfer:
             self._check_space()
             # The largest first: one begun last would be fetched while the other connections have nothing to do.
             self._wanted.sort(key=lambda file: -file.entry.size)
-            runs = Shared(self._runs())
-            fetching.run(lambda: self._fetch(fetching, runs), connections)
+            schedule = Schedule(self._wanted, self._opened)
+            fetching.run(lambda: self._fetch(fetching, schedule), connections)
         finally:
             self._progress.done()
             if looking.ended and fetching.ended:  # else a descriptor may still be written to
@@ -191,20 +191,13 @@ class _Transfer:
                 hint="free some space and run the same command again",
             )  # fmt: skip
 
-    def _runs(self) -> Iterator[tuple[StagedFile, int, int]]:
-        for file in self._wanted:
-            self._opened(file)
-            for first, end in file.gaps():
-                yield file, first, end
-
-    def _fetch(self, crew: Crew, runs: Shared[tuple[StagedFile, int, int]]) -> None:
+    def _fetch(self, crew: Crew, schedule: Schedule) -> None:
         buffer = memoryview(bytearray(limits.RANGE_SHARDS * limits.SHARD_BYTES))
         scratch = memoryview(bytearray(limits.SHARD_BYTES))
-        for file, first, end in runs:
-            if crew.stopped():
-                return
-            run = Run(file, first, end, memory=buffer, verified=partial(self._take, scratch))
-            run.fetch(self._source)
+        file: StagedFile | None = None
+        while not crew.stopped() and (gap := schedule.next(file)) is not None:
+            file, first, end = gap
+            Run(file, first, end, memory=buffer, verified=partial(self._take, scratch)).fetch(self._source)
 
     def _take(self, scratch: memoryview, file: StagedFile, index: int, view: memoryview) -> None:
         """Write a verified shard."""
