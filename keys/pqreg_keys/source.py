@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The key source for key files: how the library gets a signer without importing custody.
-
-Registered as the entry point ``file`` in the group ``pq_registry.key_sources``.
-"""
+"""The key source for key files: how the library is handed a signer without importing custody."""
 
 from __future__ import annotations
 

@@ -161,11 +161,8 @@ class OpenSslProvider:
         try:
             return MldsaPrivateHalf(_MLDSA[profile][1].generate())
         except UnsupportedAlgorithm:
-            raise PolicyError(
-                "this build of the cryptography package has no ML-DSA",
-                expected="OpenSSL 3.5 or newer",
-                hint="install the wheel of cryptography from PyPI",
-            ) from None
+            hint = "install the wheel of cryptography from PyPI"
+            raise PolicyError("this build of cryptography has no ML-DSA", expected="OpenSSL 3.5", hint=hint) from None
 
     def load(self, profile: Profile, half: Half, pkcs8: SecretBytes) -> PrivateHalf:
         """A secret key from PKCS#8.

@@ -16,6 +16,7 @@ from pq_registry.crypto.openssl import OpenSslProvider
 from pq_registry.crypto.signing import failed_halves, sign_envelope, verify_envelope
 from pq_registry.crypto.trustkeys import TrustedPair, TrustStore
 from pq_registry.errors import FormatError, PqregError, SignatureInvalid, UntrustedSigner
+from pq_registry.format.dsse import Envelope
 from pq_registry.format.name import Namespace
 from pq_registry.format.trustfile import TrustedIdentity
 from pqreg_keys import custody
@@ -112,6 +113,14 @@ def test_a10_a_trust_store_keeps_nobody(name: str) -> None:
     for halves in (("ec",), ("pq",), ("ec", "pq")):
         with pytest.raises((SignatureInvalid, UntrustedSigner)):
             store.matching(ENVELOPE, provider=Broken(BEHAVIOURS[name], *halves))
+
+
+@pytest.mark.parametrize("length", [1, 4626, 4628, 5000])
+def test_a10_a_signature_of_a_wrong_length_is_not_even_asked_about(length: int) -> None:
+    envelope = Envelope(b"{}", ENVELOPE.ec_signature, bytes(length))
+    assert set(failed_halves(envelope, ALICE.identity, provider=Broken(lambda: True, "ec", "pq"))) == {"pq"}
+    longer = Envelope(b"{}", bytes(105), ENVELOPE.pq_signature)
+    assert set(failed_halves(longer, ALICE.identity, provider=Broken(lambda: True, "ec", "pq"))) == {"ec"}
 
 
 def test_a10_an_interrupt_stops_the_program() -> None:

@@ -7,14 +7,15 @@ import base64
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, x25519
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pq_registry import limits
+from pq_registry.crypto import openssl
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.openssl import OPENSSL
-from pq_registry.crypto.suites import Profile, profile_of, profile_of_keys
+from pq_registry.crypto.suites import HalfSuite, Profile, profile_of, profile_of_keys
 from pq_registry.errors import FormatError
 from pqreg_keys import custody
 
@@ -96,14 +97,27 @@ def test_a_profile_may_not_be_claimed_for_other_keys() -> None:
 def test_a_compressed_point_is_refused(profile: Profile) -> None:
     identity = PUBLIC[profile]
     short = compressed(identity)
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
-
     loaded = load_der_public_key(short)  # the library takes it, and it is the same key
     assert spki(loaded) == identity.ec_spki  # type: ignore[arg-type]
     with pytest.raises(FormatError):
         PublicIdentity.from_spki(short, identity.pq_spki)
     with pytest.raises(FormatError):
         OPENSSL.check_public(profile, "ec", short)
+
+
+@pytest.mark.parametrize("profile", list(Profile))
+def test_a_compressed_point_is_refused_by_each_of_two_checks(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = PUBLIC[profile]
+    with monkeypatch.context() as without_form:
+        without_form.setattr(HalfSuite, "fits", lambda _self, _spki: True)
+        OPENSSL.check_public(profile, "ec", identity.ec_spki)
+        with pytest.raises(FormatError):
+            OPENSSL.check_public(profile, "ec", compressed(identity))
+    whole = load_der_public_key(identity.ec_spki)
+    monkeypatch.setattr(openssl, "load_der_public_key", lambda _spki: whole)
+    OPENSSL.check_public(profile, "ec", identity.ec_spki)
+    with pytest.raises(FormatError):
+        OPENSSL.check_public(profile, "ec", compressed(identity))
 
 
 @pytest.mark.parametrize("profile", list(Profile))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_private_key
 
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.openssl import OPENSSL
@@ -123,6 +123,19 @@ def test_secret_keys_load_only_as_what_they_are(half: str) -> None:
         with pytest.raises(FormatError) as caught:
             OPENSSL.load(Profile.LEVEL_5, half, secret)  # type: ignore[arg-type]
         assert caught.value.found is None
+
+
+def test_a_secret_key_in_another_encoding_is_refused() -> None:
+    """PKCS#8 may leave the public key out; the library loads it, but it is not the one form we write."""
+    whole = bytes(custody.generate(Profile.LEVEL_5).material().ec_pkcs8)
+    scalar = whole[whole.index(b"\x04\x30") + 2 :][:48]
+    inner = b"\x30\x35\x02\x01\x01\x04\x30" + scalar
+    algorithm = bytes.fromhex("301006072a8648ce3d020106052b81040022")
+    body = b"\x02\x01\x00" + algorithm + b"\x04" + bytes([len(inner)]) + inner
+    short = b"\x30" + bytes([len(body)]) + body
+    assert isinstance(load_der_private_key(short, None), ec.EllipticCurvePrivateKey)
+    with pytest.raises(FormatError):
+        OPENSSL.load(Profile.LEVEL_5, "ec", SecretBytes(short))
 
 
 def test_secret_bytes_are_wiped() -> None:
