@@ -91,7 +91,8 @@ def describe(me: Caller) -> str:
     """A sentence about a ``whoami`` answer."""
     from pq_registry.format.instant import format_instant
 
-    text = f"{me.role} for {', '.join(me.namespaces) or 'every namespace'}"
+    where = "every namespace" if "*" in me.namespaces else ", ".join(me.namespaces) or "no namespace"
+    text = f"{me.role} for {where}"
     return text if me.expires is None else f"{text}, until {format_instant(me.expires)}"
 
 

@@ -8,11 +8,13 @@ The object has the members of the registry service's problems (RFC 9457: ``type`
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 
 from pq_registry.errors import EXIT_TRANSPORT, EXIT_USAGE, PqregError
-from pqreg_cli.console import printable, styled
+from pqreg_cli.console import is_terminal, printable, styled
 
 STEPS = {
     0: "the trust file",
@@ -26,6 +28,7 @@ STEPS = {
     8: "the content",
     9: "writing to disk",
 }
+_DETAIL_CHARS = 300
 _EXTRAS = {
     "server": ("alembic", "fastapi", "httptools", "prometheus_client", "sqlalchemy", "starlette", "uvicorn", "uvloop"),
     "torch": ("torch",),
@@ -64,11 +67,12 @@ class Problem:
             )
         if isinstance(error, ModuleNotFoundError) and error.name:
             return cls._missing_module(error.name)
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        said = " ".join(str(error).split())[:_DETAIL_CHARS]
+        text = f"{type(error).__name__}: {said}" if said else type(error).__name__
         return cls(
             "/problems/internal-error",
             "internal error",
-            f"this should not have happened: {text[:500]}",
+            f"this should not have happened: {text}",
             EXIT_TRANSPORT,
             hint="run the same command with --debug to see where, and please report it",
         )
@@ -106,6 +110,14 @@ class Problem:
         pairs = (("expected", self.expected), ("found", self.found), ("step", step), ("next", self.hint))
         for name, value in pairs:
             if value is not None:
-                indented = printable(value).replace("\n", "\n            ")
-                lines.append(f"  {name + ':':<9} {indented}")
+                lines += _indented(f"  {name + ':':<9} ", printable(value))
         return "\n".join(lines)
+
+
+def _indented(label: str, text: str) -> list[str]:
+    """``text`` behind ``label``. On a terminal long lines are wrapped; elsewhere they are left for whoever greps."""
+    width = shutil.get_terminal_size().columns if is_terminal(sys.stderr) else 0
+    lines = []
+    for line in text.split("\n"):
+        lines += textwrap.wrap(line, max(width - len(label), 40), break_long_words=False) if width else [line]
+    return [(" " * len(label) if number else label) + line for number, line in enumerate(lines)]

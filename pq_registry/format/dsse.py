@@ -103,7 +103,7 @@ class Envelope:
             raise SignatureInvalid(
                 "the envelope does not carry both halves of the signature",
                 expected=_BOTH_HALVES,
-                found=f"{len(signatures)} signatures",
+                found="1 signature" if len(signatures) == 1 else f"{len(signatures)} signatures",
                 hint="a half was stripped or added on the way; get the envelope from another source",
             )
         halves = []

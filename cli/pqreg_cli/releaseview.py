@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a verified release is shown, to people and as JSON; the same for show, verify and pull."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pqreg_cli.console import Output, count_text, size_text
+
+if TYPE_CHECKING:
+    from pq_registry.client.trust import VerifiedRelease
+    from pq_registry.format.manifest import Manifest
+    from pq_registry.format.tag import TagStatement
+
+
+def show_summary(
+    output: Output, verified: VerifiedRelease, tag: TagStatement | None = None, *, transfer: str | None = None
+) -> None:
+    """Name, digest, signer, size and how much was transferred, then what the trust file let pass unchecked."""
+    from pq_registry.format.instant import format_instant
+
+    manifest = verified.release.manifest
+    lineage = [f"{base.name}@{base.release}" for base in manifest.lineage]
+    output.fields(
+        [
+            ("release", f"{manifest.name}@{verified.release.digest}"),
+            ("tag", None if tag is None else _tag_text(tag)),
+            ("signer", verified.signer.id),
+            ("signature", f"both halves of {verified.signer.profile.description}"),
+            ("created", format_instant(manifest.created)),
+            ("licence", manifest.license),
+            ("made from", "\n".join(lineage) or None),
+            ("content", _content_text(manifest)),
+            ("transfer", transfer),
+        ]
+    )
+    for note in verified.notes:
+        output.note(note)
+
+
+def show_files(output: Output, manifest: Manifest) -> None:
+    """The files of a release."""
+    rows = [
+        (entry.path, size_text(entry.size), len(entry.tensors.tensors) if entry.tensors else "", entry.sha256)
+        for entry in manifest.files
+    ]
+    output.line("")
+    output.table(["file", "size", "tensors", "digest"], rows)
+
+
+def release_json(verified: VerifiedRelease, tag: TagStatement | None = None) -> dict[str, object]:
+    """The members every command about one release has in its JSON."""
+    from pq_registry.format.instant import format_instant
+
+    manifest = verified.release.manifest
+    return {
+        "name": str(manifest.name),
+        "digest": str(verified.release.digest),
+        "tag": None if tag is None else _tag_json(tag),
+        "signer": {"id": verified.signer.id, "profile": verified.signer.profile.level},
+        "created": format_instant(manifest.created),
+        "license": manifest.license,
+        "lineage": [{"name": str(base.name), "release": str(base.release)} for base in manifest.lineage],
+        "size": manifest.total_size,
+        "files": len(manifest.files),
+        "notes": list(verified.notes),
+    }
+
+
+def files_json(manifest: Manifest) -> list[dict[str, object]]:
+    """The files of a release."""
+    return [
+        {
+            "path": entry.path.text,
+            "size": entry.size,
+            "digest": str(entry.sha256),
+            "shards": entry.shard_count,
+            "tensors": None if entry.tensors is None else len(entry.tensors.tensors),
+        }
+        for entry in manifest.files
+    ]
+
+
+def _tag_text(tag: TagStatement) -> str:
+    from pq_registry.format.instant import format_instant
+
+    return f"{tag.tag}, sequence {tag.sequence}, valid until {format_instant(tag.expires)}"
+
+
+def _tag_json(tag: TagStatement) -> dict[str, object]:
+    from pq_registry.format.instant import format_instant
+
+    return {
+        "tag": str(tag.tag),
+        "sequence": tag.sequence,
+        "issued": format_instant(tag.issued),
+        "expires": format_instant(tag.expires),
+        "signer": tag.signer,
+    }
+
+
+def _content_text(manifest: Manifest) -> str:
+    tensors = sum(len(entry.tensors.tensors) for entry in manifest.files if entry.tensors)
+    text = f"{count_text(len(manifest.files), 'file')}, {size_text(manifest.total_size)}"
+    return text + (f", {count_text(tensors, 'tensor')}" if tensors else "")
