@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real registry services for tests: in a thread (to look and reach inside) or in a process (to be killed), and a small
+HTTP client that says exactly what it is told to say.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from fastapi import FastAPI
+
+from pq_registry import limits
+from pq_registry.crypto.shards import shard_digests
+from pq_registry.crypto.signing import sign_envelope
+from pq_registry.format.digest import Digest
+from pq_registry.format.dsse import MEDIA_TYPE, Envelope
+from pq_registry.format.instant import utc_now
+from pq_registry.format.name import RepositoryName, Tag
+from pq_registry.format.strict_json import encode_base64
+from pq_registry.server.config import LOOPBACK_HOSTS, ServerConfig
+from pq_registry.server.serve import bind, make_server, url_of
+from pq_registry.service.registry import Registry
+from pqreg_keys.custody import SecretIdentity
+from tests.samples import FILES, REPOSITORY, YEAR, publisher, release, tag_statement
+
+ROOT = Path(__file__).resolve().parents[1]
+READY = re.compile(r"pqreg: serving on (http://\S+) data (.+)")
+OCTETS = {"Content-Type": "application/octet-stream"}
+ENVELOPE = {"Content-Type": MEDIA_TYPE}
+JSON = {"Content-Type": "application/json"}
+UNCHANGED = "unchanged"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response, whole."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The last part of a problem's type; checks that it is a problem of the one shape."""
+        problem = self.json
+        assert self.headers["content-type"] == "application/problem+json", self
+        assert problem["status"] == self.status, self
+        assert problem["instance"] == self.headers["x-request-id"], self
+        assert set(problem) >= {"type", "title", "detail"}, self
+        assert "Traceback" not in self.body.decode(), self
+        return str(problem["type"]).removeprefix("/problems/")
+
+
+class Api:
+    """Speaks HTTP to a registry with one token."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.url = url
+        self.token = token
+
+    def with_token(self, token: str | None) -> Api:
+        return Api(self.url, token)
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self.url.removeprefix("http://"), timeout=30)
+
+    def request(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        """One request. ``body`` is bytes as they are, or a value sent as JSON."""
+        sent = dict(headers or {})
+        if self.token is not None:
+            sent.setdefault("Authorization", f"Bearer {self.token}")
+        if body is not None and not isinstance(body, bytes | memoryview | Iterator):
+            body = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        connection = self.connect()
+        try:
+            connection.request(method, path, body, sent)
+            response = connection.getresponse()
+            data = response.read()
+            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, data)
+        finally:
+            connection.close()
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        return self.request("GET", path, headers=headers)
+
+    def post(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+        return self.request("POST", path, body, headers)
+
+    # -- what clients do ---------------------------------------------------------------------------------------------
+
+    def open_upload(self, content: bytes, repository: RepositoryName = REPOSITORY, **changes: Any) -> Answer:
+        body = {"digest": str(Digest.of(content)), "size": len(content), "slice_size": limits.SHARD_BYTES, **changes}
+        return self.post(f"/v1/repos/{repository}/uploads", body)
+
+    def put_part(
+        self, upload: str, number: int, data: Any, repository: RepositoryName = REPOSITORY, **headers: str
+    ) -> Answer:
+        shards = encode_base64(shard_digests(data)) if isinstance(data, bytes) else ""
+        sent = {**OCTETS, "Pqreg-Shards": shards, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        return self.request("PUT", f"/v1/repos/{repository}/uploads/{upload}/parts/{number}", data, sent)
+
+    def complete(self, upload: str, repository: RepositoryName = REPOSITORY) -> Answer:
+        return self.post(f"/v1/repos/{repository}/uploads/{upload}/complete")
+
+    def upload(self, content: bytes, repository: RepositoryName = REPOSITORY) -> Digest:
+        """Upload a blob as a client does."""
+        opened = self.open_upload(content, repository).json
+        size = opened["part_size"]
+        for number in range(-(-len(content) // size)):
+            if number not in opened["parts"]:
+                answer = self.put_part(opened["id"], number, content[number * size : (number + 1) * size], repository)
+                assert answer.status == 204, answer
+        answer = self.complete(opened["id"], repository)
+        assert answer.status == 201, answer
+        return Digest.parse(answer.json["digest"])
+
+    def register(self, signer: SecretIdentity, namespace: str = "acme") -> Answer:
+        body = {"public": signer.identity.to_pem().decode()}
+        return self.post(f"/v1/namespaces/{namespace}/identities", body)
+
+    def post_release(self, envelope: Envelope | bytes, repository: RepositoryName = REPOSITORY) -> Answer:
+        body = envelope if isinstance(envelope, bytes) else envelope.encode()
+        return self.post(f"/v1/repos/{repository}/releases", body, ENVELOPE)
+
+    def publish(
+        self,
+        files: Mapping[str, bytes] = FILES,
+        repository: RepositoryName = REPOSITORY,
+        signer: SecretIdentity | None = None,
+    ) -> Digest:
+        """Everything a push does but the tag."""
+        signer = signer or publisher()
+        assert self.register(signer, str(repository.namespace)).status in (200, 201)
+        envelope, manifest = release(files, name=repository, signer=signer)
+        for content in {*files.values(), manifest}:
+            self.upload(content, repository)
+        answer = self.post_release(envelope, repository)
+        assert answer.status in (200, 201), answer
+        return Digest.parse(answer.json["digest"])
+
+    def put_tag(self, target: Digest | None, signer: SecretIdentity | None = None, **fields: Any) -> Answer:
+        """Set (or withdraw) a tag by a statement issued now."""
+        signer = signer or publisher()
+        now = utc_now()
+        defaults = {"issued": now, "expires": now + YEAR, "signer": signer.identity.id}
+        statement = tag_statement(target, **{**defaults, **fields})
+        return self.put_envelope(sign_envelope(statement.encode(), signer), statement.repository, statement.tag)
+
+    def put_envelope(self, envelope: Envelope, repository: RepositoryName, tag: Tag) -> Answer:
+        return self.request("PUT", f"/v1/repos/{repository}/tags/{tag}", envelope.encode(), ENVELOPE)
+
+    def make_token(self, role: str, *namespaces: str, days: int = 30) -> str:
+        body = {"role": role, "namespaces": list(namespaces), "expires_days": days}
+        answer = self.post("/v1/tokens", body)
+        assert answer.status == 201, answer
+        return str(answer.json["token"])
+
+    def as_role(self, role: str, *namespaces: str) -> Api:
+        return self.with_token(self.make_token(role, *(namespaces or ("acme",))))
+
+
+@dataclass
+class MovableClock:
+    """The real clock, moved by ``offset``."""
+
+    offset: timedelta = field(default_factory=timedelta)
+
+    def __call__(self) -> datetime:
+        return utc_now() + self.offset
+
+
+class RunningRegistry(Api):
+    """A service in a thread of this process."""
+
+    def __init__(self, url: str, data: Path, registry: Registry, app: FastAPI, clock: MovableClock) -> None:
+        super().__init__(url, (data / "admin.token").read_text().strip())
+        self.data = data
+        self.registry = registry
+        self.app = app
+        self.clock = clock
+
+    @property
+    def admin_token(self) -> str:
+        assert self.token is not None
+        return self.token
+
+
+@contextmanager
+def running(data: Path, **changes: Any) -> Iterator[RunningRegistry]:
+    """Serve ``data`` while the block runs; ``changes`` are fields of the ServerConfig."""
+    settings: dict[str, Any] = {
+        "host": "127.0.0.1", "port": 0, "public_read": False, "hosts": LOOPBACK_HOSTS, "log_level": "info", **changes,
+    }  # fmt: skip
+    config = ServerConfig(data=data, **settings)
+    clock = MovableClock()
+    registry = Registry.open(data, clock)
+    listener = bind(config.host, config.port)
+    ready = threading.Event()
+    server = make_server(registry, config, ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield RunningRegistry(url_of(listener), data, registry, server.config.app, clock)  # type: ignore[arg-type]
+    finally:
+        server.should_exit = True
+        thread.join(60)
+        listener.close()
+        assert not thread.is_alive()
+
+
+class RegistryProcess:
+    """``pqreg serve`` in a process of its own; restarted on the same port with the same data."""
+
+    def __init__(self, data: Path, *options: str) -> None:
+        self.data = data
+        self.options = options
+        self.url = ""
+        self.errors = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> Self:
+        listen = self.url.removeprefix("http://") or "127.0.0.1:0"
+        path = os.pathsep.join(str(ROOT / part) for part in (".", "cli", "keys"))
+        log = self.data.with_suffix(".log")
+        with log.open("a") as output:
+            words = ["serve", "--data", str(self.data), "--listen", listen, *self.options]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pqreg_cli", *words],
+                stdout=output, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path},
+            )  # fmt: skip
+        assert self._process.stderr is not None
+        self.errors = ""
+        for line in self._process.stderr:
+            self.errors += line
+            match = READY.match(line)
+            if match:
+                self.url = match[1]
+                return self
+        raise AssertionError(f"the service did not start: {self.errors}")
+
+    @property
+    def api(self) -> Api:
+        return Api(self.url, self.admin_token)
+
+    @property
+    def admin_token(self) -> str:
+        return (self.data / "admin.token").read_text().strip()
+
+    @property
+    def log(self) -> str:
+        return self.data.with_suffix(".log").read_text()
+
+    def send(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit status of the process, which has been told to end."""
+        process, self._process = self._process, None
+        assert process is not None
+        assert process.stderr is not None
+        self.errors += process.stderr.read()
+        process.stderr.close()
+        return process.wait(60)
+
+    def kill(self) -> None:
+        """As a power cut does, as far as the process is concerned."""
+        self.send(signal.SIGKILL)
+        self.wait()
+
+    def stop(self) -> int:
+        self.send(signal.SIGTERM)
+        return self.wait()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.kill()
