@@ -5,77 +5,25 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pq_registry import limits
-from pq_registry.client.pull import PullResult, pull
-from pq_registry.client.resolve import Resolved, resolve
-from pq_registry.client.source import RemoteSource
-from pq_registry.client.state import SeenTags
-from pq_registry.client.transport import RegistryClient
-from pq_registry.client.trust import Verifier
+from pq_registry.client.resolve import resolve
 from pq_registry.client.verify import verify_directory
 from pq_registry.errors import Conflict, PqregError, ShardMismatch, StorageError, UsageError
-from pq_registry.format.digest import Digest
 from pq_registry.format.name import Reference
 from tests.fake_registry import FakeRegistry, serving
-from tests.samples import NOW, release, trust_file
-from tests.tensors import safetensors_bytes
-
-SHARD = limits.SHARD_BYTES
-TENSORS, _ = safetensors_bytes({"w": ("F32", (5 * SHARD // 4 + 1000,)), "b": ("F16", (77,))}, 1)
-FILES: dict[str, bytes] = {
-    "config.json": b'{"a": 1}',
-    "empty": b"",
-    "sub/dir/config.json": b'{"a": 1}',
-    "sub/model.safetensors": TENSORS,
-    "vocab.txt": bytes(range(256)) * 20_000,
-}
-
-
-class Site:
-    """A node with a registry that holds one release after another."""
-
-    def __init__(self, registry: FakeRegistry, home: Path) -> None:
-        self.registry = registry
-        self.home = home
-        self.out = home / "out"
-        self.verifier = Verifier(trust_file().encode(), NOW, online=True)
-        self.offline = Verifier(trust_file().encode(), NOW, online=False)
-
-    def add(self, files: Mapping[str, bytes] = FILES) -> Digest:
-        envelope, manifest = release(files)
-        return self.registry.add_release(envelope, manifest, files)
-
-    def client(self) -> RegistryClient:
-        return RegistryClient(self.registry.url, sleep=lambda _seconds: None)
-
-    def resolve(self, digest: Digest) -> Resolved:
-        reference = Reference.parse(f"acme/minilm@{digest}")
-        with self.client() as client:
-            return resolve(reference, client, self.verifier, SeenTags(self.home / "state"))
-
-    def pull(self, digest: Digest, *, connections: int = 3) -> PullResult:
-        resolved = self.resolve(digest)
-        with self.client() as client, RemoteSource(client) as source:
-            return pull(resolved, source, self.out, connections=connections)
+from tests.pull_site import FILES, SHARD, TENSORS, Site, content
+from tests.samples import release
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     with serving() as registry:
         yield Site(registry, tmp_path)
-
-
-def content(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name not in ("model.sig", "model.pq.sig", "pqreg.json")
-    }
 
 
 def test_a_pull_brings_every_file_and_the_evidence_and_nothing_else(site: Site) -> None:
@@ -111,8 +59,7 @@ def test_one_large_file_is_fetched_by_all_connections(site: Site) -> None:
 
     resolved = site.resolve(digest)
     site.registry.rules["GET /v1/blobs"] = wait
-    with site.client() as client, RemoteSource(client) as source:
-        pull(resolved, source, site.out, connections=3)
+    site.pull(resolved)
     assert len(at_once) >= 3
     assert max(length for _, _, length in site.registry.ranges) == limits.RANGE_SHARDS * SHARD
 
@@ -192,10 +139,8 @@ def test_a_directory_of_another_repository_is_foreign(site: Site, tmp_path: Path
     files = {"a": b"1"}
     envelope, manifest = release(files, name=RepositoryName.parse("acme/other"))
     other = site.registry.add_release(envelope, manifest, files)
-    with site.client() as client, RemoteSource(client) as source:
-        reference = Reference.parse(f"acme/other@{other}")
-        resolved = resolve(reference, client, site.verifier, SeenTags(tmp_path / "state"))
-        pull(resolved, source, site.out)
+    with site.client() as client:
+        site.pull(resolve(Reference.parse(f"acme/other@{other}"), client, site.verifier, site.seen))
     with pytest.raises(UsageError):
         site.pull(site.add())
     assert content(site.out) == files
@@ -209,15 +154,13 @@ def test_two_pulls_into_one_directory_exclude_each_other(site: Site) -> None:
     def second(_handler: object) -> bool:
         if not errors:
             try:
-                with site.client() as client, RemoteSource(client) as source:
-                    pull(resolved, source, site.out)
+                site.pull(resolved)
             except PqregError as error:
                 errors.append(error)
         return False
 
     site.registry.rules["GET /v1/blobs"] = second
-    with site.client() as client, RemoteSource(client) as source:
-        pull(resolved, source, site.out, connections=1)
+    site.pull(resolved, connections=1)
     assert isinstance(errors[0], Conflict)
     assert content(site.out) == FILES
 
@@ -249,8 +192,7 @@ def test_a_wrong_shard_is_fetched_again_by_itself(site: Site) -> None:
     digest = site.add()
     resolved = site.resolve(digest)
     site.registry.rules["GET /v1/blobs"] = wrong_shard(limits.ATTEMPTS - 1)  # type: ignore[assignment]
-    with site.client() as client, RemoteSource(client) as source:
-        pull(resolved, source, site.out)
+    site.pull(resolved)
     assert content(site.out) == FILES
     again = [item for item in site.registry.ranges if item[1] == 2 * SHARD and item[2] == SHARD]
     assert len(again) == limits.ATTEMPTS - 1
@@ -260,8 +202,8 @@ def test_a_shard_that_stays_wrong_is_refused_and_nothing_gets_a_final_name(site:
     digest = site.add()
     resolved = site.resolve(digest)
     site.registry.rules["GET /v1/blobs"] = wrong_shard(1000)  # type: ignore[assignment]
-    with site.client() as client, RemoteSource(client) as source, pytest.raises(ShardMismatch) as caught:
-        pull(resolved, source, site.out)
+    with pytest.raises(ShardMismatch) as caught:
+        site.pull(resolved)
     assert caught.value.step == 8
     assert [path for path in site.out.iterdir() if path.name != ".pqreg"] == []
     site.registry.rules.clear()
@@ -283,8 +225,8 @@ def test_a_stopped_pull_continues_from_its_verified_shards(site: Site) -> None:
         return False
 
     site.registry.rules["GET /v1/blobs"] = cut
-    with site.client() as client, RemoteSource(client) as source, pytest.raises(PqregError):
-        pull(resolved, source, site.out, connections=1)
+    with pytest.raises(PqregError):
+        site.pull(resolved, connections=1)
     site.registry.rules.clear()
     result = site.pull(digest)
     assert content(site.out) == files
