@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from email.message import Message
 
 from pq_registry import limits
+from pq_registry.client.failure import WireFailure
 from pq_registry.client.origin import Origin, parse_location
 from pq_registry.client.problems import refusal
 from pq_registry.client.rate import TokenBucket
-from pq_registry.client.wire import UNCAPPED, Body, Tls, Wire, WireFailure
+from pq_registry.client.wire import UNCAPPED, Body, Tls, Wire
 from pq_registry.errors import ConnectionFailed, PqregError, ResponseInvalid
 
 AGAIN = frozenset({429, 500, 502, 503, 504})

@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 from pq_registry import limits
 from pq_registry.client.exchange import AGAIN, REDIRECTS, Exchanger, failed, pause_before
+from pq_registry.client.failure import WireFailure
 from pq_registry.client.origin import Origin, parse_location
 from pq_registry.client.problems import refusal
 from pq_registry.client.progress import ignored
-from pq_registry.client.wire import Wire, WireFailure, WireResponse
+from pq_registry.client.wire import Wire, WireResponse
 from pq_registry.errors import PqregError, ResponseInvalid, ServerRefused
 
 

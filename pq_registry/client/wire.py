@@ -17,11 +17,12 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pq_registry import __version__, limits
+from pq_registry.client.failure import WireFailure, reported
 from pq_registry.client.origin import Origin
 from pq_registry.client.progress import ignored
 from pq_registry.client.rate import TokenBucket, never
@@ -33,15 +34,6 @@ if TYPE_CHECKING:
 Body = bytes | bytearray | memoryview
 UNCAPPED = TokenBucket(0)
 _SEND_BYTES = 256 * limits.KIB
-
-
-class WireFailure(Exception):  # internal: never leaves client
-    """An exchange failed. ``again`` says whether another try may help, ``odd`` that the server broke the protocol."""
-
-    def __init__(self, text: str, *, again: bool = True, odd: bool = False) -> None:
-        super().__init__(text)
-        self.again = again
-        self.odd = odd
 
 
 class Tls:
@@ -127,7 +119,7 @@ class WireResponse(http.client.HTTPResponse):
             raise WireFailure(f"expected {len(view)} bytes, announced {self.length}", again=False, odd=True)
         got = 0
         while got < len(view):
-            with _reported():
+            with reported():
                 count = self.fp.readinto1(view[got : got + rate.slice_bytes])
             if not count:
                 raise WireFailure(f"the answer ended after {got} of {len(view)} bytes")
@@ -142,7 +134,7 @@ class WireResponse(http.client.HTTPResponse):
             raise WireFailure("the answer does not say how long it is", again=False, odd=True)
         if self.length is not None and self.length > limit:
             raise WireFailure(f"the answer has {self.length} bytes, more than {limit}", again=False, odd=True)
-        with _reported():
+        with reported():
             parts = []
             left = limit + 1
             while left and (part := self.read1(min(left, limits.MIB))):
@@ -190,7 +182,7 @@ class Wire:
         Raises:
             WireFailure: whatever went wrong; the connection is then closed.
         """
-        with _reported(self.close):
+        with reported(self.close):
             connection = self._opened()
             self.used = True
             most = RECORD_BYTES if self.origin.encrypted and not interpreter_is_current() else 1 << 30
@@ -275,32 +267,3 @@ class Wire:
         except (BrokenPipeError, ConnectionResetError):
             # The server answered before it read everything, e.g. that it does not want this; the answer says why.
             pass
-
-
-@contextlib.contextmanager
-def _reported(cleanup: Callable[[], None] | None = None) -> Iterator[None]:
-    try:
-        yield
-    except BaseException as error:
-        if cleanup is not None:
-            cleanup()
-        if isinstance(error, ssl.SSLCertVerificationError) or "certificate verify failed" in str(error):
-            raise WireFailure("the server's certificate is not one to be trusted", again=False) from error
-        if isinstance(error, http.client.HTTPException) and not isinstance(error, ConnectionError):
-            # Including IncompleteRead. http.client.RemoteDisconnected is both, and not odd.
-            raise WireFailure(f"the answer is not HTTP ({type(error).__name__})", odd=True) from error
-        if isinstance(error, OSError | RecursionError | ValueError) or _foreign(error):
-            raise WireFailure(_describe(error)) from error
-        raise
-
-
-def _foreign(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] in ("urllib3", "OpenSSL")
-
-
-def _describe(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "timed out"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return type(error).__name__
