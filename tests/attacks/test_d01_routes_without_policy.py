@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""D1: a route nobody thought of guarding (CVE-2026-2652, CVE-2026-0545). Every route states a policy or none exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+
+from pq_registry.server import app as app_module
+from pq_registry.server.guard import PUBLIC, READ, Policy, policies
+from tests.server_harness import RunningRegistry, running
+
+ANONYMOUS = {("GET", "/livez"), ("GET", "/readyz")}
+"""What anyone may call. A change of this set is a decision, not an accident."""
+PUBLIC_READING = {
+    ("GET", "/openapi.json"),
+    ("GET", "/v1/repos"),
+    ("GET", "/v1/repos/{ns}/{name}"),
+    ("GET", "/v1/repos/{ns}/{name}/releases"),
+    ("GET", "/v1/repos/{ns}/{name}/releases/{hex}"),
+    ("GET", "/v1/repos/{ns}/{name}/tags/{tag}"),
+    ("GET", "/v1/statements/{hex}"),
+    ("GET", "/v1/blobs/sha256/{hex}"),
+    ("HEAD", "/v1/blobs/sha256/{hex}"),
+    ("GET", "/v1/namespaces/{ns}/identities"),
+    ("POST", "/v1/repos/{ns}/{name}/missing"),
+}
+"""What ``public_read`` adds. whoami is not in it: nobody is nobody."""
+HEX = "0" * 64
+
+
+def example(path: str) -> str:
+    """A path that matches the template."""
+    values = {"ns": "acme", "name": "minilm", "hex": HEX, "tag": "v1", "id": "0" * 32, "n": "0"}
+    for name, value in values.items():
+        path = path.replace("{" + name + "}", value)
+    return path + "?content=sha256:" + HEX if path.endswith("/releases") else path
+
+
+def test_every_route_states_exactly_one_policy(shared_registry: RunningRegistry) -> None:
+    found = policies(shared_registry.app)
+    walked = {(method, route.path) for route in shared_registry.app.routes if isinstance(route, APIRoute)
+              for method in route.methods or ()}  # fmt: skip
+    assert len(shared_registry.app.routes) == len(walked), "a route of another kind"
+    assert set(found) == walked
+    assert {key for key, policy in found.items() if policy.permission is None} == ANONYMOUS
+
+
+def test_anonymous_requests_reach_the_allow_list_only(shared_registry: RunningRegistry) -> None:
+    anonymous = shared_registry.with_token(None)
+    let_in = set()
+    for method, path in policies(shared_registry.app):
+        answer = anonymous.request(method, example(path))
+        if answer.status != 401:
+            let_in.add((method, path))
+        elif method != "HEAD":
+            assert answer.code == "not-authenticated"
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert let_in == ANONYMOUS
+
+
+def test_public_reading_opens_reading_only(tmp_path: Path) -> None:
+    with running(tmp_path / "registry", public_read=True) as registry:
+        anonymous = registry.with_token(None)
+        statuses = {key: anonymous.request(key[0], example(key[1])).status for key in policies(registry.app)}
+    assert {key for key, status in statuses.items() if status not in (401, 403)} == ANONYMOUS | PUBLIC_READING
+
+
+def test_a_wrong_token_is_not_anonymous(tmp_path: Path) -> None:
+    with running(tmp_path / "registry", public_read=True) as registry:
+        assert registry.with_token("pqreg_" + "A" * 43).get("/v1/repos").status == 401
+
+
+@pytest.mark.parametrize("unguarded", ["plain", "unmarked", "two"])
+def test_an_application_with_an_unguarded_route_is_not_created(
+    monkeypatch: pytest.MonkeyPatch, registry: RunningRegistry, unguarded: str
+) -> None:
+    from fastapi import Depends
+
+    router = APIRouter()
+    if unguarded == "plain":
+        from starlette.responses import Response
+
+        router.add_route("/v1/forgotten", lambda _request: Response())
+    elif unguarded == "unmarked":
+        router.add_api_route("/v1/forgotten", dict)
+    else:
+        dependencies = [Depends(PUBLIC), Depends(READ)]
+        router.add_api_route("/v1/{ns}/forgotten", dict, dependencies=dependencies)
+    monkeypatch.setattr(app_module.health, "router", router)
+    with pytest.raises(RuntimeError, match=r"forgotten|cannot state"):
+        app_module.create_app(registry.registry, registry.app.state.config)
+
+
+def test_a_namespace_policy_needs_a_namespace_in_the_path() -> None:
+    from fastapi import Depends
+
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_api_route("/v1/everything", dict, dependencies=[Depends(READ)])
+    assert isinstance(READ, Policy)
+    with pytest.raises(RuntimeError, match="names no namespace"):
+        policies(app)
