@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
@@ -16,6 +18,9 @@ from typing import Any
 import pytest
 import typer
 
+from pq_registry.server import routes
+from pq_registry.server.metrics import Metrics
+from pq_registry.server.problems import HTTP_PROBLEMS
 from pq_registry.settings import SETTINGS
 from pqreg_cli.main import app
 
@@ -24,6 +29,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 TOP = "pqreg"
+NOT_COMMANDS = ("pqreg secret key v1",)  # the first line of a key file
 
 
 def name(page: Path) -> str:
@@ -107,7 +113,7 @@ def command_lines(page: Path) -> Iterator[str]:
             for line in body.replace("\\\n", " ").splitlines():
                 yield from re.findall(r"(?:^|[\s;|(])(pqreg(?:\s[^|;)]*)?)", line.split(" #")[0].removeprefix("$ "))
     for code in re.findall(r"`([^`\n]+)`", prose(page)):
-        if re.match(r"pqreg( |$)", code):
+        if re.match(r"pqreg( |$)", code) and not code.startswith(NOT_COMMANDS):
             yield code
 
 
@@ -139,6 +145,32 @@ def test_every_documented_command_exists_with_its_options(page: Path) -> None:
 def test_every_command_is_documented() -> None:
     documented = {parsed(line)[0] for page in PAGES for line in command_lines(page)}
     assert set(every_command()) <= documented, f"not shown anywhere: {sorted(set(every_command()) - documented)}"
+
+
+def served_routes() -> set[str]:
+    """Method and path of every route, from every module of routes there is."""
+    found = set()
+    for module in pkgutil.iter_modules(routes.__path__):
+        for route in importlib.import_module(f"{routes.__name__}.{module.name}").router.routes:
+            found |= {f"{method} {route.path}" for method in route.methods}
+    return found
+
+
+def test_every_route_is_documented_and_every_documented_route_is_served() -> None:
+    text = (ROOT / "docs" / "spec" / "http-api.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", text, re.MULTILINE)) == served_routes()
+
+
+def test_every_problem_of_http_is_documented() -> None:
+    text = (ROOT / "docs" / "spec" / "errors.md").read_text("utf-8")
+    assert not [code for code, _ in HTTP_PROBLEMS.values() if f"`{code}`" not in text]
+
+
+def test_every_metric_is_documented() -> None:
+    text = (ROOT / "docs" / "operations" / "service.md").read_text("utf-8")
+    names = set(re.findall(r"^# TYPE (\w+) ", Metrics().render().decode(), re.MULTILINE))
+    assert names
+    assert not [name for name in names if not name.endswith("_created") and f"`{name}`" not in text]
 
 
 def test_every_make_target_that_is_documented_exists() -> None:
