@@ -18,7 +18,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import rfc8785
@@ -79,7 +79,9 @@ def parse_strict(data: bytes, *, what: str, limit: int) -> Value:
         if text.startswith("\ufeff"):
             raise _NotStrict("it begins with a byte order mark")
         value: Value = _DECODER.decode(text)
-        _check_depth_and_text(value)
+        _check_depth(value)
+        if b"\\u" in data:
+            _check_escapes(value)
     except RecursionError:
         raise FormatError(f"{what} is not strict JSON", expected=f"nesting up to {limits.JSON_DEPTH}") from None
     except (ValueError, UnicodeError) as error:
@@ -94,11 +96,9 @@ def parse_canonical(data: bytes, *, what: str, limit: int) -> Value:
         FormatError: if ``data`` is too long, not strict JSON, or not canonical.
     """
     value = parse_strict(data, what=what, limit=limit)
-    # json's own encoder is several times faster, which a manifest of a terabyte notices. For what parse_strict gives
-    # (no fractions) it differs from RFC 8785 in one thing: it sorts keys by code point, not by UTF-16 code unit. The
-    # two orders are the same as long as no character beyond U+FFFF occurs.
+    # Without a character beyond U+FFFF anywhere, encode_plain's condition on the keys holds.
     plain = data.isascii() or not _BEYOND_BMP.search(data)
-    if (_SORTED_BY_CODE_POINT.encode(value).encode() if plain else encode_canonical(value)) != data:
+    if (encode_plain(value) if plain else encode_canonical(value)) != data:
         raise FormatError(f"{what} is not in canonical form", expected="the RFC 8785 encoding of its value")
     return value
 
@@ -107,7 +107,7 @@ def encode_canonical(value: object) -> bytes:
     """The RFC 8785 encoding of ``value``.
 
     Raises:
-        FormatError: if ``value`` holds anything but objects with string keys, arrays, text, integers and constants.
+        FormatError: if ``value`` holds anything but objects with string keys, arrays, text, numbers and constants.
     """
     try:
         return rfc8785.dumps(value)  # type: ignore[arg-type]  # its own recursive type does not accept ours
@@ -115,25 +115,43 @@ def encode_canonical(value: object) -> bytes:
         raise FormatError("cannot be written as canonical JSON", found=str(error)) from None
 
 
-def _check_depth_and_text(value: Value) -> None:
-    level: Sequence[Value] = [value]
-    for _depth in range(limits.JSON_DEPTH + 1):
+def encode_plain(value: Value) -> bytes:
+    """The RFC 8785 encoding of a value whose keys hold no character beyond U+FFFF; several times faster.
+
+    For such a value, without fractions, json's own encoder writes the same bytes: its one difference is that it sorts
+    keys by code point and RFC 8785 by UTF-16 code unit. The caller vouches for the condition.
+
+    Raises:
+        FormatError: if ``value`` holds text that cannot be written as UTF-8.
+    """
+    try:
+        return _SORTED_BY_CODE_POINT.encode(value).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise FormatError("cannot be written as canonical JSON", found=str(error)) from None
+
+
+def _check_depth(value: Value) -> None:
+    level = [value] if isinstance(value, dict | list) else []
+    for _depth in range(limits.JSON_DEPTH):
         below: list[Value] = []
-        nested = False  # an empty object or array is a level too, although nothing is below it
         for item in level:
-            if isinstance(item, dict):
-                nested = True
-                below.extend(item.keys())
-                below.extend(item.values())
-            elif isinstance(item, list):
-                nested = True
-                below.extend(item)
-            elif isinstance(item, str):
-                item.encode("utf-8")  # a lone surrogate (from an escape) raises UnicodeEncodeError
-        if not nested:
-            return
-        level = below
-    raise _NotStrict(f"it is nested deeper than {limits.JSON_DEPTH}")
+            below.extend(item.values() if isinstance(item, dict) else item)
+        level = [item for item in below if isinstance(item, dict | list)]
+    if level:
+        raise _NotStrict(f"it is nested deeper than {limits.JSON_DEPTH}")
+
+
+def _check_escapes(value: Value) -> None:
+    # The text was UTF-8, so a lone surrogate can only come from an escape; encoding it again finds it.
+    if isinstance(value, str):
+        value.encode("utf-8")
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            key.encode("utf-8")
+            _check_escapes(member)
+    elif isinstance(value, list):
+        for member in value:
+            _check_escapes(member)
 
 
 class Fields:

@@ -253,6 +253,11 @@ def test_a_value_that_could_not_be_read_back_is_not_made(fields) -> None:
         manifest(**fields)
 
 
+def test_text_that_is_no_text_is_not_written() -> None:
+    with pytest.raises(FormatError):
+        manifest(license="\ud800").encode()
+
+
 def test_a_year_below_1000_comes_back() -> None:
     early = manifest(created=datetime(26, 1, 2, 3, 4, 5, tzinfo=UTC))
     assert Manifest.parse(early.encode()) == early

@@ -18,6 +18,7 @@ from pq_registry.format.strict_json import (
     decode_base64,
     encode_base64,
     encode_canonical,
+    encode_plain,
     parse_canonical,
     parse_strict,
 )
@@ -43,6 +44,8 @@ def canonical(data: bytes):
 def test_every_value_has_exactly_one_canonical_form(value) -> None:
     data = rfc8785.dumps(value)
     assert encode_canonical(value) == data
+    if all(ord(character) < 0x10000 for character in data.decode()):
+        assert encode_plain(value) == data
     assert canonical(data) == strict(data) == value
     for other in (json.dumps(value).encode(), json.dumps(value, indent=1, ensure_ascii=False).encode()):
         assert strict(other) == value
