@@ -25,7 +25,7 @@ from pq_registry.client.origin import Origin, parse_location
 from pq_registry.client.problems import refusal
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.wire import UNCAPPED, Body, Tls, Wire
-from pq_registry.errors import ConnectionFailed, PqregError, ResponseInvalid
+from pq_registry.errors import ConnectionFailed, PqregError, ResponseInvalid, ServerRefused
 
 AGAIN = frozenset({429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -54,6 +54,11 @@ def failed(failure: WireFailure, *, what: str, origin: Origin) -> PqregError:
     return kind(
         f"{what} at {origin} failed", found=str(failure), hint="check the registry's URL and that it is running"
     )
+
+
+def refused_by_storage(origin: Origin, status: int, *, what: str) -> PqregError:
+    """The error for what storage answers after a redirect."""
+    return ServerRefused(f"the storage at {origin} refused {what}", found=f"HTTP {status}")
 
 
 class Exchanger:
@@ -120,7 +125,11 @@ class Exchanger:
             try:
                 answer = self._once(method, target, sent, limit, body, fresh=not repeatable, once=once)
                 if follow and answer.status in REDIRECTS:
-                    answer = self._elsewhere(answer.headers["Location"], limit)
+                    answer, storage = self._elsewhere(answer.headers["Location"], limit)
+                    if not 200 <= answer.status < 300:
+                        # Its words may quote the URL it was asked by. The registry signs a new one at each try.
+                        error, retry_after = refused_by_storage(storage, answer.status, what=what), None
+                        continue
             except WireFailure as failure:
                 error, retry_after = failed(failure, what=what, origin=self.origin), None
                 if not failure.again:
@@ -187,13 +196,13 @@ class Exchanger:
             self._give_back(wire)
         return result
 
-    def _elsewhere(self, location: str | None, limit: int) -> Answer:
+    def _elsewhere(self, location: str | None, limit: int) -> tuple[Answer, Origin]:
         origin, target = parse_location(location, self.origin)
         wire = Wire(origin, self.tls, timeout=self.timeout)
         with self._lock:
             self._busy.add(wire)
         try:
-            return _complete(wire, "GET", target, {}, limit, None, UNCAPPED)
+            return _complete(wire, "GET", target, {}, limit, None, UNCAPPED), origin
         finally:
             with self._lock:
                 self._busy.discard(wire)

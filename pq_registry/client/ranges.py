@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pq_registry import limits
-from pq_registry.client.exchange import AGAIN, REDIRECTS, Exchanger, failed, pause_before
+from pq_registry.client.exchange import AGAIN, REDIRECTS, Exchanger, failed, pause_before, refused_by_storage
 from pq_registry.client.failure import WireFailure
 from pq_registry.client.origin import Origin, parse_location
 from pq_registry.client.problems import refusal
 from pq_registry.client.progress import ignored
 from pq_registry.client.wire import Wire, WireResponse
-from pq_registry.errors import PqregError, ResponseInvalid, ServerRefused
+from pq_registry.errors import PqregError, ResponseInvalid
 
 
 class RangeReader:
@@ -130,7 +130,7 @@ class RangeReader:
             return error, response.headers.get("Retry-After")
         # The registry signs a new URL at each try, so an expired one heals.
         wire.close()
-        return ServerRefused(f"the storage at {wire.origin} refused GET {path}", found=f"HTTP {status}"), None
+        return refused_by_storage(wire.origin, status, what=f"GET {path}"), None
 
     def _storage_at(self, origin: Origin) -> Wire:
         if self._storage is None or self._storage.origin != origin:
