@@ -162,6 +162,8 @@ HASH_THREADS: Final = 16
 """Files hashed at once by a push; beyond that the disk is the limit, and each takes four shards of memory."""
 PLAN_BYTES: Final = (MANIFEST_BYTES + STATEMENT_BYTES) // 3 * 4 + MIB
 """A plan: manifest and statement in base64, and a few names."""
+PART_CLAIM_SECONDS: Final = 300
+"""Longest wait for another push that is sending the same part: 16 MiB over a slow line, several times."""
 REUSE_CANDIDATES: Final = 8
 """Releases of the same content a push fetches to see whether one can be used again."""
 ATTEMPTS: Final = 5

@@ -24,7 +24,7 @@ from pq_registry.client.scan import SourceDirectory, SourceFile, changed, read_e
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.work import Task, run_tasks
 from pq_registry.crypto.shards import SHARD_DIGEST_BYTES, shard_digests
-from pq_registry.errors import NotFound, ResponseInvalid, SourceChanged, TransportError
+from pq_registry.errors import Conflict, NotFound, ResponseInvalid, SourceChanged, TransportError
 from pq_registry.format.digest import Digest
 from pq_registry.format.manifest import MANIFEST_NAME, FileEntry
 from pq_registry.format.name import RepositoryName
@@ -163,25 +163,34 @@ class _Uploader:
 
     def _send(self, upload: _Open, number: int, view: memoryview, shards: bytes) -> bool:
         """Send a part until the registry has it; False if another push finished the whole upload meanwhile."""
-        error: TransportError | None = None
-        for attempt in range(1, limits.ATTEMPTS + 1):
+        failures, claimed, waited, pause = 0, 0, 0.0, 0.0
+        while True:
             try:
-                if error is not None:
-                    self._client.exchanger.sleep(pause_before(attempt))
+                if pause:
+                    self._client.exchanger.sleep(pause)
                     if number in self._client.upload_status(self._repository, upload.id).parts:
                         return True
                 self._client.put_part(self._repository, upload.id, number, view, shards)
             except NotFound:
                 self._expect_finished(upload)
                 return False
-            except TransportError as failure:
-                error = failure
-                continue
-            with self._lock:
-                self.sent += len(view)
-            return True
-        assert error is not None
-        raise error
+            except Conflict:
+                # Another push is sending this very part, and the registry listens to whoever came last. Longer and
+                # longer pauses, of random length, let one of the two finish.
+                claimed += 1
+                pause = pause_before(claimed + 1)
+                waited += pause
+                if waited > limits.PART_CLAIM_SECONDS:
+                    raise
+            except TransportError:
+                failures += 1
+                if failures == limits.ATTEMPTS:
+                    raise
+                pause = pause_before(failures + 1)
+            else:
+                with self._lock:
+                    self.sent += len(view)
+                return True
 
     def _complete(self, upload: _Open) -> list[Task]:
         """Have the registry check the whole blob and keep it."""
