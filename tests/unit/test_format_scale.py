@@ -19,7 +19,6 @@ import hashlib, json, resource, time
 from pq_registry import limits
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.format.digest import Digest
-from pq_registry.format.dsse import Envelope
 from pq_registry.format.manifest import FileEntry, Manifest, TensorEntry, TensorTable, shard_count
 from pq_registry.format.path import ReleasePath
 from pq_registry.format.release import statement_of
@@ -52,24 +51,30 @@ for number in range(FILES):
 alice = publisher("alice")
 trust = trust_file().encode()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-times = {}
+times, processor = {}, {}
 
-start = time.perf_counter()
-manifest = Manifest(REPOSITORY, alice.identity.id, "00" * 16, NOW, tuple(files))
-data = manifest.encode()
-payload = statement_of(manifest, data).encode()
-times["write manifest and statement"] = time.perf_counter() - start
 
-start = time.perf_counter()
-envelope = sign_envelope(payload, alice)
-encoded = envelope.encode()
-times["sign"] = time.perf_counter() - start
+def timed(what, made):
+    started, used = time.perf_counter(), time.process_time()
+    value = made()
+    times[what], processor[what] = time.perf_counter() - started, time.process_time() - used
+    return value
 
-start = time.perf_counter()
-judge = Verifier(trust, NOW, online=True)
-verified = judge.release(encoded, data, expected_name=REPOSITORY, expected_digest=Digest.of(payload))
-times["verify: trust file, envelope, statement, manifest, bound"] = time.perf_counter() - start
 
+def write():
+    manifest = Manifest(REPOSITORY, alice.identity.id, "00" * 16, NOW, tuple(files))
+    data = manifest.encode()
+    return manifest, data, statement_of(manifest, data).encode()
+
+
+def verify():
+    judge = Verifier(trust, NOW, online=True)
+    return judge.release(encoded, data, expected_name=REPOSITORY, expected_digest=Digest.of(payload))
+
+
+manifest, data, payload = timed("write manifest and statement", write)
+encoded = timed("sign", lambda: sign_envelope(payload, alice).encode())
+verified = timed("verify: trust file, envelope, statement, manifest, bound", verify)
 read = verified.release.manifest
 last = read.files[-1]
 print(json.dumps({
@@ -85,6 +90,7 @@ print(json.dumps({
     "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     "before": before,
     "seconds": times,
+    "processor": processor,
 }))
 """
 
@@ -102,8 +108,9 @@ def test_a_terabyte_of_documents() -> None:
     assert found["shards"] == 200 * 2385
     assert found["last range"] == [2384 * 2097152, 5_000_000_000 - 2384 * 2097152]
     assert found["peak"] < MEMORY
-    total = sum(found["seconds"].values())
     for what, seconds in found["seconds"].items():
-        print(f"{seconds:6.2f} s  {what}")
-    print(f"{total:6.2f} s  in total (goal: 2 s); peak {found['peak'] / 1e6:.0f} MB of {MEMORY / 1e6:.0f} MB")
+        print(f"{seconds:6.2f} s, {found['processor'][what]:5.2f} s of processor time: {what}")
+    total, used = sum(found["seconds"].values()), sum(found["processor"].values())
+    print(f"{total:6.2f} s, {used:5.2f} s of processor time in total (goal: 2 s)")
+    print(f"peak {found['peak'] / 1e6:.0f} MB of {MEMORY / 1e6:.0f} MB, {found['before'] / 1e6:.0f} MB before")
     print(f"manifest {found['manifest bytes'] / 1e6:.1f} MB, statement {found['statement bytes'] / 1e3:.1f} kB")
