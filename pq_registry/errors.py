@@ -16,10 +16,13 @@
     │   ├── IdentityLapsed         step 4
     │   ├── StatusUnavailable      step 5
     │   ├── ReleaseError           step 6: NameMismatch, DigestMismatch, FileSetMismatch
-    │   └── ContentError           step 8: ShardMismatch, FileDigestMismatch, TensorTableMismatch
+    │   ├── SealingError           step 7: GrantMissing, GrantMismatch, GrantWithdrawn, GrantExpired, GrantInvalid,
+    │   │                                  CommitmentMismatch, InnerMismatch
+    │   └── ContentError           step 8: ShardMismatch, UnsealFailed, FileDigestMismatch, TensorTableMismatch
     ├── PolicyError                a rule of this house or its operator said no       exit 1
     │   ├── UnsafeFileType         an executable format in a push
     │   ├── KeyCustodyError        WrongPassphrase, KeyFileExposed
+    │   ├── RecipientUncertified   a recipient's key that nobody vouches for
     │   ├── NotAuthenticated, AccessDenied
     │   └── Conflict               SequenceUsed, AlreadyExists
     ├── TransportError             network or server                                  exit 3
@@ -211,6 +214,40 @@ class FileSetMismatch(ReleaseError):
     """Files are missing, additional or of the wrong size."""
 
 
+class SealingError(VerificationError):
+    """Step 7: a sealed release does not open."""
+
+    default_step = 7
+
+
+class GrantMissing(SealingError):
+    """There is no grant of this release for the recipient key, or no recipient key."""
+
+
+class GrantMismatch(SealingError):
+    """The grant is of another release, or for another recipient."""
+
+
+class GrantWithdrawn(SealingError):
+    """The publisher withdrew the grant."""
+
+
+class GrantExpired(SealingError):
+    """The grant has expired."""
+
+
+class GrantInvalid(SealingError):
+    """What the grant wraps does not open with the recipient key."""
+
+
+class CommitmentMismatch(SealingError):
+    """The content key is not the one the manifest commits to."""
+
+
+class InnerMismatch(SealingError):
+    """pqreg.inner is not the one the manifest commits to, or describes other files."""
+
+
 class ContentError(VerificationError):
     """Step 8: the bytes are not those that were signed."""
 
@@ -219,6 +256,10 @@ class ContentError(VerificationError):
 
 class ShardMismatch(ContentError):
     """A shard's BLAKE3 digest differs from the signed one."""
+
+
+class UnsealFailed(ContentError):
+    """A stored shard is the signed one and yet does not decrypt: sealed for another place or under another key."""
 
 
 class FileDigestMismatch(ContentError):
@@ -251,6 +292,10 @@ class WrongPassphrase(KeyCustodyError):
 
 class KeyFileExposed(KeyCustodyError):
     """A secret key file can be read by others than its owner."""
+
+
+class RecipientUncertified(PolicyError):
+    """No enrolment identity certifies the recipient's key."""
 
 
 class NotAuthenticated(PolicyError):

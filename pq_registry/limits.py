@@ -25,6 +25,18 @@ TAG_LIFETIME_DAYS: Final = 3650
 """Longest a publisher may let a tag go without renewing it; beyond that a rollback would go unnoticed for good."""
 TAG_STATEMENT_BYTES: Final = 16 * KIB
 """A tag statement's payload: about 900 bytes."""
+INNER_BYTES: Final = MANIFEST_BYTES + ENVELOPE_BYTES
+"""pqreg.inner's plaintext: what a manifest holds, and a bundle around the plaintext's statement."""
+GRANT_STATEMENT_BYTES: Final = 16 * KIB
+"""A grant statement's payload: about 3 KiB, of which the wrapped content key is 2.3."""
+GRANT_ENVELOPE_BYTES: Final = 64 * KIB
+"""An envelope around a grant or key statement, in a request."""
+KEY_STATEMENT_BYTES: Final = 16 * KIB
+"""A key statement's payload: about 3 KiB, of which the public key is 2.2."""
+RECIPIENT_FILE_BYTES: Final = 8 * KIB
+"""A recipient's .pqpub file: about 2.3 KiB."""
+NODE_NAME_CHARS: Final = 253
+"""The name of a node in a key statement: as long as a DNS name can be."""
 TRUST_FILE_BYTES: Final = 4 * MIB
 """trust.json: a few thousand identities of about 4 KiB."""
 IDENTITY_FILE_BYTES: Final = 16 * KIB
@@ -61,6 +73,8 @@ SHARD_BYTES: Final = 2 * MIB
 """Unit of hashing and sealing. Fixed in version 1 of the manifest; threads x shard fits half of a usual L3 cache."""
 SEAL_TAG_BYTES: Final = 16
 """AES-GCM's tag at the end of a sealed shard."""
+SEALED_FILES: Final = FILES - 1
+"""Files a sealed release can hold: their stored names have five digits, and pqreg.inner is a file too."""
 LINEAGE: Final = 64
 """Base releases one release may name."""
 LICENSE_CHARS: Final = 256

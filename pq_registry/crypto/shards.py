@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Digests of content: SHA-256 of a whole file, BLAKE3 of each shard, both in one pass.
 
-A file is cut into shards of ``limits.SHARD_BYTES``; the last may be shorter, and an empty file has none. ``shards`` is
-always the concatenation of the 32-byte BLAKE3 digests, never a list: a 1 TB manifest has half a million of them.
+A file is cut into shards of ``limits.SHARD_BYTES``, a sealed file's stored bytes into slices of 16 more (``slice_size``,
+which every ``FileEntry`` knows); the last may be shorter, and an empty file has none. ``shards`` is always the concatenation of the 32-byte BLAKE3 digests, never a list: a 1 TB manifest has half a million of them.
 
 Both hash functions release the interpreter lock on buffers of this size, so callers get throughput from threads, one
 file or one run of shards each. Each piece goes to SHA-256 and to BLAKE3 while it is still in the core's cache.
@@ -41,13 +41,14 @@ class ShardHasher:
     3
     """
 
-    __slots__ = ("_open", "_room", "_sha256", "_shards", "_size")
+    __slots__ = ("_open", "_room", "_sha256", "_shards", "_size", "_slice_size")
 
-    def __init__(self) -> None:
+    def __init__(self, slice_size: int = limits.SHARD_BYTES) -> None:
+        self._slice_size = slice_size
         self._sha256 = hashlib.sha256()
         self._shards = bytearray()
         self._open: blake3 | None = None
-        self._room = limits.SHARD_BYTES
+        self._room = slice_size
         self._size = 0
 
     def update(self, data: Buffer) -> None:
@@ -70,7 +71,7 @@ class ShardHasher:
         if self._room == 0:
             self._shards += self._open.digest()
             self._open = None
-            self._room = limits.SHARD_BYTES
+            self._room = self._slice_size
 
     def result(self) -> FileDigests:
         """Size, SHA-256 and shard digests of everything taken so far; more may be taken afterwards."""
@@ -78,9 +79,9 @@ class ShardHasher:
         return FileDigests(self._size, Digest(self._sha256.hexdigest()), bytes(self._shards) + last)
 
 
-def shard_count(size: int) -> int:
+def shard_count(size: int, slice_size: int = limits.SHARD_BYTES) -> int:
     """Shards of a file of ``size`` bytes."""
-    return -(-size // limits.SHARD_BYTES)
+    return -(-size // slice_size)
 
 
 def shard_digest(data: Buffer) -> bytes:
@@ -88,13 +89,10 @@ def shard_digest(data: Buffer) -> bytes:
     return blake3(data).digest()
 
 
-def shard_digests(buffer: Buffer) -> bytes:
+def shard_digests(buffer: Buffer, slice_size: int = limits.SHARD_BYTES) -> bytes:
     """The concatenated BLAKE3 digests of the shards in ``buffer``, which begins at a shard's beginning."""
     with memoryview(buffer).cast("B") as view:
-        return b"".join(
-            blake3(view[start : start + limits.SHARD_BYTES]).digest()
-            for start in range(0, len(view), limits.SHARD_BYTES)
-        )
+        return b"".join(blake3(view[start : start + slice_size]).digest() for start in range(0, len(view), slice_size))
 
 
 def check_shard(expected: bytes, data: Buffer, *, path: object, index: int) -> None:
@@ -114,14 +112,16 @@ def check_shard(expected: bytes, data: Buffer, *, path: object, index: int) -> N
         )
 
 
-def check_shards(expected: Buffer, buffer: Buffer, *, path: object, first_index: int = 0) -> None:
+def check_shards(
+    expected: Buffer, buffer: Buffer, *, path: object, first_index: int = 0, slice_size: int = limits.SHARD_BYTES
+) -> None:
     """Check consecutive shards; ``expected`` holds exactly their digests, ``buffer`` begins at shard ``first_index``.
 
     Raises:
         ShardMismatch: naming the first shard that differs, or if the number of shards does.
     """
     with memoryview(buffer).cast("B") as view, memoryview(expected).cast("B") as digests:
-        count = shard_count(len(view))
+        count = shard_count(len(view), slice_size)
         if len(digests) != count * SHARD_DIGEST_BYTES:
             raise ShardMismatch(
                 f"{path} has another number of shards than was signed",
@@ -131,7 +131,7 @@ def check_shards(expected: Buffer, buffer: Buffer, *, path: object, first_index:
         for number in range(count):
             check_shard(
                 bytes(digests[number * SHARD_DIGEST_BYTES : (number + 1) * SHARD_DIGEST_BYTES]),
-                view[number * limits.SHARD_BYTES : (number + 1) * limits.SHARD_BYTES],
+                view[number * slice_size : (number + 1) * slice_size],
                 path=path,
                 index=first_index + number,
             )

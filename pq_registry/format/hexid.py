@@ -23,6 +23,15 @@ def parse_identity_id(text: str) -> str:
     return _matching(_IDENTITY, text, "an identity id", "64 lowercase hex digits")
 
 
+def parse_recipient_id(text: str) -> str:
+    """A recipient's id, unchanged.
+
+    Raises:
+        FormatError: if ``text`` is not 64 lowercase hex digits.
+    """
+    return _matching(_IDENTITY, text, "a recipient id", "64 lowercase hex digits")
+
+
 def parse_release_id(text: str) -> str:
     """A release id (16 random bytes), unchanged.
 

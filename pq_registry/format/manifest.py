@@ -7,7 +7,9 @@ statement. Files are sorted by the code points of their paths; the manifest neve
 verifier skips. Unknown fields are refused. docs/spec/manifest.md and docs/spec/pqreg.schema.json are its
 specification.
 
-A release of a terabyte has half a million shards, so their digests stay one ``bytes`` per file.
+The manifest of a sealed release has the field ``sealing``. It describes stored bytes, which are ciphertext: its files
+are ``pqreg.inner`` and ``sealed/00000``, ``sealed/00001``, …, their shards are longer by a tag, there are no tensor
+tables, and lineage and licence are empty; what they would say is in pqreg.inner (``format.inner``).
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from typing import Final
 from pq_registry import limits
 from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
+from pq_registry.format.fileentry import SAFETENSORS_SUFFIX, FileEntry, shard_count, take_files
 from pq_registry.format.hexid import parse_identity_id, parse_release_id
 from pq_registry.format.instant import check_instant, format_instant, parse_instant
 from pq_registry.format.name import RepositoryName
 from pq_registry.format.path import ReleasePath, check_distinct
+from pq_registry.format.sealing import INNER_NAME, Sealing, check_stored_paths, sealed_size
 from pq_registry.format.statement import is_ignored
-from pq_registry.format.strict_json import Fields, Value, encode_base64, encode_plain, parse_canonical
+from pq_registry.format.strict_json import Fields, Value, encode_plain, parse_canonical
 from pq_registry.format.tensors import CONTROLS, TensorEntry, TensorTable
 
 __all__ = [
@@ -36,6 +40,7 @@ __all__ = [
     "BaseRelease",
     "FileEntry",
     "Manifest",
+    "Sealing",
     "TensorEntry",
     "TensorTable",
     "check_files",
@@ -45,100 +50,6 @@ __all__ = [
 
 MANIFEST_NAME: Final = "pqreg.json"
 SCHEMA: Final = "urn:pq-registry:manifest:v1"
-SHARD_DIGEST_BYTES: Final = 32
-SAFETENSORS_SUFFIX: Final = ".safetensors"
-
-
-def shard_count(size: int) -> int:
-    """Shards of a file of ``size`` bytes; an empty file has none."""
-    return -(-size // limits.SHARD_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file: ``shards`` are the BLAKE3 digests of its shards, concatenated."""
-
-    path: ReleasePath
-    size: int
-    sha256: Digest
-    shards: bytes
-    tensors: TensorTable | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse an entry whose parts do not fit together.
-
-        Raises:
-            FormatError: naming the path and what does not fit.
-        """
-        if not 0 <= self.size <= limits.FILE_BYTES:
-            raise FormatError(
-                f"{self.path}: the size is impossible", expected=f"0 to {limits.FILE_BYTES}", found=self.size
-            )
-        expected = SHARD_DIGEST_BYTES * shard_count(self.size)
-        if len(self.shards) != expected:
-            raise FormatError(
-                f"{self.path}: the shard digests do not fit the size",
-                expected=f"{expected} bytes for {self.size} bytes of content",
-                found=f"{len(self.shards)} bytes",
-            )
-        # Decided by the name alone, so that two readers cannot disagree about which files hold tensors.
-        if (self.path.suffix == SAFETENSORS_SUFFIX) != (self.tensors is not None):
-            raise FormatError(
-                f"{self.path}: a tensor table is missing or out of place",
-                expected=f"a tensor table for *{SAFETENSORS_SUFFIX}, and null for every other file",
-            )
-        if self.tensors is not None and self.tensors.file_size != self.size:
-            raise FormatError(
-                f"{self.path}: the tensor table does not cover the file",
-                expected=f"{self.size} bytes",
-                found=f"{self.tensors.file_size} bytes",
-            )
-
-    @property
-    def shard_count(self) -> int:
-        """How many shards the file has."""
-        return len(self.shards) // SHARD_DIGEST_BYTES
-
-    def shard_digest(self, index: int) -> bytes:
-        """The BLAKE3 digest of shard ``index``."""
-        self._check_index(index)
-        return self.shards[SHARD_DIGEST_BYTES * index : SHARD_DIGEST_BYTES * (index + 1)]
-
-    def shard_range(self, index: int) -> tuple[int, int]:
-        """Offset and length of shard ``index`` in the file; only the last one may be short."""
-        self._check_index(index)
-        offset = index * limits.SHARD_BYTES
-        return offset, min(limits.SHARD_BYTES, self.size - offset)
-
-    def _check_index(self, index: int) -> None:
-        if not 0 <= index < self.shard_count:  # a caller's bug: never reached by outside input
-            raise IndexError(f"{self.path} has {self.shard_count} shards, not {index}")
-
-    def to_value(self) -> Value:
-        """The JSON value of this entry."""
-        return {
-            "path": self.path.text,
-            "sha256": str(self.sha256),
-            "shards": encode_base64(self.shards),
-            "size": self.size,
-            "tensors": None if self.tensors is None else self.tensors.to_value(),
-        }
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> FileEntry:
-        """Read the JSON value of an entry.
-
-        Raises:
-            FormatError: if it is not exactly what ``to_value`` writes.
-        """
-        path = fields.parsed("path", ReleasePath)
-        size = fields.integer("size", maximum=limits.FILE_BYTES)
-        sha256 = fields.parsed("sha256", Digest.parse)
-        shards = fields.base64("shards", limit=limits.MANIFEST_BYTES)
-        tensors = fields.take("tensors")
-        fields.done()
-        table = None if tensors is None else TensorTable.from_value(tensors, f"{path}: tensors")
-        return cls(path, size, sha256, shards, table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +71,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
     lineage: tuple[BaseRelease, ...] = ()
     license: str | None = None
-    sealing: None = None
+    sealing: Sealing | None = None
 
     def __post_init__(self) -> None:
         """Refuse what ``parse`` would refuse.
@@ -171,21 +82,36 @@ class Manifest:
         parse_identity_id(self.signer)
         parse_release_id(self.release_id)
         check_instant(self.created, "the manifest's field 'created'")
-        check_files(self.files)
-        if len(self.lineage) > limits.LINEAGE or len(set(self.lineage)) != len(self.lineage):
+        if self.sealing is None:
+            check_files(self.files)
+        else:
+            self._check_sealed()
+        check_origin(self.lineage, self.license, "the manifest")
+
+    def _check_sealed(self) -> None:
+        check_stored_paths([entry.path for entry in self.files])
+        if self.lineage or self.license is not None:
             raise FormatError(
-                "the manifest's lineage is too long or names a release twice",
-                expected=f"at most {limits.LINEAGE} different releases",
-                found=len(self.lineage),
+                "the manifest of a sealed release says where it came from",
+                expected=f"no lineage and no license; both are in {INNER_NAME}",
             )
-        if self.license is not None and (
-            not 0 < len(self.license) <= limits.LICENSE_CHARS or CONTROLS.search(self.license)
-        ):
+        inner = self.files[0]
+        if not 0 < inner.size <= sealed_size(limits.INNER_BYTES):
             raise FormatError(
-                "the manifest's license is malformed",
-                expected=f"1 to {limits.LICENSE_CHARS} characters, none of them a control, or null",
-                found=repr(self.license)[:120],
+                f"{INNER_NAME} has an impossible size",
+                expected=f"1 to {sealed_size(limits.INNER_BYTES)} bytes",
+                found=inner.size,
             )
+
+    @property
+    def sealed_files(self) -> tuple[FileEntry, ...]:
+        """The files a sealed release holds in place of the publisher's, in the order of pqreg.inner's."""
+        return self.files[1:] if self.sealing is not None else ()
+
+    @property
+    def inner(self) -> FileEntry | None:
+        """The entry of pqreg.inner, or None if the release is not sealed."""
+        return self.files[0] if self.sealing is not None else None
 
     @property
     def total_size(self) -> int:
@@ -204,11 +130,11 @@ class Manifest:
                 "created": format_instant(self.created),
                 "files": [entry.to_value() for entry in self.files],
                 "license": self.license,
-                "lineage": [{"name": str(base.name), "release": str(base.release)} for base in self.lineage],
+                "lineage": lineage_value(self.lineage),
                 "name": str(self.name),
                 "release_id": self.release_id,
                 "schema": SCHEMA,
-                "sealing": None,
+                "sealing": None if self.sealing is None else self.sealing.to_value(),
                 "shard_size": limits.SHARD_BYTES,
                 "signer": self.signer,
             }
@@ -219,29 +145,60 @@ class Manifest:
         """Read a manifest; ``parse(data).encode() == data``.
 
         Raises:
-            FormatError: if ``data`` is not a manifest of version 1, or is of a sealed release.
+            FormatError: if ``data`` is not a manifest of version 1.
         """
         fields = Fields(parse_canonical(data, what=MANIFEST_NAME, limit=limits.MANIFEST_BYTES), MANIFEST_NAME)
         fields.literal("schema", SCHEMA)
-        if fields.take("sealing") is not None:
-            raise FormatError(
-                f"{MANIFEST_NAME} is of a sealed release",
-                expected="sealing: null",
-                hint="sealed releases need a newer version of pq-registry; update it and try again",
-            )
+        sealing = fields.take("sealing")
+        sealed = None if sealing is None else Sealing.from_value(sealing, f"{MANIFEST_NAME}: sealing")
         fields.literal("shard_size", limits.SHARD_BYTES)
         name = fields.parsed("name", RepositoryName.parse)
         signer = fields.parsed("signer", parse_identity_id)
         release_id = fields.parsed("release_id", parse_release_id)
         created = fields.parsed("created", parse_instant)
-        license_ = fields.optional("license", str, limit=limits.LICENSE_CHARS)
-        lineage = []
-        for base in fields.objects("lineage", limit=limits.LINEAGE):
-            lineage.append(BaseRelease(base.parsed("name", RepositoryName.parse), base.parsed("release", Digest.parse)))
-            base.done()
-        files = tuple(FileEntry.from_fields(entry) for entry in fields.objects("files", minimum=1, limit=limits.FILES))
+        lineage, license_ = take_origin(fields)
+        files = take_files(fields, sealed=sealed is not None)
         fields.done()
-        return cls(name, signer, release_id, created, files, tuple(lineage), license_)
+        return cls(name, signer, release_id, created, files, lineage, license_, sealed)
+
+
+def take_origin(fields: Fields) -> tuple[tuple[BaseRelease, ...], str | None]:
+    """The fields ``lineage`` and ``license``.
+
+    Raises:
+        FormatError: if they are not of exactly our form.
+    """
+    license_ = fields.optional("license", str, limit=limits.LICENSE_CHARS)
+    lineage = []
+    for base in fields.objects("lineage", limit=limits.LINEAGE):
+        lineage.append(BaseRelease(base.parsed("name", RepositoryName.parse), base.parsed("release", Digest.parse)))
+        base.done()
+    return tuple(lineage), license_
+
+
+def lineage_value(lineage: Iterable[BaseRelease]) -> Value:
+    """The JSON value of the field ``lineage``."""
+    return [{"name": str(base.name), "release": str(base.release)} for base in lineage]
+
+
+def check_origin(lineage: tuple[BaseRelease, ...], license_: str | None, what: str) -> None:
+    """Refuse a lineage or a licence that no release can have; ``what`` names the document in messages.
+
+    Raises:
+        FormatError: naming the field.
+    """
+    if len(lineage) > limits.LINEAGE or len(set(lineage)) != len(lineage):
+        raise FormatError(
+            f"{what}'s lineage is too long or names a release twice",
+            expected=f"at most {limits.LINEAGE} different releases",
+            found=len(lineage),
+        )
+    if license_ is not None and (not 0 < len(license_) <= limits.LICENSE_CHARS or CONTROLS.search(license_)):
+        raise FormatError(
+            f"{what}'s license is malformed",
+            expected=f"1 to {limits.LICENSE_CHARS} characters, none of them a control, or null",
+            found=repr(license_)[:120],
+        )
 
 
 def check_files(files: Iterable[FileEntry]) -> None:
@@ -256,7 +213,7 @@ def check_files(files: Iterable[FileEntry]) -> None:
     for one, next_one in pairwise(entries):
         if one.path.text >= next_one.path.text:
             raise FormatError(
-                "the manifest's files are not sorted",
+                "the files are not sorted",
                 expected="paths sorted by code point, each once",
                 found=f"{one.path.text!r} before {next_one.path.text!r}"[:200],
             )
@@ -264,7 +221,7 @@ def check_files(files: Iterable[FileEntry]) -> None:
         if is_reserved(entry.path):
             raise FormatError(
                 "a file stands where verifiers expect something else",
-                expected=f"no file named {MANIFEST_NAME}, nor any that verifiers skip",
+                expected=f"no file named {MANIFEST_NAME} or {INNER_NAME}, nor any that verifiers skip",
                 found=repr(entry.path.text)[:200],
             )
     # The manifest takes part: on a file system that folds case PQREG.JSON is the same file.
@@ -272,5 +229,5 @@ def check_files(files: Iterable[FileEntry]) -> None:
 
 
 def is_reserved(path: ReleasePath) -> bool:
-    """Whether a publisher's file cannot have this path: the manifest's, or one that verifiers skip."""
-    return path.text.casefold().split("/", 1)[0] == MANIFEST_NAME or is_ignored(path.text)
+    """Whether a publisher's file cannot have this path: the manifest's, pqreg.inner's, or one that verifiers skip."""
+    return path.text.casefold().split("/", 1)[0] in (MANIFEST_NAME, INNER_NAME) or is_ignored(path.text)

@@ -28,6 +28,8 @@ from pq_registry.format.strict_json import Fields, Value, encode_canonical, pars
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 RELEASE_PREDICATE: Final = "https://model_signing/signature/v1.0"
 TAG_PREDICATE: Final = "urn:pq-registry:tag:v1"
+GRANT_PREDICATE: Final = "urn:pq-registry:grant:v1"
+KEY_PREDICATE: Final = "urn:pq-registry:key:v1"
 
 EC_BUNDLE_NAME: Final = "model.sig"
 PQ_BUNDLE_NAME: Final = "model.pq.sig"

@@ -234,6 +234,13 @@ class Fields:
             self.fail(name, "padded base64", value)
         return decode_base64(value, what=f"{self.where}: field {name!r}", limit=limit)
 
+    def optional_base64(self, name: str, *, limit: int) -> bytes | None:
+        """Like ``base64``, but the field may be null. It must be there."""
+        if name in self._left and self._left[name] is None:
+            del self._left[name]
+            return None
+        return self.base64(name, limit=limit)
+
     def array(self, name: str, *, limit: int, minimum: int = 0) -> list[Value]:
         """An array of ``minimum`` to ``limit`` items."""
         value = self.take(name)
