@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Custody of secret identities: generate, store, load. The only code that opens a secret key file.
+"""Custody of secret identities and recipient keys: generate, store, load. The only code that opens a secret key file.
 
 Rules:
 
@@ -7,15 +7,15 @@ Rules:
 * It is opened only if it is a regular file that belongs to the user who runs this and nobody else may read or write
   it. The descriptor that was checked is the one that is read.
 * A ``SecretIdentity`` shows its id and nothing else: not in ``repr``, not in a traceback, and it cannot be pickled.
+
+An identity is a recipient as well, of its own profile. A key file of the other kind holds a recipient alone: a node
+that may unseal and sign nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import secrets
-import stat
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,17 +23,31 @@ from pq_registry import limits
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.openssl import OPENSSL
 from pq_registry.crypto.provider import PrivateHalf, Provider
+from pq_registry.crypto.recipient import PublicRecipient, SecretRecipient, kem_for
 from pq_registry.crypto.secret import SecretBytes
-from pq_registry.crypto.suites import DEFAULT_PROFILE, Profile
+from pq_registry.crypto.suites import DEFAULT_PROFILE, Profile, profile_of
 from pq_registry.durable import make_directory, reported, write_file
-from pq_registry.errors import AlreadyExists, FormatError, KeyFileExposed, UsageError
-from pqreg_keys import keyfile
-from pqreg_keys.keyfile import DEFAULT_COST, KeyMaterial, PassphraseCost
+from pq_registry.errors import FormatError
+from pq_registry.format.recipientfile import is_recipient_file
+from pqreg_keys import keyfile, secretfile
+from pqreg_keys.keyfile import DEFAULT_COST, KeyMaterial, PassphraseCost, RecipientMaterial
 from pqreg_keys.passphrase import Passphrase, PassphraseSource
+from pqreg_keys.secretfile import KEY_SUFFIX, PUBLIC_SUFFIX, pair_paths
 
-KEY_SUFFIX = ".pqkey"
-PUBLIC_SUFFIX = ".pqpub"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,95}", re.ASCII)
+__all__ = [
+    "KEY_SUFFIX",
+    "PUBLIC_SUFFIX",
+    "SecretIdentity",
+    "generate",
+    "generate_recipient",
+    "load",
+    "load_recipient",
+    "pair_paths",
+    "public_of",
+    "shown",
+    "store",
+    "store_pair",
+]
 
 
 class SecretIdentity:
@@ -51,6 +65,11 @@ class SecretIdentity:
     def identity(self) -> PublicIdentity:
         """The public part."""
         return self._identity
+
+    @property
+    def recipient(self) -> SecretRecipient:
+        """Its own recipient key, of the same profile."""
+        return SecretRecipient(kem_for(self._identity.profile), self._recipient_seed)
 
     def sign(self, message: bytes) -> tuple[bytes, bytes]:
         """The EC half's signature (DER) and the post-quantum half's over ``message``."""
@@ -85,17 +104,26 @@ def generate(profile: Profile = DEFAULT_PROFILE, *, provider: Provider = OPENSSL
     )
 
 
+def generate_recipient(profile: Profile = DEFAULT_PROFILE) -> SecretRecipient:
+    """A fresh recipient of ``profile`` that signs nothing."""
+    return SecretRecipient.generate(kem_for(profile))
+
+
 def store(
-    path: Path, identity: SecretIdentity, passphrase: Passphrase | None, *, cost: PassphraseCost = DEFAULT_COST
+    path: Path,
+    secret: SecretIdentity | SecretRecipient,
+    passphrase: Passphrase | None,
+    *,
+    cost: PassphraseCost = DEFAULT_COST,
 ) -> None:
-    """Write ``identity`` to the new file ``path``, mode 0600; sealed unless ``passphrase`` is None.
+    """Write ``secret`` to the new file ``path``, mode 0600; sealed unless ``passphrase`` is None.
 
     Raises:
         AlreadyExists: if something stands at ``path``; it is left as it is.
         KeyCustodyError: if there is not enough memory to seal it.
         StorageError: if the file cannot be written; nothing is left behind.
     """
-    material = identity.material()
+    material = _material(secret)
     try:
         with keyfile.encode(material, passphrase, cost=cost) as content:
             write_file(path, content, mode=0o600, exact_mode=True, replace=False)
@@ -103,30 +131,10 @@ def store(
         material.wipe()
 
 
-def pair_paths(directory: Path, name: str) -> tuple[Path, Path]:
-    """Where ``store_pair`` puts ``name``.pqkey and ``name``.pqpub, both free.
-
-    Raises:
-        UsageError: if ``name`` cannot name a file.
-        AlreadyExists: if one of the two files exists.
-    """
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            "not a name for a key",
-            expected="a letter or digit, then at most 95 letters, digits or . _ @ -",
-            found=repr(name)[:80],
-        )
-    paths = directory / (name + KEY_SUFFIX), directory / (name + PUBLIC_SUFFIX)
-    for path in paths:
-        if os.path.lexists(path):
-            raise AlreadyExists(f"{path} exists", hint="choose another name; a key file is never overwritten")
-    return paths
-
-
 def store_pair(
     directory: Path,
     name: str,
-    identity: SecretIdentity,
+    secret: SecretIdentity | SecretRecipient,
     passphrase: Passphrase | None,
     *,
     cost: PassphraseCost = DEFAULT_COST,
@@ -143,9 +151,10 @@ def store_pair(
     """
     secret_path, public_path = pair_paths(directory, name)
     make_directory(directory, 0o700)
-    store(secret_path, identity, passphrase, cost=cost)
+    store(secret_path, secret, passphrase, cost=cost)
+    public = secret.identity.to_pem() if isinstance(secret, SecretIdentity) else secret.public.to_file()
     try:
-        write_file(public_path, identity.identity.to_pem(), mode=0o644, replace=False)
+        write_file(public_path, public, mode=0o644, replace=False)
     except BaseException:
         with contextlib.suppress(OSError):
             secret_path.unlink()
@@ -163,23 +172,21 @@ def load(path: Path, passphrase: PassphraseSource | None = None, *, provider: Pr
         FormatError: if the file is not a secret key file, or does not hold the identity it names.
         StorageError: if it cannot be read.
     """
-    with _read(path) as content:
+    with secretfile.read(path) as content:
         material = keyfile.decode(content, passphrase, name=str(path))
-    try:
-        ec = provider.load(material.profile, "ec", material.ec_pkcs8)
-        pq = provider.load(material.profile, "pq", material.pq_pkcs8)
-        identity = SecretIdentity(material.profile, ec, pq, SecretBytes(material.recipient_seed))
-    finally:
-        material.wipe()
-    # An unsealed file has no other protection against damage: a flipped bit of a seed is another, unknown identity.
-    if identity.identity.id != material.identity_id:
-        raise FormatError(
-            f"{path} does not hold the identity it names",
-            expected=material.identity_id,
-            found=identity.identity.id,
-            hint="the file is damaged; restore it from your backup",
-        )
-    return identity
+    return _identity(path, material, provider)
+
+
+def load_recipient(
+    path: Path, passphrase: PassphraseSource | None = None, *, provider: Provider = OPENSSL
+) -> SecretRecipient:
+    """Read the recipient key in a secret key file: a recipient's, or an identity's own.
+
+    Raises:
+        KeyFileExposed, WrongPassphrase, KeyCustodyError, FormatError, StorageError: as ``load``.
+    """
+    opened = _opened(path, passphrase, provider)
+    return opened.recipient if isinstance(opened, SecretIdentity) else opened
 
 
 def public_of(path: Path, passphrase: PassphraseSource | None = None) -> PublicIdentity:
@@ -190,50 +197,65 @@ def public_of(path: Path, passphrase: PassphraseSource | None = None) -> PublicI
         FormatError: if it is neither.
         StorageError: if it cannot be read.
     """
+    public = shown(path, passphrase)
+    if isinstance(public, PublicRecipient):
+        raise FormatError(
+            f"{path} is of a recipient",
+            expected="a signing identity",
+            hint="its owner makes a signing identity with: pqreg key generate NAME",
+        )
+    return public
+
+
+def shown(path: Path, passphrase: PassphraseSource | None = None) -> PublicIdentity | PublicRecipient:
+    """The public part of whatever key is in ``path``, which is a secret key file or a public one.
+
+    Raises:
+        KeyCustodyError, FormatError, StorageError: as ``public_of``.
+    """
     with reported("read", path), open(path, "rb") as file:
-        if file.read(len(keyfile.MAGIC)) == keyfile.MAGIC:
-            return load(path, passphrase).identity
+        if file.read(len(keyfile.MAGIC)) in keyfile.MAGICS:
+            opened = _opened(path, passphrase, OPENSSL)
+            return opened.identity if isinstance(opened, SecretIdentity) else opened.public
         file.seek(0)
         data = file.read(limits.IDENTITY_FILE_BYTES + 1)
-    return PublicIdentity.from_pem(data)
+    return PublicRecipient.from_file(data) if is_recipient_file(data) else PublicIdentity.from_pem(data)
 
 
-def _read(path: Path) -> SecretBytes:
-    # Non-blocking: opening a pipe that stands at this path must not hang.
-    with reported("open the secret key file", path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+def _material(secret: SecretIdentity | SecretRecipient) -> KeyMaterial | RecipientMaterial:
+    if isinstance(secret, SecretIdentity):
+        return secret.material()
+    return RecipientMaterial(profile_of(secret.public.kem.level), secret.public.id, secret.seed())
+
+
+def _opened(path: Path, passphrase: PassphraseSource | None, provider: Provider) -> SecretIdentity | SecretRecipient:
+    with secretfile.read(path) as content:
+        material = keyfile.decode_any(content, passphrase, name=str(path))
+    if isinstance(material, KeyMaterial):
+        return _identity(path, material, provider)
+    with material.recipient_seed as seed:
+        recipient = SecretRecipient(kem_for(material.profile), seed)
+    _check_id(path, "recipient", material.recipient_id, recipient.public.id)
+    return recipient
+
+
+def _identity(path: Path, material: KeyMaterial, provider: Provider) -> SecretIdentity:
     try:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise FormatError(f"{path} is not a secret key file", expected="a regular file")
-        content = SecretBytes(limits.KEY_FILE_BYTES + 1)
-        with reported("read the secret key file", path), open(descriptor, "rb", buffering=0, closefd=False) as file:
-            length = file.readinto(content) or 0
-        del content[length:]
+        ec = provider.load(material.profile, "ec", material.ec_pkcs8)
+        pq = provider.load(material.profile, "pq", material.pq_pkcs8)
+        identity = SecretIdentity(material.profile, ec, pq, SecretBytes(material.recipient_seed))
     finally:
-        os.close(descriptor)
-    if length > limits.KEY_FILE_BYTES or not content.startswith(keyfile.MAGIC):
+        material.wipe()
+    _check_id(path, "identity", material.identity_id, identity.identity.id)
+    return identity
+
+
+def _check_id(path: Path, what: str, expected: str, found: str) -> None:
+    # An unsealed file has no other protection against damage: a flipped bit of a seed is another, unknown key.
+    if found != expected:
         raise FormatError(
-            f"{path} is not a secret key file",
-            expected="a .pqkey file of version 1",
-            hint="make one with: pqreg key generate NAME",
-        )
-    _check_exposure(path, state)
-    return content
-
-
-def _check_exposure(path: Path, state: os.stat_result) -> None:
-    if state.st_uid != os.geteuid():
-        raise KeyFileExposed(
-            f"the secret key file {path} belongs to another user",
-            expected=f"user {os.geteuid()}",
-            found=f"user {state.st_uid}",
-            hint="whoever owns it can read and replace it; use a key file of your own, or chown it",
-        )
-    if state.st_mode & 0o077:
-        raise KeyFileExposed(
-            f"others may use the secret key file {path}",
-            expected="mode 0600",
-            found=f"mode {stat.S_IMODE(state.st_mode):04o}",
-            hint=f"chmod 600 {path}; if others had access, generate a new identity and have this one replaced",
+            f"{path} does not hold the {what} it names",
+            expected=expected,
+            found=found,
+            hint="the file is damaged; restore it from your backup",
         )

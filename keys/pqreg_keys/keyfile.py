@@ -4,10 +4,10 @@ r"""The bytes of a secret key file, ``.pqkey`` (docs/spec/keys.md), version 1. N
 ::
 
     offset  size  field
-         0    20  magic        "pqreg secret key v1\n"
+         0    20  magic        "pqreg secret key v1\n" or "pqreg unseal key v1\n"
         20     1  profile      5 or 3
         21     1  protection   0 none, 1 passphrase
-        22    32  identity id
+        22    32  identity id, or recipient id
     protection 1 only:
         54     4  Argon2id memory in KiB   u32be
         58     4  Argon2id passes          u32be
@@ -19,6 +19,8 @@ r"""The bytes of a secret key file, ``.pqkey`` (docs/spec/keys.md), version 1. N
                2  length, u16be, and the EC half as DER PKCS#8
                2  length, u16be, and the post-quantum half as DER PKCS#8 (a seed)
               32  recipient seed
+
+The second magic is that of a key that only unseals: its body is the recipient seed alone.
 
 A wrong passphrase and an altered file cannot be told apart and are the same error. The Argon2id parameters come from
 the file and are bounded before anything is allocated for them. Bodies and keys are kept in ``SecretBytes``.
@@ -42,6 +44,8 @@ from pq_registry.errors import FormatError, KeyCustodyError, WrongPassphrase
 from pqreg_keys.passphrase import Passphrase, PassphraseSource
 
 MAGIC: Final = b"pqreg secret key v1\n"
+RECIPIENT_MAGIC: Final = b"pqreg unseal key v1\n"
+MAGICS: Final = (MAGIC, RECIPIENT_MAGIC)
 RECIPIENT_SEED_BYTES: Final = 32
 _HEADER: Final = struct.Struct(">20sBB32s")
 _PROTECTION: Final = struct.Struct(">III16s12s")
@@ -98,14 +102,33 @@ class KeyMaterial:
             secret.wipe()
 
 
-def encode(material: KeyMaterial, passphrase: Passphrase | None, *, cost: PassphraseCost = DEFAULT_COST) -> SecretBytes:
+@dataclass(frozen=True, slots=True)
+class RecipientMaterial:
+    """What the key file of a recipient holds that signs nothing. The caller wipes it."""
+
+    profile: Profile
+    recipient_id: str
+    recipient_seed: SecretBytes
+
+    def wipe(self) -> None:
+        """Overwrite the secret."""
+        self.recipient_seed.wipe()
+
+
+def encode(
+    material: KeyMaterial | RecipientMaterial, passphrase: Passphrase | None, *, cost: PassphraseCost = DEFAULT_COST
+) -> SecretBytes:
     """The content of a key file; sealed if there is a passphrase. The caller wipes it.
 
     Raises:
         KeyCustodyError: if there is not enough memory for ``cost``.
     """
     protection = _PLAIN if passphrase is None else _PASSPHRASE
-    header = _HEADER.pack(MAGIC, material.profile.level, protection, bytes.fromhex(material.identity_id))
+    if isinstance(material, KeyMaterial):
+        magic, key_id = MAGIC, material.identity_id
+    else:
+        magic, key_id = RECIPIENT_MAGIC, material.recipient_id
+    header = _HEADER.pack(magic, material.profile.level, protection, bytes.fromhex(key_id))
     with _body(material) as body:
         if passphrase is None:
             return SecretBytes(header + body)
@@ -116,6 +139,26 @@ def encode(material: KeyMaterial, passphrase: Passphrase | None, *, cost: Passph
 
 
 def decode(data: SecretBytes, passphrase: PassphraseSource | None, *, name: str = "the key file") -> KeyMaterial:
+    """Read the key file of an identity; see ``decode_any``.
+
+    Raises:
+        FormatError: if ``data`` is not a key file, or that of a recipient.
+        KeyCustodyError: if it is sealed and no passphrase can be had.
+        WrongPassphrase: if the passphrase is wrong, or the file was altered.
+    """
+    if data.startswith(RECIPIENT_MAGIC):
+        raise FormatError(
+            f"{name} only unseals", expected="the secret key file of a signing identity", found="that of a recipient",
+            hint="make an identity with: pqreg key generate NAME",
+        )  # fmt: skip
+    material = decode_any(data, passphrase, name=name)
+    assert isinstance(material, KeyMaterial)  # its magic says so
+    return material
+
+
+def decode_any(
+    data: SecretBytes, passphrase: PassphraseSource | None, *, name: str = "the key file"
+) -> KeyMaterial | RecipientMaterial:
     """Read a key file, called ``name`` in messages; ``passphrase`` is asked only if it is sealed.
 
     Raises:
@@ -123,10 +166,10 @@ def decode(data: SecretBytes, passphrase: PassphraseSource | None, *, name: str 
         KeyCustodyError: if it is sealed and no passphrase can be had.
         WrongPassphrase: if the passphrase is wrong, or the file was altered.
     """
-    if len(data) < _HEADER.size or not data.startswith(MAGIC):
+    if len(data) < _HEADER.size or not data.startswith(MAGICS):
         raise FormatError("not a secret key file", expected="a .pqkey file of version 1",
                           hint="make one with: pqreg key generate NAME")  # fmt: skip
-    _magic, level, protection, identity_id = _HEADER.unpack_from(data)
+    magic, level, protection, key_id = _HEADER.unpack_from(data)
     profile = profile_of(level)
     with memoryview(data) as view:
         if protection == _PLAIN:
@@ -136,7 +179,8 @@ def decode(data: SecretBytes, passphrase: PassphraseSource | None, *, name: str 
         else:
             raise FormatError("the key file is protected in an unknown way", expected="0 or 1", found=protection)
     with body:
-        return _parsed(body, profile, identity_id.hex())
+        parsed = _parsed if magic == MAGIC else _parsed_recipient
+        return parsed(body, profile, key_id.hex())
 
 
 def _unsealed(data: memoryview, passphrase: PassphraseSource | None, name: str) -> SecretBytes:
@@ -173,8 +217,11 @@ def _derive(passphrase: Passphrase, salt: bytes, cost: PassphraseCost) -> Secret
     return key
 
 
-def _body(material: KeyMaterial) -> SecretBytes:
+def _body(material: KeyMaterial | RecipientMaterial) -> SecretBytes:
     body = SecretBytes()
+    if isinstance(material, RecipientMaterial):
+        body += material.recipient_seed
+        return body
     for part in (material.ec_pkcs8, material.pq_pkcs8):
         body += _LENGTH.pack(len(part))
         body += part
@@ -197,6 +244,12 @@ def _parsed(body: SecretBytes, profile: Profile, identity_id: str) -> KeyMateria
             raise _malformed("its body has a wrong length")
         parts.append(SecretBytes(view[position:]))
     return KeyMaterial(profile, identity_id, *parts)
+
+
+def _parsed_recipient(body: SecretBytes, profile: Profile, recipient_id: str) -> RecipientMaterial:
+    if len(body) != RECIPIENT_SEED_BYTES:
+        raise _malformed("its body has a wrong length")
+    return RecipientMaterial(profile, recipient_id, SecretBytes(body))
 
 
 def _malformed(found: str) -> FormatError:

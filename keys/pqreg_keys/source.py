@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pq_registry.crypto.recipient import SecretRecipient
 from pq_registry.settings import Settings
 from pqreg_keys import custody
 from pqreg_keys.custody import SecretIdentity
@@ -12,7 +13,7 @@ from pqreg_keys.passphrase import PassphraseSource, configured
 
 
 class FileKeySource:
-    """Implements ``crypto.signing.KeySource`` for ``.pqkey`` files."""
+    """Implements ``crypto.signing.KeySource`` and ``crypto.recipient.RecipientSource`` for ``.pqkey`` files."""
 
     __slots__ = ("_passphrase",)
 
@@ -33,3 +34,13 @@ class FileKeySource:
             StorageError: if it cannot be read.
         """
         return custody.load(path, self._passphrase)
+
+    def open_recipient(self, path: Path) -> SecretRecipient:
+        """The recipient key kept at ``path``: a recipient's own, or an identity's.
+
+        Raises:
+            KeyCustodyError: if the key may not be used, or does not open.
+            FormatError: if ``path`` is not a secret key file.
+            StorageError: if it cannot be read.
+        """
+        return custody.load_recipient(path, self._passphrase)

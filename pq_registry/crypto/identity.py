@@ -22,6 +22,7 @@ from pq_registry import limits
 from pq_registry.crypto.openssl import OPENSSL
 from pq_registry.crypto.suites import HALVES, Half, Profile, profile_of_keys
 from pq_registry.errors import FormatError
+from pq_registry.format.recipientfile import is_recipient_file
 
 _BEGIN: Final = b"-----BEGIN PUBLIC KEY-----\n"
 _END: Final = b"-----END PUBLIC KEY-----\n"
@@ -126,7 +127,9 @@ def _unarmoured(text: bytes) -> bytes:
 
 def _not_public_file(data: bytes, found: str) -> FormatError:
     hint = "write it again with: pqreg key export"
-    if b"PRIVATE KEY" in data or data.startswith(b"pqreg secret key"):
+    if is_recipient_file(data):
+        hint = "this is a recipient's public file; give that of a signing identity"
+    elif b"PRIVATE KEY" in data or data.startswith((b"pqreg secret key", b"pqreg unseal key")):
         hint = "this looks like a secret key; give the public file (.pqpub)"
     elif b"\r" in data:
         hint = "its line endings were converted; " + hint

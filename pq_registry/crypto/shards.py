@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Digests of content: SHA-256 of a whole file, BLAKE3 of each shard, both in one pass.
 
-A file is cut into shards of ``limits.SHARD_BYTES``, a sealed file's stored bytes into slices of 16 more (``slice_size``,
-which every ``FileEntry`` knows); the last may be shorter, and an empty file has none. ``shards`` is always the concatenation of the 32-byte BLAKE3 digests, never a list: a 1 TB manifest has half a million of them.
+A file is cut into shards of ``limits.SHARD_BYTES``, the stored bytes of a sealed file into slices of a tag more (its
+``FileEntry`` knows the ``slice_size``); the last may be shorter, and an empty file has none. ``shards`` is always the
+concatenation of the 32-byte BLAKE3 digests, never a list: a 1 TB manifest has half a million of them.
 
 Both hash functions release the interpreter lock on buffers of this size, so callers get throughput from threads, one
 file or one run of shards each. Each piece goes to SHA-256 and to BLAKE3 while it is still in the core's cache.
