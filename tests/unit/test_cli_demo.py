@@ -75,7 +75,7 @@ def test_commands_run_apart_from_the_user(tmp_path: Path, monkeypatch: pytest.Mo
     with Place() as stage:
         outcome = stage.run(Person("node", {"PQREG_TRUST": "t"}), [code], program=("-c",))
         assert outcome.status == 0
-        assert outcome.out.strip() == f"['PQREG_TRUST'] {stage.root}/home/node"
+        assert outcome.out.strip() == f"['PQREG_TRUST'] {stage.root / 'home' / 'node'}"
         assert stage.run(Person("node", {}), ["raise SystemExit(7)"], program=("-c",)).status == 7
 
 
