@@ -163,7 +163,17 @@ def test_a_bar_on_a_terminal_leaves_the_cursor_visible(monkeypatch: pytest.Monke
     assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l")
 
 
-def test_a_stage_smaller_than_announced_ends_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_failed_says_where_it_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    with progress.LineProgress(lambda: now[0]) as lines:
+        lines.start("verify", 2000)
+        lines.advance(1000)
+        now[0] = 0.5
+        lines.done()
+    assert capsys.readouterr().err == "verify: stopped at 1.0 kB of 2.0 kB, in 0.5 s, 2.0 kB/s\n"
+
+
+def test_the_bar_of_a_stage_that_failed_stays_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
@@ -173,4 +183,4 @@ def test_a_stage_smaller_than_announced_ends_complete(monkeypatch: pytest.Monkey
         bars.done()
         bars.start("second", 10)
         bars.advance(10)
-    assert re.search(r"40/40 bytes", stream.getvalue())
+    assert re.search(r"40/100 bytes", stream.getvalue())
