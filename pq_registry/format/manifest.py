@@ -1,32 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """The release manifest ``pqreg.json``: what OMS has no field for.
 
-It names the repository and the signer, and per file its size, SHA-256, the BLAKE3 digests of its shards and, for
-safetensors, the tensor table. Its exact bytes, the RFC 8785 form of its value, are a resource of the signed release
-statement. Files are sorted by the code points of their paths; the manifest never lists itself, nor anything a
-verifier skips. Unknown fields are refused. docs/spec/manifest.md and docs/spec/pqreg.schema.json are its
-specification.
-
-A release of a terabyte has half a million shards, so their digests stay one ``bytes`` per file.
+It names the repository and the signer, and describes every file (``format.files``). Its exact bytes, the RFC 8785 form
+of its value, are a resource of the signed release statement. Unknown fields are refused. docs/spec/manifest.md and
+docs/spec/pqreg.schema.json are its specification.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Final
 
 from pq_registry import limits
 from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
+from pq_registry.format.files import (
+    MANIFEST_NAME,
+    SAFETENSORS_SUFFIX,
+    FileEntry,
+    check_files,
+    is_reserved,
+    shard_count,
+)
 from pq_registry.format.hexid import parse_identity_id, parse_release_id
 from pq_registry.format.instant import check_instant, format_instant, parse_instant
 from pq_registry.format.name import RepositoryName
-from pq_registry.format.path import ReleasePath, check_distinct
-from pq_registry.format.statement import is_ignored
-from pq_registry.format.strict_json import Fields, Value, encode_base64, encode_plain, parse_canonical
+from pq_registry.format.strict_json import Fields, encode_plain, parse_canonical
 from pq_registry.format.tensors import CONTROLS, TensorEntry, TensorTable
 
 __all__ = [
@@ -43,102 +43,7 @@ __all__ = [
     "shard_count",
 ]
 
-MANIFEST_NAME: Final = "pqreg.json"
 SCHEMA: Final = "urn:pq-registry:manifest:v1"
-SHARD_DIGEST_BYTES: Final = 32
-SAFETENSORS_SUFFIX: Final = ".safetensors"
-
-
-def shard_count(size: int) -> int:
-    """Shards of a file of ``size`` bytes; an empty file has none."""
-    return -(-size // limits.SHARD_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file: ``shards`` are the BLAKE3 digests of its shards, concatenated."""
-
-    path: ReleasePath
-    size: int
-    sha256: Digest
-    shards: bytes
-    tensors: TensorTable | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse an entry whose parts do not fit together.
-
-        Raises:
-            FormatError: naming the path and what does not fit.
-        """
-        if not 0 <= self.size <= limits.FILE_BYTES:
-            raise FormatError(
-                f"{self.path}: the size is impossible", expected=f"0 to {limits.FILE_BYTES}", found=self.size
-            )
-        expected = SHARD_DIGEST_BYTES * shard_count(self.size)
-        if len(self.shards) != expected:
-            raise FormatError(
-                f"{self.path}: the shard digests do not fit the size",
-                expected=f"{expected} bytes for {self.size} bytes of content",
-                found=f"{len(self.shards)} bytes",
-            )
-        # Decided by the name alone, so that two readers cannot disagree about which files hold tensors.
-        if (self.path.suffix == SAFETENSORS_SUFFIX) != (self.tensors is not None):
-            raise FormatError(
-                f"{self.path}: a tensor table is missing or out of place",
-                expected=f"a tensor table for *{SAFETENSORS_SUFFIX}, and null for every other file",
-            )
-        if self.tensors is not None and self.tensors.file_size != self.size:
-            raise FormatError(
-                f"{self.path}: the tensor table does not cover the file",
-                expected=f"{self.size} bytes",
-                found=f"{self.tensors.file_size} bytes",
-            )
-
-    @property
-    def shard_count(self) -> int:
-        """How many shards the file has."""
-        return len(self.shards) // SHARD_DIGEST_BYTES
-
-    def shard_digest(self, index: int) -> bytes:
-        """The BLAKE3 digest of shard ``index``."""
-        self._check_index(index)
-        return self.shards[SHARD_DIGEST_BYTES * index : SHARD_DIGEST_BYTES * (index + 1)]
-
-    def shard_range(self, index: int) -> tuple[int, int]:
-        """Offset and length of shard ``index`` in the file; only the last one may be short."""
-        self._check_index(index)
-        offset = index * limits.SHARD_BYTES
-        return offset, min(limits.SHARD_BYTES, self.size - offset)
-
-    def _check_index(self, index: int) -> None:
-        if not 0 <= index < self.shard_count:  # a caller's bug: never reached by outside input
-            raise IndexError(f"{self.path} has {self.shard_count} shards, not {index}")
-
-    def to_value(self) -> Value:
-        """The JSON value of this entry."""
-        return {
-            "path": self.path.text,
-            "sha256": str(self.sha256),
-            "shards": encode_base64(self.shards),
-            "size": self.size,
-            "tensors": None if self.tensors is None else self.tensors.to_value(),
-        }
-
-    @classmethod
-    def from_fields(cls, fields: Fields) -> FileEntry:
-        """Read the JSON value of an entry.
-
-        Raises:
-            FormatError: if it is not exactly what ``to_value`` writes.
-        """
-        path = fields.parsed("path", ReleasePath)
-        size = fields.integer("size", maximum=limits.FILE_BYTES)
-        sha256 = fields.parsed("sha256", Digest.parse)
-        shards = fields.base64("shards", limit=limits.MANIFEST_BYTES)
-        tensors = fields.take("tensors")
-        fields.done()
-        table = None if tensors is None else TensorTable.from_value(tensors, f"{path}: tensors")
-        return cls(path, size, sha256, shards, table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,35 +147,3 @@ class Manifest:
         files = tuple(FileEntry.from_fields(entry) for entry in fields.objects("files", minimum=1, limit=limits.FILES))
         fields.done()
         return cls(name, signer, release_id, created, files, tuple(lineage), license_)
-
-
-def check_files(files: Iterable[FileEntry]) -> None:
-    """Refuse a list of files that no release can have.
-
-    Raises:
-        FormatError: if they are none, too many, unsorted or colliding, or one is reserved (``is_reserved``).
-    """
-    entries = tuple(files)
-    if not 0 < len(entries) <= limits.FILES:
-        raise FormatError("a release has no files or too many", expected=f"1 to {limits.FILES}", found=len(entries))
-    for one, next_one in pairwise(entries):
-        if one.path.text >= next_one.path.text:
-            raise FormatError(
-                "the manifest's files are not sorted",
-                expected="paths sorted by code point, each once",
-                found=f"{one.path.text!r} before {next_one.path.text!r}"[:200],
-            )
-    for entry in entries:
-        if is_reserved(entry.path):
-            raise FormatError(
-                "a file stands where verifiers expect something else",
-                expected=f"no file named {MANIFEST_NAME}, nor any that verifiers skip",
-                found=repr(entry.path.text)[:200],
-            )
-    # The manifest takes part: on a file system that folds case PQREG.JSON is the same file.
-    check_distinct([ReleasePath(MANIFEST_NAME), *(entry.path for entry in entries)])
-
-
-def is_reserved(path: ReleasePath) -> bool:
-    """Whether a publisher's file cannot have this path: the manifest's, or one that verifiers skip."""
-    return path.text.casefold().split("/", 1)[0] == MANIFEST_NAME or is_ignored(path.text)
