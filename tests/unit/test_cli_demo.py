@@ -90,6 +90,15 @@ def test_everything_is_stopped_and_removed_after_an_error(error: type[BaseExcept
     assert not root.exists()
 
 
+def test_what_could_not_be_removed_is_not_called_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pqreg_cli.demo.place.shutil.rmtree", lambda path, ignore_errors: None)
+    stage = Place()
+    with pytest.raises(DemoFailed, match="could not be removed"), stage:
+        pass
+    assert not stage.removed
+    stage.root.rmdir()
+
+
 def test_a_child_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "_STOP_SECONDS", 0.2)
     code = (
