@@ -3,6 +3,7 @@
 
 ``pqreg-load``       ``pq_registry.load``: verified, in memory of its own
 ``pqreg-again``      the same, the second time in one process, after the first result was dropped
+``pqreg-pass``       ``pq_registry.iter_tensors``, each tensor dropped: what verified tensors cost by themselves
 ``pqreg-stream``     ``pq_registry.iter_tensors``, each tensor copied into parameters that exist already
 ``safetensors-map``  ``safetensors`` ``load_file``, then one byte of every page read: mapped from the page cache
 ``safetensors-own``  the same, then every tensor cloned: in memory of its own, as pq_registry.load leaves it
@@ -117,6 +118,13 @@ def verified_stream(directory: Path, framework: str, into: Tensors) -> object:
     return into
 
 
+def verified_pass(directory: Path, framework: str, _into: Tensors) -> object:
+    """pq_registry.iter_tensors; answers the names."""
+    from pq_registry import iter_tensors
+
+    return [name for name, _ in iter_tensors(directory, expect=REPOSITORY, framework=framework)]  # type: ignore[arg-type]
+
+
 def mapped(directory: Path, _framework: str, _into: Tensors) -> object:
     """safetensors, every page touched."""
     import torch
@@ -141,6 +149,7 @@ def copied(directory: Path, framework: str, into: Tensors) -> object:
 MODES: dict[str, Callable[[Path, str, Tensors], object]] = {
     "pqreg-load": verified,
     "pqreg-again": verified,
+    "pqreg-pass": verified_pass,
     "pqreg-stream": verified_stream,
     "safetensors-map": mapped,
     "safetensors-own": cloned,

@@ -217,6 +217,7 @@ def load_section(stage: Stage, rounds: int) -> Section:
     contenders = [
         contender("pq_registry.load", "pqreg-load", ours=True),
         contender("pq_registry.load, again in the same process", "pqreg-again", ours=True),
+        contender("pq_registry.iter_tensors, each tensor dropped after use", "pqreg-pass", ours=True),
         contender("pq_registry.iter_tensors, copied into existing parameters", "pqreg-stream", ours=True),
         contender("readv into fresh memory (no tensors, not verified)", "read"),
     ]

@@ -65,8 +65,12 @@ class Stage:
             if not Path("/proc", left.name.removeprefix("work-")).exists():
                 shutil.rmtree(left, ignore_errors=True)
         (self.work / "home").mkdir(parents=True)
-        self.pqreg("key", "generate", "alice", "--dir", str(self.key.parent), "--no-passphrase")
-        self.pqreg("trust", "init", str(self.trust), "--publisher", f"acme={self.key.with_suffix('.pqpub')}")
+        try:
+            self.pqreg("key", "generate", "alice", "--dir", str(self.key.parent), "--no-passphrase")
+            self.pqreg("trust", "init", str(self.trust), "--publisher", f"acme={self.key.with_suffix('.pqpub')}")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
