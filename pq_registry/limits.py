@@ -212,3 +212,5 @@ LOADER_RING_BYTES: Final = 128 * MIB
 """Read ahead of what the caller of iter_tensors has taken: keeps every thread busy while a few tensors wait."""
 LOADER_THREADS: Final = 16
 """Threads that read a local release; a few saturate memory on every machine seen."""
+SHORT_RESPONSE_BYTES: Final = MIB
+"""An answer of a server that lists nothing long, e.g. to a commit or a tag's envelope."""

@@ -2,9 +2,9 @@
 """What the command prints, and where.
 
 Results go to standard output, everything else (notes, progress, errors) to standard error, so that output can be piped.
-With ``--json`` standard output is exactly one JSON value. On a terminal tables are drawn by rich; elsewhere they are
-aligned columns that are never wrapped or cut. Nothing is coloured when NO_COLOR is set. Names and messages can come
-from a server or a hostile release, so control characters never reach the terminal.
+With ``--json`` standard output is exactly one JSON value. Only a terminal gets colours and bars, and no colour when
+NO_COLOR is set; the words are the same everywhere. Names and messages can come from a server or a hostile release, so
+control characters never reach the terminal.
 """
 
 from __future__ import annotations
@@ -109,33 +109,20 @@ class Output:
                 print(f"{styled(f'{name:<{width}}', 'strong', sys.stdout)}  {value}", flush=True)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """A table: drawn on a terminal, aligned columns elsewhere; nothing with --json."""
+        """Aligned columns, never wrapped or cut, so that digests can be copied and grepped; nothing with --json."""
         if self.json:
             return
         cells = [[printable(str(cell)) for cell in row] for row in rows]
-        if is_terminal(sys.stdout):
-            _draw(rich_console(sys.stdout), columns, cells)
-            return
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-        for row in ([name.upper() for name in columns], *cells):
-            print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
+        for number, row in enumerate(([name.upper() for name in columns], *cells)):
+            line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+            print(line if number else styled(line, "strong", sys.stdout), flush=True)
 
 
 def rich_console(stream: TextIO) -> Console:
     """A rich console on ``stream``. Imported late: most commands print a few plain lines and need no rich."""
     from rich.console import Console
+    from rich.theme import Theme
 
-    return Console(file=stream, no_color=not colour_allowed(), highlight=False, markup=False, emoji=False)
-
-
-def _draw(console: Console, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    theme = Theme({"progress.data.speed": "cyan", "progress.remaining": "cyan", "bar.complete": "green"})
+    return Console(file=stream, no_color=not colour_allowed(), highlight=False, markup=False, emoji=False, theme=theme)

@@ -43,7 +43,8 @@ def login(
     output = Output(json=json)
     token = token or _ask_token()
     session = Session(output, registry=url, token=token)
-    me = session.client().whoami()
+    with session.client() as client:
+        me = client.whoami()
     changes: dict[str, str | None] = {"registry": url, "token": token}
     if trust is not None:
         if not trust.is_file():
@@ -82,7 +83,8 @@ def whoami(*, registry: RegistryOption = None, token: TokenOption = None, json: 
     """
     output = Output(json=json)
     session = Session(output, registry=registry, token=token)
-    me = session.client().whoami()
+    with session.client() as client:
+        me = client.whoami()
     output.line(f"{session.settings.require('registry')}: {describe(me)}")
     output.data(_as_json(me))
 

@@ -83,7 +83,10 @@ class LineProgress(SilentProgress):
                 return
             seconds = self._clock() - self._begun
             rate = f", {_rate(self._count / seconds)}" if self._count and seconds > 0 else ""
-            self._write(f"{size_text(self._count)} in {seconds:.1f} s{rate}")
+            amount = size_text(self._count)
+            if self._count < self._total:
+                amount = f"stopped at {amount} of {size_text(self._total)},"
+            self._write(f"{amount} in {seconds:.1f} s{rate}")
             self._label = None
 
     def _write(self, text: str) -> None:
@@ -112,10 +115,9 @@ class BarProgress(SilentProgress):
             self._bars.advance(self._task, count)
 
     def done(self) -> None:
-        """Leave the bar as it is; work that turned out to be smaller than announced is complete too."""
+        """Leave the bar as it is: full, or where it stopped."""
         if self._bars is not None and self._task is not None:
-            completed = self._bars.tasks[-1].completed
-            self._bars.update(self._task, total=completed)
+            self._bars.stop_task(self._task)
             self._task = None
 
     def __exit__(

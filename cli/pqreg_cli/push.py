@@ -24,7 +24,7 @@ from pqreg_cli.options import (
     TokenOption,
     TrustOption,
 )
-from pqreg_cli.session import Session, read_trust
+from pqreg_cli.session import Session
 
 if TYPE_CHECKING:
     from pq_registry.client.push import PushResult
@@ -97,17 +97,18 @@ def push(
 
 def publisher_of(session: Session, client: RegistryClient) -> Publisher:
     """Who publishes: the configured key, and the trust file if there is one."""
+    from pq_registry.client.configured import trust_bytes
     from pq_registry.client.tagging import Publisher
     from pq_registry.format.instant import utc_now
     from pq_registry.format.trustfile import TrustFile
 
-    trust = session.settings.get("trust")
+    trust = trust_bytes(session.settings)
     return Publisher(
         client=client,
         signer=session.signer(),
         state_dir=session.settings.state_dir,
         now=utc_now(),
-        trust=None if trust is None else TrustFile.parse(read_trust(Path(trust))),
+        trust=None if trust is None else TrustFile.parse(trust),
     )
 
 

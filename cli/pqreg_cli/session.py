@@ -6,9 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pq_registry import limits
-from pq_registry.errors import TrustMissing, UsageError
-from pq_registry.settings import Settings, parse_rate
+from pq_registry.errors import UsageError
+from pq_registry.settings import Settings
 from pqreg_cli.console import Output
 from pqreg_cli.progress import SilentProgress, new_progress
 
@@ -37,16 +36,9 @@ class Session:
         Raises:
             SettingError: if no registry is configured, or its URL is wrong.
         """
-        from pq_registry.client.rate import TokenBucket
-        from pq_registry.client.transport import RegistryClient
+        from pq_registry.client.configured import registry_client
 
-        ca = self.settings.get("tls_ca")
-        return RegistryClient(
-            self.settings.require("registry"),
-            self.settings.get("token"),
-            ca=None if ca is None else Path(ca),
-            rate=TokenBucket(self.bytes_per_second),
-        )
+        return registry_client(self.settings)
 
     def verifier(self, *, online: bool) -> Verifier:
         """The verifier of the configured trust file; without one it refuses and says how to get one.
@@ -55,11 +47,10 @@ class Session:
             TrustError: if there is no trust file, or it has expired.
             FormatError: if it is malformed.
         """
-        from pq_registry.client.trust import Verifier
+        from pq_registry.client import configured
         from pq_registry.format.instant import utc_now
 
-        path = self.settings.get("trust")
-        return Verifier(None if path is None else read_trust(Path(path)), utc_now(), online=online)
+        return configured.verifier(self.settings, utc_now(), online=online)
 
     def seen_tags(self) -> SeenTags:
         """The memory of the newest tags this user has accepted."""
@@ -81,36 +72,13 @@ class Session:
     @property
     def connections(self) -> int:
         """Parallel connections."""
-        return self.settings.integer("connections", minimum=1, maximum=limits.CONNECTIONS)
+        from pq_registry.client.configured import connections
 
-    @property
-    def bytes_per_second(self) -> int:
-        """The cap on everything that is sent and received; 0 is none."""
-        return parse_rate(self.settings.require("limit_rate"))
+        return connections(self.settings)
 
     def progress(self) -> SilentProgress:
         """The progress display for these streams; use it as a context manager."""
         return new_progress(self.output)
-
-
-def read_trust(path: Path) -> bytes:
-    """The content of a trust file.
-
-    Raises:
-        TrustMissing: if it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(limits.TRUST_FILE_BYTES + 1)
-    except OSError as error:
-        raise TrustMissing(
-            f"the trust file {path} cannot be read",
-            found=error.strerror,
-            hint="check --trust or PQREG_TRUST; to make one: pqreg trust init --help",
-        ) from None
-    if len(data) > limits.TRUST_FILE_BYTES:
-        raise TrustMissing(f"{path} is no trust file", expected=f"at most {limits.TRUST_FILE_BYTES} bytes")
-    return data
 
 
 def read_small(path: Path, what: str, limit: int) -> bytes:

@@ -47,17 +47,17 @@ def ls(
     if not 1 <= limit <= limits.PAGE_ITEMS:
         raise UsageError("--limit is wrong", expected=f"1 to {limits.PAGE_ITEMS}", found=limit)
     output = Output(json=json, quiet=quiet)
-    client = Session(output, registry=registry, token=token).client()
-    if what is not None and "/" in what:
-        if ":" in what or "@" in what:
-            raise UsageError(
-                f"{what} names one release, not a repository",
-                expected="namespace or namespace/name",
-                hint=f"pqreg show {what}",
-            )
-        _list_repository(output, client.repository(RepositoryName.parse(what), limit=limit))
-    else:
-        _list_repositories(output, client, None if what is None else Namespace(what), limit)
+    if what is not None and (":" in what or "@" in what):
+        raise UsageError(
+            f"{what} names one release, not a repository",
+            expected="namespace or namespace/name",
+            hint=f"pqreg show {what}",
+        )
+    with Session(output, registry=registry, token=token).client() as client:
+        if what is not None and "/" in what:
+            _list_repository(output, client.repository(RepositoryName.parse(what), limit=limit))
+        else:
+            _list_repositories(output, client, None if what is None else Namespace(what), limit)
 
 
 def show(
@@ -83,7 +83,8 @@ def show(
     output = Output(json=json, quiet=quiet)
     session = Session(output, registry=registry, token=token, trust=trust)
     wanted = Reference.parse(reference)
-    found = resolve(wanted, session.client(), session.verifier(online=True), session.seen_tags())
+    with session.client() as client:
+        found = resolve(wanted, client, session.verifier(online=True), session.seen_tags())
     manifest = found.verified.release.manifest
     show_summary(output, found.verified, found.tag)
     show_files(output, manifest)
@@ -132,10 +133,9 @@ def _list_repository(output: Output, view: RepositoryView) -> None:
         output.table(["tag", "release", "sequence", "issued", "expires"], rows)
         output.line("")
     output.table(
-        ["release", "created", "size", "files", "signer"],
-        [(item.digest, _instant(item.created), size_text(item.size), item.files, item.signer)
-         for item in view.releases],
-    )  # fmt: skip
+        ["release", "created", "size", "files"],
+        [(item.digest, _instant(item.created), size_text(item.size), item.files) for item in view.releases],
+    )
     output.note(_UNVERIFIED)
     if view.next is not None:
         output.note(f"there are older releases: --limit N shows up to {limits.PAGE_ITEMS}")

@@ -15,7 +15,7 @@ from pq_registry.errors import FormatError, NameSyntaxError, TrustExpired, Usage
 from pqreg_cli.console import Output, count_text
 from pqreg_cli.lazy import new_app
 from pqreg_cli.options import JsonOption
-from pqreg_cli.session import read_small, read_trust
+from pqreg_cli.session import read_small
 from pqreg_cli.trustview import show_trust, trust_json
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def check(file: TrustPath, *, json: JsonOption = False) -> None:
 
 
 def _load(file: Path) -> TrustFile:
+    from pq_registry.client.configured import read_trust
     from pq_registry.format.trustfile import TrustFile
 
     data = read_trust(file)

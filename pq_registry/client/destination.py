@@ -22,6 +22,7 @@ import contextlib
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -30,7 +31,7 @@ from typing import Protocol
 from pq_registry import limits
 from pq_registry.client.directory import TOLERATED, write_evidence
 from pq_registry.client.staging import HOUSE, INCOMING, Staging, open_kept
-from pq_registry.client.tree import READ, Tree
+from pq_registry.client.tree import READ, Tree, read_fully, write_fully
 from pq_registry.client.trust import VerifiedRelease
 from pq_registry.crypto.shards import check_shard
 from pq_registry.durable import TEMPORARY_SUFFIX, make_directory, reported, write_file
@@ -44,8 +45,12 @@ _LEFTOVER = re.compile(r"\.(?:.*\.)?[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX),
 
 
 class Destination(Protocol):
-    """Where a pull puts a release. One at a time: ``begin``, then the others, then ``end`` in any case."""
+    """Where a pull puts a release. One at a time: ``begin``, then the others, then ``end`` in any case.
 
+    OSErrors may pass: the pull reports them as trouble with ``path``.
+    """
+
+    path: Path
     staging: Staging
 
     def begin(self, verified: VerifiedRelease) -> None:
@@ -71,7 +76,7 @@ class PlainDirectory:
     staging: Staging
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._tree: Tree | None = None
 
     def begin(self, verified: VerifiedRelease) -> None:
@@ -82,8 +87,8 @@ class PlainDirectory:
             Conflict: if another pull works there.
             StorageError: if it cannot be written.
         """
-        make_directory(self._path)
-        self._tree = tree = Tree(self._path)
+        make_directory(self.path)
+        self._tree = tree = Tree(self.path)
         lock(tree)
         known = self._known(verified.release.manifest)
         refuse_foreign(tree, known | {MANIFEST_NAME, *EVIDENCE}, what=f"release of {verified.release.name}")
@@ -159,10 +164,11 @@ class PlainDirectory:
         with reported("read the directory", tree.path), contextlib.suppress(FileNotFoundError):
             names += [tuple(item.text.split("/")) for item in tree.walk(below=MANIFESTS)]
         for parts in names:
-            try:
-                descriptor = tree.open(parts, READ)
-            except OSError:
+            status = tree.status(parts)
+            if status is None or not stat.S_ISREG(status.st_mode):
                 continue
+            # One that is there and cannot be read is trouble: its files would be taken for foreign ones.
+            descriptor = tree.open(parts)
             with reported("read", tree.path.joinpath(*parts)), os.fdopen(descriptor, "rb") as file:
                 yield file.read(limits.MANIFEST_BYTES + 1)
 
@@ -233,11 +239,9 @@ def copy_verified(tree: Tree, entry: FileEntry, staging: Staging) -> None:
             buffer = memoryview(bytearray(limits.SHARD_BYTES))
             for index in range(entry.shard_count):
                 offset, length = entry.shard_range(index)
-                count = os.preadv(source, [buffer[:length]], offset)
+                count = read_fully(source, buffer[:length], offset)
                 check_shard(entry.shard_digest(index), buffer[:count], path=entry.path, index=index)
-                done = 0
-                while done < length:
-                    done += os.pwrite(target, buffer[done:length], offset + done)
+                write_fully(target, buffer[:length], offset)
             os.fsync(target)
         finally:
             os.close(target)

@@ -49,7 +49,7 @@ def verify_oms(
         StorageError: if it cannot be read.
     """
     progress = progress or NullProgress()
-    with Tree(path) as tree:
+    with reported("verify", path), Tree(path) as tree:
         with at_step(2):
             bundle = parse_foreign_bundle(_signature(tree))
             verify_ec_only(bundle.payload, bundle.signature, public_key_pem)

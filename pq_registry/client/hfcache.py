@@ -57,7 +57,7 @@ class HubCache:
 
     def __init__(self, hub: Path, resolved: Resolved) -> None:
         """Pull into the cache at ``hub``; the tag of what was resolved, if any, becomes a reference there."""
-        self._hub = hub
+        self.path = hub
         self._tag = resolved.reference.tag
         self._tree: Tree | None = None
 
@@ -70,12 +70,12 @@ class HubCache:
             Conflict: if another pull works there.
             StorageError: if it cannot be written.
         """
-        folder = self._hub / repository_folder(verified.release.name)
+        folder = self.path / repository_folder(verified.release.name)
         make_directory(folder)
-        with Tree(self._hub) as hub:
+        with Tree(self.path) as hub:
             _refuse_shared(hub.descriptor, hub.path)
         self._tree = tree = Tree(folder)
-        if tree.path.parent != self._hub.resolve():
+        if tree.path.parent != self.path.resolve():
             raise PolicyError(f"{folder} is a symbolic link", expected="a directory", hint="remove it and pull again")
         _refuse_shared(tree.descriptor, tree.path)
         lock(tree)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pq_registry import limits
 from pq_registry.client.transport import RegistryClient
 from pq_registry.crypto.identity import PublicIdentity
-from pq_registry.crypto.signing import verify_envelope
+from pq_registry.crypto.signing import failed_halves
 from pq_registry.crypto.trustkeys import TrustStore
 from pq_registry.errors import (
     DigestMismatch,
@@ -33,31 +33,44 @@ from pq_registry.format.statement import ReleaseStatement
 from pq_registry.format.trustfile import TrustFile
 
 
-def check_signer(
-    envelope: Envelope, signer: str, namespace: Namespace, *, own: PublicIdentity, trust: TrustFile | None
-) -> None:
-    """Verify an envelope whose payload names ``signer``.
+def genuine_signers(
+    envelope: Envelope, namespace: Namespace, *, own: PublicIdentity, trust: TrustFile | None
+) -> frozenset[str]:
+    """Ids of those who signed ``envelope`` and may sign for ``namespace``; nothing of the payload is parsed.
 
     Raises:
-        SignatureInvalid: if it does not verify.
-        UntrustedSigner: if ``signer`` is neither ``own`` nor trusted for ``namespace``.
-        TrustMissing: if ``signer`` is not ``own`` and there is no trust file to ask.
+        SignatureInvalid: if only one half verifies.
+        UntrustedSigner: if neither ``own`` nor a publisher of the trust file signed it.
+        TrustMissing: if ``own`` did not sign it and there is no trust file to ask.
     """
-    if signer == own.id:
-        verify_envelope(envelope, own)
-        return
+    failures = failed_halves(envelope, own)
+    if not failures:
+        return frozenset({own.id})
+    if len(failures) == 1:
+        raise next(iter(failures.values()))
     if trust is None:
         raise TrustMissing(
-            f"this was signed by another identity, {signer}, and no trust file says whether to believe it",
+            "this was signed by another identity than yours, and no trust file says whether to believe it",
             hint=f"give a trust file that lists the publishers of {namespace}: --trust FILE, or set PQREG_TRUST",
         )
     kept = TrustStore.from_trust_file(trust).matching(envelope)
     listed = trust.namespaces.get(namespace.key)
-    signed = any(pair.namespace.key == namespace.key and pair.identity.id == signer for pair in kept)
-    if not signed or listed is None or signer not in listed.publishers:
+    publishers = () if listed is None else listed.publishers
+    return frozenset(
+        pair.identity.id for pair in kept if pair.namespace.key == namespace.key and pair.identity.id in publishers
+    )
+
+
+def require_signer(signer: str, genuine: frozenset[str], namespace: Namespace) -> None:
+    """Check that the signer a payload names is one of those who signed it.
+
+    Raises:
+        UntrustedSigner: if it is not.
+    """
+    if signer not in genuine:
         raise UntrustedSigner(
             f"the signature is genuine, but its signer may not sign for {namespace}",
-            expected=f"a publisher of {namespace} in the trust file",
+            expected=f"a publisher of {namespace} in the trust file, as named in the statement",
             found=f"signer {signer}",
         )
 
@@ -81,12 +94,13 @@ def read_release(
     if envelope.payload_digest != digest:
         raise DigestMismatch("the registry answered with another statement", expected=digest,
                              found=envelope.payload_digest)  # fmt: skip
+    genuine = genuine_signers(envelope, repository.namespace, own=own, trust=trust)
     statement = ReleaseStatement.parse(envelope.payload)
     manifest_bytes = client.blob_bytes(view.manifest, limits.MANIFEST_BYTES)
     manifest = bind(statement, digest, manifest_bytes)
     if manifest.name.key != repository.key:
         raise NameMismatch(f"{MANIFEST_NAME} is of another repository", expected=repository, found=manifest.name)
-    check_signer(envelope, manifest.signer, repository.namespace, own=own, trust=trust)
+    require_signer(manifest.signer, genuine, repository.namespace)
     return Release(
         name=manifest.name,
         digest=digest,

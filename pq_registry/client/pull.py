@@ -34,6 +34,7 @@ from pq_registry.client.run import Run
 from pq_registry.client.schedule import Schedule
 from pq_registry.client.source import ShardSource
 from pq_registry.client.staging import StagedFile
+from pq_registry.client.tree import read_fully
 from pq_registry.durable import reported
 from pq_registry.errors import ContentError, FileDigestMismatch, ShardMismatch, StorageError, UsageError
 from pq_registry.format.digest import Digest
@@ -85,12 +86,13 @@ def pull(
     verified = resolved.verified
     manifest = verified.release.manifest
     transfer = _Transfer(manifest, source, place, progress or NullProgress())
-    try:
-        place.begin(verified)
-        transfer.run(connections)
-        path = place.publish(verified, transfer.in_place)
-    finally:
-        place.end()
+    with reported("pull into", place.path):
+        try:
+            place.begin(verified)
+            transfer.run(connections)
+            path = place.publish(verified, transfer.in_place)
+        finally:
+            place.end()
     return PullResult(
         name=manifest.name,
         digest=verified.release.digest,
@@ -168,9 +170,8 @@ class _Transfer:
             return False
 
         def read_into(offset: int, view: memoryview) -> None:
-            with reported("read", Path(entry.path.text)):
-                if os.preadv(descriptor, [view], offset) != len(view):
-                    raise ShardMismatch(f"{entry.path} became shorter")
+            if read_fully(descriptor, view, offset) != len(view):
+                raise ShardMismatch(f"{entry.path} became shorter")
 
         try:
             check_file(entry, read_into, buffer, advance=lambda _count: None, stopped=crew.stopped)
@@ -183,8 +184,7 @@ class _Transfer:
     def _check_space(self) -> None:
         needed = sum(file.missing_bytes for file in self._wanted)
         path = self._place.staging.path
-        with reported("see how much space is left for", path):
-            status = os.statvfs(path)
+        status = os.statvfs(path)
         if needed > (free := status.f_bavail * status.f_frsize):
             raise StorageError(
                 f"there is not enough space for {path}", expected=f"{needed} bytes", found=f"{free} bytes",

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pq_registry import limits
 from pq_registry.client.content import Head, check_whole
-from pq_registry.client.tree import READ, Tree
+from pq_registry.client.tree import READ, Tree, read_fully, write_fully
 from pq_registry.crypto.shards import shard_digest
 from pq_registry.durable import reported, storage_error
 from pq_registry.errors import StorageError
@@ -163,9 +163,7 @@ class StagedFile:
         """
         offset, length = self.entry.shard_range(index)
         with reported("write", self._path):
-            done = 0
-            while done < length:
-                done += os.pwrite(self._descriptor, view[done:length], offset + done)
+            write_fully(self._descriptor, view[:length], offset)
         with self._lock:
             self._present[index] = 1
             self.missing -= 1
@@ -209,12 +207,8 @@ class StagedFile:
 
     def _reread(self, index: int, buffer: memoryview) -> memoryview:
         offset, length = self.entry.shard_range(index)
-        done = 0
-        while done < length:
-            count = os.preadv(self._descriptor, [buffer[done:length]], offset + done)
-            if not count:
-                raise StorageError(f"{self._path} became shorter", hint="see who else writes there")
-            done += count
+        if read_fully(self._descriptor, buffer[:length], offset) != length:
+            raise StorageError(f"{self._path} became shorter", hint="see who else writes there")
         return buffer[:length]
 
     def _next_written(self, index: int) -> int:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pq_registry.client.published import check_signer
+from pq_registry.client.published import genuine_signers, require_signer
 from pq_registry.client.state import SeenTags
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.trust import SeenTag
@@ -83,11 +83,12 @@ def read_tag(publisher: Publisher, repository: RepositoryName, tag: Tag) -> TagS
             raise _rolled_back(label, seen, "no statement")
         return None
     envelope = Envelope.parse(data)
+    genuine = genuine_signers(envelope, repository.namespace, own=publisher.signer.identity, trust=publisher.trust)
     statement = TagStatement.parse(envelope.payload)
+    require_signer(statement.signer, genuine, repository.namespace)
     if (statement.repository.key, statement.tag) != (repository.key, tag):
         raise StatementMismatch("the registry answered with the statement of another tag", expected=label,
                                 found=f"{statement.repository}:{statement.tag}")  # fmt: skip
-    check_signer(envelope, statement.signer, repository.namespace, own=publisher.signer.identity, trust=publisher.trust)
     state = TagState(statement, envelope.payload_digest)
     if seen is not None and statement.sequence < seen.sequence:
         raise _rolled_back(label, seen, f"sequence {statement.sequence}")

@@ -98,18 +98,20 @@ class RegistryClient:
     ) -> answers.RepositoryPage:
         """One page of the repositories the token may read."""
         query = _query(namespace=namespace, after=after, limit=limit)
-        return self._get("/v1/repos", answers.repository_page, query)
+        return self._get("/v1/repos" + query, answers.repository_page, limit=limits.JSON_RESPONSE_BYTES)
 
     def repository(
         self, name: RepositoryName, *, after: str | None = None, limit: int | None = None
     ) -> answers.RepositoryView:
         """Tags and releases of a repository, newest first. Raises NotFound."""
-        return self._get(_repo(name), answers.repository_view, _query(after=after, limit=limit))
+        path = _repo(name) + _query(after=after, limit=limit)
+        return self._get(path, answers.repository_view, limit=limits.JSON_RESPONSE_BYTES)
 
     def releases_with_content(self, name: RepositoryName, content: Digest) -> tuple[answers.ReleaseItem, ...]:
         """The releases of a repository that hold exactly the files of this content digest."""
         try:
-            return self._get(f"{_repo(name)}/releases", answers.release_items, _query(content=content))
+            path = f"{_repo(name)}/releases{_query(content=content)}"
+            return self._get(path, answers.release_items, limit=limits.JSON_RESPONSE_BYTES)
         except NotFound:
             return ()  # the repository does not exist yet
 
@@ -119,16 +121,14 @@ class RegistryClient:
 
     def release_envelope(self, statement: Digest) -> bytes:
         """The exact envelope of the statement with this payload digest. Raises NotFound."""
-        answer = self.exchanger.request(
-            "GET", f"/v1/statements/{statement.hex}", limit=limits.ENVELOPE_BYTES * 4 // 3 + limits.MIB
-        )
+        answer = self.exchanger.request("GET", f"/v1/statements/{statement.hex}", limit=limits.JSON_RESPONSE_BYTES)
         return answers.read(answer.body, answers.envelope, what="the answer to GET statements")
 
     def tag_envelope(self, name: RepositoryName, tag: Tag) -> bytes | None:
         """The exact envelope of a tag's statement, or None if there is no such tag."""
         try:
             answer = self.exchanger.request(
-                "GET", f"{_repo(name)}/tags/{quote(str(tag), safe='')}", limit=limits.ENVELOPE_BYTES
+                "GET", f"{_repo(name)}/tags/{quote(str(tag), safe='')}", limit=limits.TAG_ENVELOPE_BYTES
             )
         except NotFound:
             return None
@@ -193,14 +193,14 @@ class RegistryClient:
     def post_release(self, name: RepositoryName, envelope: bytes) -> Digest:
         """Commit a release; the same one again is fine."""
         answer = self.exchanger.request(
-            "POST", f"{_repo(name)}/releases", limit=limits.JSON_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE
+            "POST", f"{_repo(name)}/releases", limit=limits.SHORT_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE
         )
         return answers.read(answer.body, answers.digest, what="the answer to POST releases")
 
     def put_tag(self, name: RepositoryName, tag: Tag, envelope: bytes) -> None:
         """Set a tag. Raises SequenceUsed if another statement came first; the same one again is fine."""
         path = f"{_repo(name)}/tags/{quote(str(tag), safe='')}"
-        self.exchanger.request("PUT", path, limit=limits.JSON_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE)
+        self.exchanger.request("PUT", path, limit=limits.SHORT_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE)
 
     # -- administration ----------------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class RegistryClient:
         """Register an identity for a namespace."""
         path = f"/v1/namespaces/{quote(str(namespace), safe='')}/identities"
         body = json.dumps({"public": public_pem.decode("ascii")}).encode()
-        self.exchanger.request("POST", path, limit=limits.JSON_RESPONSE_BYTES, body=body, headers=_JSON)
+        self.exchanger.request("POST", path, limit=limits.SHORT_RESPONSE_BYTES, body=body, headers=_JSON)
 
     def create_token(
         self, *, role: str, namespaces: Sequence[str], expires_days: int, note: str = ""
@@ -223,7 +223,7 @@ class RegistryClient:
 
     def tokens(self) -> tuple[answers.TokenItem, ...]:
         """The tokens the caller may see, without secrets."""
-        return self._get("/v1/tokens", answers.tokens)
+        return self._get("/v1/tokens", answers.tokens, limit=limits.JSON_RESPONSE_BYTES)
 
     def revoke_token(self, token_id: str) -> None:
         """End a token."""
@@ -231,9 +231,9 @@ class RegistryClient:
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _get(self, path: str, parse: Callable[[Fields], T], query: str = "") -> T:
-        answer = self.exchanger.request("GET", path + query, limit=limits.JSON_RESPONSE_BYTES)
-        return answers.read(answer.body, parse, what=f"the answer to GET {path}")
+    def _get(self, path: str, parse: Callable[[Fields], T], *, limit: int = limits.SHORT_RESPONSE_BYTES) -> T:
+        answer = self.exchanger.request("GET", path, limit=limit)
+        return answers.read(answer.body, parse, what=f"the answer to GET {path.partition('?')[0]}")
 
     def _post(
         self, path: str, body: Mapping[str, object], parse: Callable[[Fields], T], *, repeatable: bool = True
@@ -241,7 +241,7 @@ class RegistryClient:
         answer = self.exchanger.request(
             "POST",
             path,
-            limit=limits.JSON_RESPONSE_BYTES,
+            limit=limits.SHORT_RESPONSE_BYTES,
             body=json.dumps(body).encode(),
             headers=_JSON,
             repeatable=repeatable,

@@ -127,3 +127,18 @@ class Tree:
             except OSError:
                 return
             parts = parts[:-1]
+
+
+def read_fully(descriptor: int, view: memoryview, offset: int) -> int:
+    """Fill ``view`` from ``offset`` of a file; answers how much of it there was."""
+    done = 0
+    while done < len(view) and (count := os.preadv(descriptor, [view[done:]], offset + done)):
+        done += count
+    return done
+
+
+def write_fully(descriptor: int, view: memoryview, offset: int) -> None:
+    """Write all of ``view`` at ``offset`` of a file."""
+    done = 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)

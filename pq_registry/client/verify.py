@@ -22,6 +22,7 @@ from pq_registry.client.progress import NullProgress, Progress
 from pq_registry.client.source import DirectorySource
 from pq_registry.client.trust import VerifiedRelease, Verifier
 from pq_registry.crypto.shards import check_shard
+from pq_registry.durable import reported
 from pq_registry.errors import DigestMismatch, FileSetMismatch, NameMismatch, NotFound, UsageError
 from pq_registry.format.manifest import FileEntry, Manifest
 from pq_registry.format.name import Reference
@@ -59,7 +60,7 @@ def verify_directory(
         UsageError: if there is no such directory.
         StorageError: if it cannot be read.
     """
-    with ReleaseDirectory(path) as directory:
+    with reported("verify", path), ReleaseDirectory(path) as directory:
         evidence = directory.evidence()
         # 2 to 5, and 6 as far as it concerns name and digest.
         verified = verifier.release(

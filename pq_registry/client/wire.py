@@ -55,10 +55,10 @@ class Tls:
 class _Patience(io.RawIOBase):
     """Reads a socket, within bounds of silence, slowness and size."""
 
-    def __init__(self, raw: io.RawIOBase, *, timeout: float, budget: int, most: int) -> None:
+    def __init__(self, raw: io.RawIOBase, *, timeout: float, most: int) -> None:
         self._raw = raw
         self._timeout = timeout
-        self._budget = budget
+        self.budget = limits.RESPONSE_OVERHEAD_BYTES  # for the head; raised when the body is awaited
         self._most = most
         self._waited = 0.0
         self._received = 0
@@ -72,8 +72,8 @@ class _Patience(io.RawIOBase):
             count = self._raw.readinto(view[: self._most]) or 0
             self._waited += time.monotonic() - before
         self._received += count
-        self._budget -= count
-        if self._budget < 0:
+        self.budget -= count
+        if self.budget < 0:
             raise WireFailure("the server sends more than was asked for", again=False, odd=True)
         if self._waited > self._timeout:
             if count and self._received < self._timeout * limits.MINIMUM_RATE_BYTES:
@@ -94,7 +94,12 @@ class WireResponse(http.client.HTTPResponse):
         self, sock: socket.socket, *, method: str | None = None, patience: Callable[[io.RawIOBase], _Patience]
     ) -> None:
         super().__init__(sock, method=method)
-        self.fp = io.BufferedReader(patience(self.fp.detach()))
+        self._patience = patience(self.fp.detach())
+        self.fp = io.BufferedReader(self._patience)
+
+    def allow(self, count: int) -> None:
+        """Let the server send ``count`` bytes for the body and its framing, beyond what was allowed for the head."""
+        self._patience.budget = limits.RESPONSE_OVERHEAD_BYTES + count
 
     def receive_into(
         self,
@@ -157,6 +162,8 @@ class Wire:
         self._tls = tls
         self._timeout = timeout
         self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
+        self._response: WireResponse | None = None
         self._aborted = False
 
     def exchange(
@@ -186,9 +193,7 @@ class Wire:
             connection = self._opened()
             self.used = True
             most = RECORD_BYTES if self.origin.encrypted and not interpreter_is_current() else 1 << 30
-            patience = functools.partial(
-                _Patience, timeout=self._timeout, budget=limit + limit // 4 + limits.RESPONSE_OVERHEAD_BYTES, most=most
-            )
+            patience = functools.partial(_Patience, timeout=self._timeout, most=most)
             connection.response_class = functools.partial(WireResponse, patience=patience)  # type: ignore[assignment]
             connection.putrequest(method, target, skip_accept_encoding=True)
             connection.putheader("User-Agent", f"pqreg/{__version__}")
@@ -202,6 +207,8 @@ class Wire:
                 self._send(connection, memoryview(body).cast("B"), rate)
             response = http.client.HTTPConnection.getresponse(connection)
             assert isinstance(response, WireResponse)
+            self._response = response
+            response.allow(limit + limit // 4)
             encoding = response.headers.get("Content-Encoding", "identity")
             if encoding.strip().lower() != "identity":
                 raise WireFailure("the server sent a compressed answer", again=False, odd=True)
@@ -210,9 +217,12 @@ class Wire:
     def close(self) -> None:
         """Close the connection; the next exchange opens another."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(Exception):  # it may be broken in any way
-                connection.close()
+        response, self._response = self._response, None
+        self._socket = None
+        for part in (response, connection):
+            if part is not None:
+                with contextlib.suppress(Exception):  # it may be broken in any way
+                    part.close()
 
     def abort(self) -> None:
         """End whatever another thread is doing here, now and for good."""
@@ -220,8 +230,8 @@ class Wire:
         self._shut()
 
     def _shut(self) -> None:
-        connection = self._connection
-        sock = None if connection is None else getattr(connection, "sock", None)
+        # While connecting, the connection knows the socket; once a response says that it is the last one, only we do.
+        sock = self._socket or getattr(self._connection, "sock", None)
         if sock is not None:
             with contextlib.suppress(OSError):
                 # Below TLS: SSLSocket.shutdown and pyOpenSSL's would talk to the peer, or trip the other thread.
@@ -237,6 +247,7 @@ class Wire:
                 guard.start()
             try:
                 connection.connect()
+                self._socket = connection.sock
             finally:
                 if guard is not None:
                     guard.cancel()

@@ -8,6 +8,7 @@ opened; whatever holds the key bytes is not this module's business.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.openssl import OPENSSL, verify_model_signing
 from pq_registry.crypto.provider import Provider, verify_half
 from pq_registry.crypto.suites import Half
-from pq_registry.errors import SignatureInvalid
+from pq_registry.errors import SignatureInvalid, UntrustedSigner
 from pq_registry.format.dsse import Envelope, pae
 
 
@@ -91,6 +92,61 @@ def failed_halves(
         except SignatureInvalid as error:
             failures[half] = error
     return failures
+
+
+def signers_of(
+    envelope: Envelope, candidates: Iterable[PublicIdentity], *, among: str, provider: Provider = OPENSSL
+) -> list[PublicIdentity]:
+    """Every candidate under which both halves of ``envelope`` verify; at least one.
+
+    An envelope names no key that is believed, so all are tried, by key material, before a byte of the payload is
+    parsed. What the payload then says about its signer is compared with this answer.
+
+    Args:
+        envelope: what was signed.
+        candidates: the identities that may have signed it.
+        among: what the candidates are, for messages: "the identities of ...".
+        provider: who verifies.
+
+    Raises:
+        SignatureInvalid: if one half verifies under a candidate, but the other does not.
+        UntrustedSigner: if neither half verifies under any.
+    """
+    tried = list(candidates)
+    message = pae(envelope.payload)
+    # The EC half first: nearly always it is the wrong identity, and one half is enough to know.
+    genuine = [
+        identity
+        for identity in tried
+        if _ec_verifies(provider, identity, message, envelope.ec_signature)
+        and not failed_halves(envelope, identity, provider=provider)
+    ]
+    if genuine:
+        return genuine
+    for identity in tried:
+        failures = failed_halves(envelope, identity, provider=provider)
+        if len(failures) == 1:
+            (failure,) = failures.values()
+            raise SignatureInvalid(
+                f"{failure.message}; the other half is genuine",
+                expected=f"both halves of {identity.id}",
+                found=failure.found,
+                hint="this envelope was altered or put together from two; get it from another source",
+            )
+    raise UntrustedSigner(
+        f"none of {among} signed this",
+        expected=f"a signature by one of {len(tried)}",
+        found="a signature by somebody else, or a damaged one",
+        hint="check that what you compare with is the publisher's newest, and get this from another source",
+    )
+
+
+def _ec_verifies(provider: Provider, identity: PublicIdentity, message: bytes, signature: bytes) -> bool:
+    try:
+        verify_half(provider, "ec", identity.profile, spki=identity.ec_spki, message=message, signature=signature)
+    except SignatureInvalid:
+        return False
+    return True
 
 
 def verify_ec_only(payload: bytes, signature: bytes, public_pem: bytes) -> None:

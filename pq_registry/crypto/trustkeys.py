@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.openssl import OPENSSL
-from pq_registry.crypto.provider import Provider, verify_half
-from pq_registry.crypto.signing import failed_halves
-from pq_registry.errors import FormatError, SignatureError, SignatureInvalid, UntrustedSigner
-from pq_registry.format.dsse import Envelope, pae
+from pq_registry.crypto.provider import Provider
+from pq_registry.crypto.signing import signers_of
+from pq_registry.errors import FormatError
+from pq_registry.format.dsse import Envelope
 from pq_registry.format.name import Namespace
 from pq_registry.format.trustfile import TrustedIdentity, TrustFile
 
@@ -94,44 +94,9 @@ class TrustStore:
             SignatureInvalid: if one half verifies under an identity, but the other does not.
             UntrustedSigner: if neither half verifies under any identity.
         """
-        message = pae(envelope.payload)
         identities = [pairs[0].identity for pairs in self._by_id.values()]
-        kept = []
-        for identity in identities:
-            # The EC half first: nearly always it is the wrong identity, and one half is enough to know.
-            if _verifies_ec(provider, identity, message, envelope.ec_signature) and not failed_halves(
-                envelope, identity, provider=provider
-            ):
-                kept.extend(self._by_id[identity.id])
-        if not kept:
-            raise self._refusal(envelope, identities, provider)
-        return kept
-
-    def _refusal(self, envelope: Envelope, identities: list[PublicIdentity], provider: Provider) -> SignatureError:
-        for identity in identities:
-            failures = failed_halves(envelope, identity, provider=provider)
-            if len(failures) == 1:
-                (failure,) = failures.values()
-                return SignatureInvalid(
-                    f"{failure.message}; the other half is genuine",
-                    expected=f"both halves of {identity.id}",
-                    found=failure.found,
-                    hint="this envelope was altered or put together from two; get it from another source",
-                )
-        return UntrustedSigner(
-            "no identity of the trust file signed this",
-            expected=f"one of the {len(identities)} identities of the trust file",
-            found="a signature by somebody else, or a damaged one",
-            hint="check that the trust file is the publisher's newest, and get the release from another source",
-        )
-
-
-def _verifies_ec(provider: Provider, identity: PublicIdentity, message: bytes, signature: bytes) -> bool:
-    try:
-        verify_half(provider, "ec", identity.profile, spki=identity.ec_spki, message=message, signature=signature)
-    except SignatureInvalid:
-        return False
-    return True
+        genuine = signers_of(envelope, identities, among="the identities of the trust file", provider=provider)
+        return [pair for identity in genuine for pair in self._by_id[identity.id]]
 
 
 def _parse(namespace: Namespace, trusted: TrustedIdentity) -> PublicIdentity:

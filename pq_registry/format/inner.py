@@ -20,7 +20,7 @@ from pq_registry import limits
 from pq_registry.errors import FormatError, InnerMismatch, PqregError
 from pq_registry.format.bundle import parse_bundle
 from pq_registry.format.digest import Digest
-from pq_registry.format.fileentry import FileEntry, take_files
+from pq_registry.format.files import FileEntry, take_files
 from pq_registry.format.manifest import (
     BaseRelease,
     Manifest,

@@ -17,19 +17,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from typing import Final
 
 from pq_registry import limits
 from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
-from pq_registry.format.fileentry import SAFETENSORS_SUFFIX, FileEntry, shard_count, take_files
+from pq_registry.format.files import (
+    MANIFEST_NAME,
+    SAFETENSORS_SUFFIX,
+    FileEntry,
+    check_files,
+    is_reserved,
+    shard_count,
+    take_files,
+)
 from pq_registry.format.hexid import parse_identity_id, parse_release_id
 from pq_registry.format.instant import check_instant, format_instant, parse_instant
 from pq_registry.format.name import RepositoryName
-from pq_registry.format.path import ReleasePath, check_distinct
 from pq_registry.format.sealing import INNER_NAME, Sealing, check_stored_paths, sealed_size
-from pq_registry.format.statement import is_ignored
 from pq_registry.format.strict_json import Fields, Value, encode_plain, parse_canonical
 from pq_registry.format.tensors import CONTROLS, TensorEntry, TensorTable
 
@@ -48,7 +53,6 @@ __all__ = [
     "shard_count",
 ]
 
-MANIFEST_NAME: Final = "pqreg.json"
 SCHEMA: Final = "urn:pq-registry:manifest:v1"
 
 
@@ -199,35 +203,3 @@ def check_origin(lineage: tuple[BaseRelease, ...], license_: str | None, what: s
             expected=f"1 to {limits.LICENSE_CHARS} characters, none of them a control, or null",
             found=repr(license_)[:120],
         )
-
-
-def check_files(files: Iterable[FileEntry]) -> None:
-    """Refuse a list of files that no release can have.
-
-    Raises:
-        FormatError: if they are none, too many, unsorted or colliding, or one is reserved (``is_reserved``).
-    """
-    entries = tuple(files)
-    if not 0 < len(entries) <= limits.FILES:
-        raise FormatError("a release has no files or too many", expected=f"1 to {limits.FILES}", found=len(entries))
-    for one, next_one in pairwise(entries):
-        if one.path.text >= next_one.path.text:
-            raise FormatError(
-                "the files are not sorted",
-                expected="paths sorted by code point, each once",
-                found=f"{one.path.text!r} before {next_one.path.text!r}"[:200],
-            )
-    for entry in entries:
-        if is_reserved(entry.path):
-            raise FormatError(
-                "a file stands where verifiers expect something else",
-                expected=f"no file named {MANIFEST_NAME} or {INNER_NAME}, nor any that verifiers skip",
-                found=repr(entry.path.text)[:200],
-            )
-    # The manifest takes part: on a file system that folds case PQREG.JSON is the same file.
-    check_distinct([ReleasePath(MANIFEST_NAME), *(entry.path for entry in entries)])
-
-
-def is_reserved(path: ReleasePath) -> bool:
-    """Whether a publisher's file cannot have this path: the manifest's, pqreg.inner's, or one that verifiers skip."""
-    return path.text.casefold().split("/", 1)[0] in (MANIFEST_NAME, INNER_NAME) or is_ignored(path.text)

@@ -19,8 +19,9 @@ from typing import Final
 
 from pq_registry import limits
 from pq_registry.errors import FormatError
+from pq_registry.format.dtypes import DTYPES
 from pq_registry.format.strict_json import Fields, Value, parse_strict
-from pq_registry.format.tensors import DTYPES, METADATA_NAME, TensorEntry, TensorTable, dimensions
+from pq_registry.format.tensors import METADATA_NAME, TensorEntry, TensorTable, dimensions
 
 __all__ = ["DTYPES", "LENGTH_BYTES", "header_size", "parse_header"]
 

@@ -13,44 +13,26 @@ headers, and readers that place the data section in a buffer of their own do not
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Final
 
 from pq_registry import limits
 from pq_registry.errors import FormatError
+from pq_registry.format.dtypes import DTYPES, tensor_bits
 from pq_registry.format.strict_json import Fields, Value
 
-DTYPES: Final = MappingProxyType(
-    {
-        "BOOL": 8,
-        "F4": 4,
-        "F6_E2M3": 6,
-        "F6_E3M2": 6,
-        "U8": 8,
-        "I8": 8,
-        "F8_E5M2": 8,
-        "F8_E4M3": 8,
-        "F8_E8M0": 8,
-        "F8_E4M3FNUZ": 8,
-        "F8_E5M2FNUZ": 8,
-        "I16": 16,
-        "U16": 16,
-        "F16": 16,
-        "BF16": 16,
-        "I32": 32,
-        "U32": 32,
-        "F32": 32,
-        "C64": 64,
-        "F64": 64,
-        "I64": 64,
-        "U64": 64,
-    }
-)
-"""Bits per element of every dtype of safetensors 0.8."""
+__all__ = [
+    "CONTROLS",
+    "DTYPES",
+    "METADATA_NAME",
+    "TensorEntry",
+    "TensorTable",
+    "check_tensor_name",
+    "dimensions",
+    "tensor_bits",
+]
 
 METADATA_NAME: Final = "__metadata__"
 """The header's key that is not a tensor."""
@@ -211,25 +193,6 @@ def check_tensor_name(name: str) -> None:
             expected=f"1 to {limits.TENSOR_NAME_BYTES} bytes without control characters, not {METADATA_NAME}",
             found=repr(name)[:120],
         )
-
-
-def tensor_bits(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bits that a tensor of ``dtype`` and ``shape`` occupies.
-
-    Raises:
-        FormatError: for an unknown dtype, too many dimensions, or sizes no machine can hold.
-    """
-    bits = DTYPES.get(dtype)
-    if bits is None:
-        raise FormatError("unknown dtype", expected=", ".join(DTYPES), found=repr(dtype)[:40])
-    if len(shape) > limits.TENSOR_RANK:
-        raise FormatError(
-            "too many dimensions", expected=f"at most {limits.TENSOR_RANK}", found=f"{len(shape)} of {dtype}"
-        )
-    # Zeros are left out: [2^50, 0, 2^50] holds nothing, but multiplying it out overflows elsewhere.
-    if math.prod(size for size in shape if size) * bits > limits.FILE_BYTES * 8:
-        raise FormatError("a tensor is too large", expected=f"at most {limits.FILE_BYTES} bytes", found=shape)
-    return math.prod(shape) * bits
 
 
 def _check_tiling(tensors: tuple[TensorEntry, ...]) -> None:

@@ -14,18 +14,17 @@ from datetime import datetime
 from pathlib import Path
 
 from pq_registry import limits
+from pq_registry.client import configured
 from pq_registry.client.crew import cores
 from pq_registry.client.directory import ReleaseDirectory
-from pq_registry.client.rate import TokenBucket
 from pq_registry.client.resolve import resolve
 from pq_registry.client.source import DirectorySource, RemoteSource, ShardSource
 from pq_registry.client.state import SeenTags
-from pq_registry.client.transport import RegistryClient
-from pq_registry.client.trust import VerifiedRelease, Verifier
-from pq_registry.errors import NameSyntaxError, TrustMissing, UsageError
+from pq_registry.client.trust import VerifiedRelease
+from pq_registry.errors import NameSyntaxError, UsageError
 from pq_registry.format.manifest import Manifest
 from pq_registry.format.name import Reference
-from pq_registry.settings import Settings, parse_rate
+from pq_registry.settings import Settings
 
 EXPECT_HINT = 'say which release it must be: expect="namespace/name" or expect="namespace/name@sha256:..."'
 
@@ -86,7 +85,7 @@ def _expected(text: str) -> Reference:
 
 
 def _local(path: Path, expected: Reference, settings: Settings, now: datetime) -> OpenRelease:
-    verifier = _verifier(settings, now)
+    verifier = configured.verifier(settings, now, online=False)
     with ReleaseDirectory(path) as directory:
         evidence = directory.evidence()
         verified = verifier.release(
@@ -101,32 +100,10 @@ def _local(path: Path, expected: Reference, settings: Settings, now: datetime) -
 
 
 def _remote(reference: Reference, settings: Settings, now: datetime) -> OpenRelease:
-    verifier = _verifier(settings, now)
-    ca = settings.get("tls_ca")
-    connections = settings.integer("connections", minimum=1, maximum=limits.CONNECTIONS)
-    client = RegistryClient(
-        settings.require("registry"),
-        settings.get("token"),
-        ca=None if ca is None else Path(ca),
-        rate=TokenBucket(parse_rate(settings.require("limit_rate"))),
-    )
-    with client:
+    verifier = configured.verifier(settings, now, online=False)
+    connections = configured.connections(settings)
+    with configured.registry_client(settings) as client:
         verified = resolve(reference, client, verifier, SeenTags(settings.state_dir)).verified
     # Many shards per request, but no more scratch memory than half the ring, however many connections there are.
     longest = limits.LOADER_RING_BYTES // (2 * connections * limits.SHARD_BYTES)
     return OpenRelease(verified, lambda: RemoteSource(client), connections, max(1, min(longest, limits.RANGE_SHARDS)))
-
-
-def _verifier(settings: Settings, now: datetime) -> Verifier:
-    path = settings.get("trust")
-    return Verifier(None if path is None else _trust(Path(path)), now, online=False)
-
-
-def _trust(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(limits.TRUST_FILE_BYTES + 1)  # one more than allowed, so that the parser sees it
-    except OSError as error:
-        raise TrustMissing(
-            f"the trust file {path} cannot be read", found=error.strerror, hint="check trust= or PQREG_TRUST"
-        ) from None

@@ -47,9 +47,12 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._body_pending = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        # Asking for the body would send the client "100 Continue"; it is waiting for exactly this answer instead.
+        self._body_withheld = "expect" in headers
 
     async def receive(self) -> Message:
         """Pass a message in."""
+        self._body_withheld = False
         message = await self._receive()
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
@@ -75,6 +78,8 @@ class Exchange:
         await self._send(message)
 
     async def _drop_body(self) -> bool:
+        if self._body_withheld:
+            return False
         end = self.received + limits.DRAINED_BODY_BYTES
         try:
             async with asyncio.timeout(limits.BODY_SILENCE_SECONDS):

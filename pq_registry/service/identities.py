@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session
 
 from pq_registry import limits
 from pq_registry.crypto.identity import PublicIdentity
-from pq_registry.errors import AccessDenied, Conflict
+from pq_registry.crypto.signing import signers_of
+from pq_registry.errors import AccessDenied, Conflict, UntrustedSigner
+from pq_registry.format.dsse import Envelope
 from pq_registry.format.name import Namespace
 from pq_registry.service import audit
 from pq_registry.service.access import Caller
@@ -77,23 +79,48 @@ class Identities:
         return True
 
 
-def require_signer(session: Session, namespace: Namespace, identity_id: str) -> PublicIdentity:
-    """The public identity of a signer registered for the namespace.
+def genuine_signers(session: Session, namespace: Namespace, envelope: Envelope) -> frozenset[str]:
+    """Ids of the namespace's identities that signed ``envelope``; nothing of its payload is parsed.
 
     Raises:
-        AccessDenied: if it is not registered there.
+        SignatureInvalid: if only one half of a signature verifies.
+        AccessDenied: if no identity registered for the namespace signed it.
     """
     row = find_namespace(session, namespace)
-    linked = row is not None and session.get(NamespaceIdentityRow, (row.id, identity_id)) is not None
-    identity = session.get(IdentityRow, identity_id) if linked else None
-    if identity is None:
+    registered = (
+        []
+        if row is None
+        else session.scalars(
+            select(IdentityRow.public)
+            .join(NamespaceIdentityRow, NamespaceIdentityRow.identity_id == IdentityRow.id)
+            .where(NamespaceIdentityRow.namespace_id == row.id)
+        ).all()
+    )
+    candidates = [PublicIdentity.from_pem(public.encode("ascii")) for public in registered]
+    try:
+        genuine = signers_of(envelope, candidates, among=f"the identities registered for {namespace}")
+    except UntrustedSigner as error:
         raise AccessDenied(
             f"the signer is not registered for {namespace}",
-            expected="an identity registered for the namespace",
-            found=identity_id,
+            expected="a signature by an identity registered for the namespace",
+            found=error.found,
             hint=f"an owner of {namespace} registers it; pqreg push does so with an owner's token",
+        ) from None
+    return frozenset(identity.id for identity in genuine)
+
+
+def require_signer(signer: str, genuine: frozenset[str]) -> None:
+    """Check that the signer a payload names is one of those who signed it.
+
+    Raises:
+        AccessDenied: if it is not.
+    """
+    if signer not in genuine:
+        raise AccessDenied(
+            "the statement names another signer than the one who signed it",
+            expected=", ".join(sorted(genuine)),
+            found=signer,
         )
-    return PublicIdentity.from_pem(identity.public.encode("ascii"))
 
 
 def _add_identity(session: Session, public: PublicIdentity, now: datetime) -> None:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Committing a release: everything the service can check, then one transaction that makes it visible.
 
-1. The envelope is exactly ours, and its payload a release statement.
+1. The envelope is exactly ours, and both halves of its signature verify under an identity registered for the
+   namespace. Its payload is a release statement.
 2. The manifest is a blob the caller may read; statement and manifest bind (``format.release.bind``), and the
    manifest's name is the repository's.
-3. The manifest's signer is registered for the namespace, and both halves of the signature verify under it.
+3. The signer the manifest names is one of those whose signature verified.
 4. Every file is a verified blob the caller may read, of the size and with the shard digests the manifest states.
 5. Every safetensors header, as stored, equals the signed tensor table.
 6. In one transaction: statement, release, references to every blob, audit event.
@@ -19,7 +20,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
-from pq_registry.crypto.signing import verify_envelope
 from pq_registry.errors import Conflict, ManifestMismatch, NameMismatch, TensorTableMismatch
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
@@ -31,7 +31,7 @@ from pq_registry.format.statement import ReleaseStatement
 from pq_registry.service import audit
 from pq_registry.service.access import Caller
 from pq_registry.service.clock import Clock
-from pq_registry.service.identities import require_signer
+from pq_registry.service.identities import genuine_signers, require_signer
 from pq_registry.service.names import obtain_repository
 from pq_registry.service.visible import BlobFacts, link_blobs, visible_blobs
 from pq_registry.storage.blobs import BlobStore
@@ -61,10 +61,11 @@ class Publishing:
         """
         envelope = Envelope.parse(body)
         release = envelope.payload_digest
-        statement = ReleaseStatement.parse(envelope.payload)
         with self._catalogue.reading() as session:
             if _is_known(session, repository, release):
                 return release, False
+            genuine = genuine_signers(session, repository.namespace, envelope)
+            statement = ReleaseStatement.parse(envelope.payload)
             manifest_digest = _manifest_digest(statement, release)
             facts = visible_blobs(session, caller, [manifest_digest])
             _require_present(facts, MANIFEST_NAME, manifest_digest)
@@ -74,8 +75,7 @@ class Publishing:
                 raise NameMismatch(
                     "the release belongs to another repository", expected=repository, found=manifest.name
                 )
-            signer = require_signer(session, repository.namespace, manifest.signer)
-            verify_envelope(envelope, signer)
+            require_signer(manifest.signer, genuine)
             stored = visible_blobs(session, caller, (entry.sha256 for entry in manifest.files))
         for entry in manifest.files:
             self._check_file(entry, stored)

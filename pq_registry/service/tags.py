@@ -14,7 +14,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
-from pq_registry.crypto.signing import verify_envelope
 from pq_registry.errors import Conflict, NameMismatch, SequenceUsed, TagExpired
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
@@ -24,7 +23,7 @@ from pq_registry.format.tag import TagStatement
 from pq_registry.service import audit
 from pq_registry.service.access import Caller
 from pq_registry.service.clock import Clock
-from pq_registry.service.identities import require_signer
+from pq_registry.service.identities import genuine_signers, require_signer
 from pq_registry.service.names import find_repository
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import ReleaseRow, RepositoryRow, StatementRow, TagRow
@@ -50,16 +49,16 @@ class Tagging:
             Conflict: if its target is not a release of this repository.
         """
         envelope = Envelope.parse(body)
+        with self._catalogue.reading() as session:
+            genuine = genuine_signers(session, repository.namespace, envelope)
         statement = TagStatement.parse(envelope.payload)
+        require_signer(statement.signer, genuine)
         if (statement.repository, statement.tag) != (repository, tag):
             raise NameMismatch(
                 "the statement is about another tag",
                 expected=f"{repository}:{tag}",
                 found=f"{statement.repository}:{statement.tag}",
             )
-        with self._catalogue.reading() as session:
-            signer = require_signer(session, repository.namespace, statement.signer)
-        verify_envelope(envelope, signer)
         now = self._clock()
         with self._catalogue.writing() as session:
             row = find_repository(session, repository, lock=True)

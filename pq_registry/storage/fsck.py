@@ -196,7 +196,8 @@ def _release(
 
 
 def _tags(session: Session) -> Iterator[Finding]:
-    releases = set(session.execute(select(ReleaseRow.repository_id, ReleaseRow.digest)).tuples())
+    rows = session.execute(select(ReleaseRow.repository_id, ReleaseRow.digest))
+    releases = {(repository_id, digest) for repository_id, digest in rows}
     current = {(row.repository_id, row.tag): row for row in session.scalars(select(TagRow))}
     query = (
         select(StatementRow, RepositoryRow.name)

@@ -9,8 +9,9 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from pq_registry.server import app as app_module
+from pq_registry.server.app import create_app
 from pq_registry.server.guard import PUBLIC, READ, Policy, policies
+from pq_registry.server.routes import health
 from tests.server_harness import RunningRegistry, running
 
 ANONYMOUS = {("GET", "/livez"), ("GET", "/readyz")}
@@ -90,9 +91,9 @@ def test_an_application_with_an_unguarded_route_is_not_created(
     else:
         dependencies = [Depends(PUBLIC), Depends(READ)]
         router.add_api_route("/v1/{ns}/forgotten", dict, dependencies=dependencies)
-    monkeypatch.setattr(app_module.health, "router", router)
+    monkeypatch.setattr(health, "router", router)
     with pytest.raises(RuntimeError, match=r"forgotten|cannot state"):
-        app_module.create_app(registry.registry, registry.app.state.config)
+        create_app(registry.registry, registry.app.state.config)
 
 
 def test_a_namespace_policy_needs_a_namespace_in_the_path() -> None:

@@ -67,10 +67,10 @@ class Shell:
     def command(self, *words: str | Path) -> list[str]:
         return [sys.executable, "-m", "pqreg_cli", *map(str, words)]
 
-    def run(self, *words: str | Path, stdin: str = "", expect: int | None = 0) -> Ended:
+    def run(self, *words: str | Path, stdin: str = "", expect: int | None = 0, timeout: float = 120) -> Ended:
         done = subprocess.run(
-            self.command(*words), check=False, capture_output=True, text=True, input=stdin, timeout=120, cwd=self.root,
-            env=self.environment,
+            self.command(*words), check=False, capture_output=True, text=True, input=stdin, timeout=timeout,
+            cwd=self.root, env=self.environment,
         )  # fmt: skip
         ended = Ended(tuple(map(str, words)), done.returncode, done.stdout, done.stderr)
         ended.check_presentable()

@@ -7,69 +7,21 @@ import json
 import os
 import pty
 import re
-import shutil
-import socket
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.shell import Shell
-from tests.tensors import safetensors_bytes
-
-REFERENCE = "acme/minilm:v1"
-
-
-@dataclass
-class Story:
-    """A registry that runs, a publisher's shell, and a directory with what was pushed and pulled."""
-
-    root: Path
-    shell: Shell
-    url: str
-    token: str
-    log: Path
-
-    def person(self, name: str, **settings: str) -> Shell:
-        """Somebody else, who has the registry's URL, the token and the trust file unless told otherwise."""
-        base = {"PQREG_REGISTRY": self.url, "PQREG_TOKEN": self.token, "PQREG_TRUST": str(self.root / "trust.json")}
-        return Shell(self.root, name, **{**base, **settings})
-
-
-def make_model(directory: Path) -> None:
-    (directory / "1_Pooling").mkdir(parents=True)
-    (directory / "config.json").write_text('{"hidden_size": 8}\n')
-    (directory / "1_Pooling" / "config.json").write_text("{}\n")
-    (directory / "README.md").write_text("A model for tests.\n")
-    (directory / "empty.txt").write_bytes(b"")
-    weights, _ = safetensors_bytes({"weight": ("F32", (1280, 1024)), "bias": ("BF16", (1280,))}, seed=2)
-    (directory / "model.safetensors").write_bytes(weights)
+from tests.e2e.story import REFERENCE, Story, files_below, told
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """The scripted command lines, once: everything up to the pull."""
-    root = tmp_path_factory.mktemp("story")
-    make_model(root / "model")
-    shell = Shell(root, "alice")
-    shell.run("key", "generate", "alice", "--dir", "keys", "--no-passphrase")
-    shell.run("trust", "init", "trust.json", "--publisher", "acme=keys/alice.pqpub")
-    with shell.serving("data") as (url, log):
-        token = (root / "data" / "admin.token").read_text().strip()
-        shell.export(PQREG_REGISTRY=url, PQREG_TOKEN=token, PQREG_TRUST="trust.json")
-        shell.run("push", "model", REFERENCE, "--key", "keys/alice.pqkey")
-        shell.run("pull", REFERENCE, "out")
-        yield Story(root, shell, url, token, log)
-
-
-def files_below(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file() and ".pqreg" not in path.parts
-    }
+    with told(tmp_path_factory.mktemp("story")) as made:
+        yield made
 
 
 def test_keys_are_made_private(story: Story) -> None:
@@ -165,100 +117,6 @@ def test_the_hugging_face_cache(story: Story) -> None:
     assert (story.root / "hf2" / "models--acme--minilm").is_dir()
 
 
-def test_one_changed_byte_is_exit_1_at_step_8(story: Story) -> None:
-    changed = story.root / "changed"
-    shutil.copytree(story.root / "out", changed)
-    with (changed / "model.safetensors").open("r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\xff")
-    problem = story.shell.run("verify", "changed", "--json", expect=1).problem
-    assert problem["type"] == "/problems/shard-mismatch"
-    assert problem["step"] == 8
-    assert problem["exit"] == 1
-    text = story.shell.run("verify", "changed", expect=1).err
-    assert "model.safetensors" in text
-    assert re.search(r"^  next: ", text, re.MULTILINE)
-
-
-def test_a_missing_half_is_exit_1_at_step_2(story: Story) -> None:
-    stripped = story.root / "stripped"
-    shutil.copytree(story.root / "out", stripped)
-    (stripped / "model.pq.sig").unlink()
-    problem = story.shell.run("verify", "stripped", "--json", expect=1).problem
-    assert problem["step"] == 2
-    assert problem["type"] == "/problems/signature-invalid"
-
-
-def test_another_name_is_exit_1_at_step_6(story: Story) -> None:
-    problem = story.shell.run("verify", "out", "--expect", "acme/other", "--json", expect=1).problem
-    assert problem["type"] == "/problems/name-mismatch"
-
-
-def test_without_trust_everything_is_refused_with_a_hint(story: Story) -> None:
-    blind = story.person("blind")
-    blind.export(PQREG_TRUST=None)
-    for words in (["pull", REFERENCE, "blind-out"], ["verify", "out"], ["show", REFERENCE], ["verify", REFERENCE]):
-        ended = blind.run(*words, expect=1)
-        assert "pqreg trust init" in ended.err, ended
-    assert not (story.root / "blind-out" / "config.json").exists()
-
-
-def test_a_stranger_signs_in_vain(story: Story) -> None:
-    mallory = story.person("mallory")
-    mallory.run("key", "generate", "mallory", "--dir", "mallory", "--no-passphrase")
-    mallory.run("push", "model", "acme/minilm:evil", "--key", "mallory/mallory.pqkey")
-    problem = story.shell.run("pull", "acme/minilm:evil", "evil", "--json", expect=1).problem
-    assert problem["step"] == 2
-
-
-@pytest.mark.parametrize(
-    ("words", "status"),
-    [
-        (["show", "acme/minilm:nothing"], 3),
-        (["ls", "acme/nothing"], 3),
-        (["pull", "acme/minilm@sha256:" + "0" * 64, "nothing"], 3),
-        (["pull", REFERENCE], 2),
-        (["pull", "not a reference", "x"], 2),
-        (["ls", REFERENCE], 2),
-        (["ls", "--limit", "0"], 2),
-        (["verify", "no-such-directory"], 2),
-        (["verify", "out", "--expect", "acme"], 2),
-        (["push", "no-such-directory", REFERENCE, "--key", "keys/alice.pqkey"], 2),
-        (["push", "model", "acme/minilm:" + "a" * 40, "--key", "keys/alice.pqkey"], 2),
-        (["pull", REFERENCE, "x", "--connections", "0"], 2),
-        (["pull", REFERENCE, "x", "--limit-rate", "fast"], 2),
-        (["pull", REFERENCE, "out/config.json/x"], 3),
-        (["login", "ftp://example.org", "--token", "x"], 2),
-    ],
-    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else str(value),
-)
-def test_exit_status(story: Story, words: list[str], status: int) -> None:
-    ended = story.shell.run(*words, expect=None)
-    assert ended.status == status, ended
-    assert ended.err.startswith("error: ")
-    problem = story.shell.run(*words, "--json", expect=status).problem
-    assert problem["exit"] == status
-    assert problem["detail"]
-
-
-def test_a_registry_that_is_not_there_is_exit_3(story: Story) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    lost = story.person("lost", PQREG_REGISTRY=url)
-    for words in (["ls"], ["pull", REFERENCE, "lost-out"], ["whoami"]):
-        assert lost.run(*words, "--json", expect=3).problem["type"] == "/problems/connection-failed"
-
-
-def test_wrong_and_missing_tokens_are_exit_3_and_are_not_shown(story: Story) -> None:
-    stranger = story.person("stranger", PQREG_TOKEN="canary-0123456789-token")
-    ended = stranger.run("ls", "--json", expect=3)
-    assert ended.problem["type"] == "/problems/not-authenticated"
-    assert "canary" not in ended.err
-    stranger.export(PQREG_TOKEN=None)
-    assert stranger.run("ls", expect=3).err.startswith("error: ")
-
-
 def test_login_keeps_registry_and_token_privately(story: Story) -> None:
     newcomer = Shell(story.root, "newcomer")
     assert newcomer.run("whoami", expect=2).err.startswith("error: no registry is configured")
@@ -271,13 +129,6 @@ def test_login_keeps_registry_and_token_privately(story: Story) -> None:
     newcomer.run("logout")
     assert story.token not in config.read_text()
     newcomer.run("whoami", expect=2)
-
-
-def test_a_wrong_token_is_not_kept(story: Story) -> None:
-    newcomer = Shell(story.root, "newcomer2")
-    newcomer.run("login", story.url, stdin="wrong\n", expect=3)
-    newcomer.run("login", story.url, stdin="", expect=2)
-    assert not (newcomer.home / ".config" / "pqreg" / "config.toml").exists()
 
 
 def test_tokens_are_made_and_end(story: Story) -> None:
@@ -296,44 +147,24 @@ def test_fsck_is_content(story: Story) -> None:
     story.shell.run("fsck", "--data", "data")
 
 
-def test_pushing_a_pickle_is_refused_unless_allowed(story: Story) -> None:
-    unsafe = story.root / "unsafe"
-    shutil.copytree(story.root / "model", unsafe)
-    (unsafe / "pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
-    words = ["push", "unsafe", "acme/unsafe:v1", "--key", "keys/alice.pqkey"]
-    assert story.shell.run(*words, "--json", expect=1).problem["type"] == "/problems/unsafe-file-type"
-    story.shell.run(*words, "--allow-unsafe")
-
-
-JUNK = [b"", b"\x00" * 64, b"{}", b"[" * 5000, b"\xff\xfe", b"-----BEGIN PUBLIC KEY-----\n", b'{"a":1,"a":2}']
-
-
-@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
-@pytest.mark.parametrize("name", ["pqreg.json", "model.sig", "model.pq.sig"])
-def test_f8_junk_evidence_is_refused_without_a_traceback(story: Story, junk: bytes, name: str, tmp_path: Path) -> None:
-    directory = tmp_path / "junk"
-    shutil.copytree(story.root / "out", directory)
-    (directory / name).write_bytes(junk)
-    ended = story.shell.run("verify", directory, expect=1)
-    assert ended.err.startswith("error: ") or "\nerror: " in ended.err
-
-
-@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
-def test_f8_junk_files_are_refused_without_a_traceback(story: Story, junk: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "junk"
-    file.write_bytes(junk)
-    file.chmod(0o600)
-    lines: tuple[list[str | Path], ...] = (
-        ["verify", "out", "--trust", file],
-        ["key", "show", file],
-        ["push", "model", "acme/junk:v1", "--key", file],
-        ["trust", "check", file],
-    )
-    for words in lines:
-        ended = story.shell.run(*words, expect=None)
-        assert ended.status in (1, 2), ended
-    config = {"PQREG_CONFIG": str(file)}
-    assert story.person("junk", **config).run("whoami", expect=None).status in (0, 2)
+def test_an_interrupted_pull_says_how_to_go_on_and_goes_on(story: Story) -> None:
+    person = story.person("hasty")
+    size = person.run("show", REFERENCE, "--json").json["size"]
+    process = person.start("pull", REFERENCE, "hasty", "--limit-rate", str(size // 4), stderr=subprocess.PIPE)
+    staged = story.root / "hasty" / ".pqreg" / "incoming"
+    deadline = time.monotonic() + 60
+    while not (staged.is_dir() and sum(path.stat().st_blocks for path in staged.iterdir()) * 512 > 2 << 20):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # between two looks; the deadline decides
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "continue" in errors
+    assert "Traceback" not in errors
+    assert not (story.root / "hasty" / "model.safetensors").exists()
+    report = person.run("pull", REFERENCE, "hasty", "--json").json
+    assert 0 < report["fetched"] < size
 
 
 def test_output_in_a_pipe_is_plain_even_without_no_color(story: Story) -> None:

@@ -75,7 +75,7 @@ def test_commands_run_apart_from_the_user(tmp_path: Path, monkeypatch: pytest.Mo
     with Place() as stage:
         outcome = stage.run(Person("node", {"PQREG_TRUST": "t"}), [code], program=("-c",))
         assert outcome.status == 0
-        assert outcome.out.strip() == f"['PQREG_TRUST'] {stage.root}/home/node"
+        assert outcome.out.strip() == f"['PQREG_TRUST'] {stage.root / 'home' / 'node'}"
         assert stage.run(Person("node", {}), ["raise SystemExit(7)"], program=("-c",)).status == 7
 
 
@@ -88,6 +88,15 @@ def test_everything_is_stopped_and_removed_after_an_error(error: type[BaseExcept
         raise error
     assert child.poll() is not None
     assert not root.exists()
+
+
+def test_what_could_not_be_removed_is_not_called_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pqreg_cli.demo.place.shutil.rmtree", lambda path, ignore_errors: None)
+    stage = Place()
+    with pytest.raises(DemoFailed, match="could not be removed"), stage:
+        pass
+    assert not stage.removed
+    stage.root.rmdir()
 
 
 def test_a_child_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ def test_f8_an_unexpected_error_is_one_line_and_debug_shows_where(failing, capsy
 def test_an_interrupt_says_how_to_go_on(failing, capsys: pytest.CaptureFixture[str]) -> None:
     failing(KeyboardInterrupt())
     assert main.run(["version"]) == 130
-    assert "continues where it stopped" in capsys.readouterr().err
+    assert "continue where they stopped" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(failing, capsys: pytest.CaptureFixture[str]) -> None:

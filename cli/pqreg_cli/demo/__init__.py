@@ -40,13 +40,16 @@ def demo(
     from pqreg_cli.demo.place import Place
     from pqreg_cli.demo.report import Report
     from pqreg_cli.demo.stage import Stage
+    from pqreg_cli.serve import require_server
 
+    require_server()
     output = Output()
     report = Report(output)
     found = find_model(model)
     begun = time.monotonic()
+    place = Place()
     try:
-        with Place() as place:
+        with place:
             report.text(
                 "pqreg demo: Alice publishes a model, a node takes it up, and neither trusts the registry between."
             )
@@ -59,6 +62,7 @@ def demo(
             report.text()
             report.text(_MEANING)
     finally:
-        report.text()
-        report.text("Everything was stopped and removed.")
+        if place.removed:
+            report.text()
+            report.text("Everything was stopped and removed.")
     report.text(f"It took {time.monotonic() - begun:.0f} seconds.")

@@ -71,7 +71,8 @@ class Place:
     """The temporary directory and the processes in it; a context manager."""
 
     def __init__(self) -> None:
-        """Nothing is made before it is entered."""
+        """Nothing is made before it is entered; ``removed`` tells whether all of it is gone again."""
+        self.removed = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
@@ -92,6 +93,7 @@ class Place:
             shutil.rmtree(self.root, ignore_errors=True)
             if self.root.exists():
                 raise DemoFailed(f"{self.root} could not be removed", hint=f"rm -r {self.root}")
+            self.removed = True
         finally:
             for number, handler in {**handlers, **self._previous}.items():
                 signal.signal(number, handler)

@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file of a release, as pqreg.json and pqreg.inner list it: path, size, digests, shards and tensor table.
+"""The files of a release, as pqreg.json and pqreg.inner list them: size, SHA-256, shard digests, tensor table of each.
+
+An entry's parts must fit one another: as many shard digests as its size needs, a tensor table for safetensors and for
+nothing else, and a table that covers the file exactly. A list of entries is sorted by the code points of the paths and
+names neither the manifest nor anything that verifiers skip.
 
 A release of a terabyte has half a million shards, so their digests stay one ``bytes`` per file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from pq_registry import limits
 from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
-from pq_registry.format.path import ReleasePath
-from pq_registry.format.sealing import SLICE_BYTES, plaintext_size
+from pq_registry.format.path import ReleasePath, check_distinct
+from pq_registry.format.sealing import INNER_NAME, SLICE_BYTES, plaintext_size
+from pq_registry.format.statement import is_ignored
 from pq_registry.format.strict_json import Fields, Value, encode_base64
 from pq_registry.format.tensors import TensorTable
 
+MANIFEST_NAME: Final = "pqreg.json"
 SHARD_DIGEST_BYTES: Final = 32
 SAFETENSORS_SUFFIX: Final = ".safetensors"
 
@@ -143,3 +151,35 @@ def take_files(fields: Fields, *, sealed: bool = False) -> tuple[FileEntry, ...]
     """
     entries = fields.objects("files", minimum=1, limit=limits.FILES)
     return tuple(FileEntry.from_fields(entry, sealed=sealed) for entry in entries)
+
+
+def check_files(files: Iterable[FileEntry]) -> None:
+    """Refuse a list of files that no release can have.
+
+    Raises:
+        FormatError: if they are none, too many, unsorted or colliding, or one is reserved (``is_reserved``).
+    """
+    entries = tuple(files)
+    if not 0 < len(entries) <= limits.FILES:
+        raise FormatError("a release has no files or too many", expected=f"1 to {limits.FILES}", found=len(entries))
+    for one, next_one in pairwise(entries):
+        if one.path.text >= next_one.path.text:
+            raise FormatError(
+                "the files are not sorted",
+                expected="paths sorted by code point, each once",
+                found=f"{one.path.text!r} before {next_one.path.text!r}"[:200],
+            )
+    for entry in entries:
+        if is_reserved(entry.path):
+            raise FormatError(
+                "a file stands where verifiers expect something else",
+                expected=f"no file named {MANIFEST_NAME} or {INNER_NAME}, nor any that verifiers skip",
+                found=repr(entry.path.text)[:200],
+            )
+    # The manifest takes part: on a file system that folds case PQREG.JSON is the same file.
+    check_distinct([ReleasePath(MANIFEST_NAME), *(entry.path for entry in entries)])
+
+
+def is_reserved(path: ReleasePath) -> bool:
+    """Whether a publisher's file cannot have this path: the manifest's, pqreg.inner's, or one that verifiers skip."""
+    return path.text.casefold().split("/", 1)[0] in (MANIFEST_NAME, INNER_NAME) or is_ignored(path.text)

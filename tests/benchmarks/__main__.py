@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m tests.benchmarks`` (``make bench``): every figure this project states, from one run, beside its peers.
+
+Writes nothing outside ``build/bench`` and the JSON file. The model is made once and kept; everything else is removed.
+docs/operations/performance.md describes the method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import report
+from tests.benchmarks.contest import Patience, Section
+from tests.benchmarks.sections import KEYS, LOCAL, pull_section
+from tests.benchmarks.stage import ROOT, Stage
+
+FULL, QUICK = (4, 1), (4, 16)
+"""Weight files, and the divisor of their width: 4 x 512 MiB, or 4 x 32 MiB."""
+DISK_FACTOR = 5
+"""Copies of the model that can exist at once: corpus, registry, release, output, and the first two of a push."""
+PATIENCE_SECONDS = 400.0
+"""What a whole run may wait for other processes to be quiet."""
+
+
+def main() -> int:
+    """Measure, print and write; 1 if a contender failed."""
+    arguments = _arguments()
+    files, divisor = QUICK if arguments.quick else FULL
+    rounds = arguments.rounds or (2 if arguments.quick else 5)
+    base = ROOT / "build" / "bench"
+    corpus = base / f"model-{files}x{512 // divisor}MiB"
+    base.mkdir(parents=True, exist_ok=True)
+    needed = files * (512 << 20) // divisor * DISK_FACTOR
+    if shutil.disk_usage(base).free < needed:
+        print(f"bench: {base} needs {needed >> 20} MiB of free disk", file=sys.stderr)
+        return 2
+    stage = Stage(base, corpus, Patience(0 if arguments.quick else PATIENCE_SECONDS))
+    make = stage.child("corpus", str(corpus), str(files), str(divisor))
+    subprocess.run(make, check=True, env=stage.env, cwd=ROOT)
+    facts = report.machine()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up after like an interrupt
+    sections: list[Section] = []
+    try:
+        with stage:
+            rates = _rates(stage) if arguments.only is None else {}
+            run(stage, arguments.only or KEYS, rounds, sections)
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        if sections:
+            _publish(facts, rates, sections, arguments.json)
+    return 1 if any(result.error for section in sections for result in section.results) else 0
+
+
+def run(stage: Stage, keys: tuple[str, ...], rounds: int, sections: list[Section]) -> None:
+    """Measure the sections ``keys`` in order, adding each to ``sections`` as it is done."""
+    for key in (key for key in KEYS if key in keys and key in ("hash", "push", "scale")):
+        sections.append(LOCAL[key](stage, rounds))
+    if not {"pull", "verify", "load"} & set(keys):
+        return
+    with stage.serving("registry") as registry:
+        stage.push(registry)
+        stage.make_release(registry)
+        if "pull" in keys:
+            sections.append(pull_section(stage, rounds, registry))
+    for key in (key for key in KEYS if key in keys and key in ("verify", "load")):
+        sections.append(LOCAL[key](stage, rounds))
+
+
+def _rates(stage: Stage) -> dict[str, float]:
+    stage.patience.wait()
+    file = max(stage.files(), key=lambda path: path.stat().st_size)
+    stage.warm(stage.corpus)
+    command = stage.child("child_machine", str(file), str(stage.work / "scratch"))
+    done = subprocess.run(command, check=True, env=stage.env, cwd=ROOT, capture_output=True, text=True)
+    rates: dict[str, float] = json.loads(done.stdout)
+    return rates
+
+
+def _publish(facts: dict[str, Any], rates: dict[str, float], sections: list[Section], target: Path) -> None:
+    print()
+    print(report.machine_text(facts, rates))
+    for section in sections:
+        print()
+        print(report.as_text(section))
+    print()
+    print(report.legend(sections))
+    value = {
+        "machine": facts,
+        "machine_gb_per_s": rates,
+        "sections": {section.key: report.as_json(section) for section in sections},
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(value, indent=2) + "\n")
+    print(f"all runs: {target}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="128 MiB and 2 rounds: does everything run?")
+    parser.add_argument("--rounds", type=int, help="rounds of each section (5; with --quick 2)")
+    parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where the figures go")
+    parser.add_argument("--only", type=_keys, metavar="KEYS", help=f"some of {','.join(KEYS)}")
+    return parser.parse_args()
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    keys = tuple(text.split(","))
+    if not set(keys) <= set(KEYS):
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(KEYS)}")
+    return keys
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""E2, E3, E4: every system call and every database call of a publication fails once, before or after it took effect.
+
+ENOSPC, EIO (also of fsync), EMFILE, EROFS and EDQUOT take turns. Whatever fails, the caller gets an error of the tree,
+nothing half-made becomes visible, fsck finds no damage before and after a restart, and the same publication then
+succeeds. The loops end when a run meets no fault any more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pq_registry.errors import PqregError
+from pq_registry.format.instant import utc_now
+from pq_registry.service.registry import Registry
+from tests.faults.injection import Fault, database_error, failing_database, failing_system_call, os_error
+from tests.faults.publishing import check, publish, recover
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("persisted", [False, True], ids=["not-persisted", "persisted"])
+def test_system_calls(tmp_path: Path, persisted: bool) -> None:
+    met = []
+    for number in range(1, 400):
+        root = tmp_path / str(number)
+        registry = Registry.open(root, utc_now)
+        fault = Fault(number, persisted, os_error(number))
+        try:
+            with failing_system_call(fault):
+                try:
+                    publish(registry)
+                except PqregError as error:
+                    assert fault.hit is not None, error
+            if fault.hit is None:
+                break
+            met.append(fault.hit)
+            check(registry)
+        finally:
+            registry.close()
+        recover(root)
+    else:
+        raise AssertionError("the publication never ran through")
+    assert set(met) >= {"open", "pwrite", "fsync", "fdatasync", "ftruncate", "fchmod", "link", "unlink", "mkdir"}, met
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("persisted", [False, True], ids=["not-persisted", "persisted"])
+def test_database_calls(tmp_path: Path, persisted: bool) -> None:
+    met = []
+    for number in range(1, 400):
+        root = tmp_path / str(number)
+        registry = Registry.open(root, utc_now)
+        fault = Fault(number, persisted, database_error())
+        try:
+            with failing_database(fault, registry.catalogue._engine):
+                try:
+                    publish(registry)
+                except PqregError as error:
+                    assert fault.hit is not None, error
+            if fault.hit is None:
+                break
+            met.append(fault.hit)
+            check(registry)
+        finally:
+            registry.close()
+        recover(root)
+    else:
+        raise AssertionError("the publication never ran through")
+    # Identity, twice open, part and complete, release, tag: 9, give or take where a second ends (``touched`` changes).
+    assert met.count("do_commit") >= 7, met
