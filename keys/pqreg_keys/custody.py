@@ -42,6 +42,7 @@ __all__ = [
     "generate_recipient",
     "load",
     "load_recipient",
+    "opened",
     "pair_paths",
     "public_of",
     "shown",
@@ -185,8 +186,26 @@ def load_recipient(
     Raises:
         KeyFileExposed, WrongPassphrase, KeyCustodyError, FormatError, StorageError: as ``load``.
     """
-    opened = _opened(path, passphrase, provider)
-    return opened.recipient if isinstance(opened, SecretIdentity) else opened
+    secret = opened(path, passphrase, provider=provider)
+    return secret.recipient if isinstance(secret, SecretIdentity) else secret
+
+
+def opened(
+    path: Path, passphrase: PassphraseSource | None = None, *, provider: Provider = OPENSSL
+) -> SecretIdentity | SecretRecipient:
+    """Read a secret key file of either kind.
+
+    Raises:
+        KeyFileExposed, WrongPassphrase, KeyCustodyError, FormatError, StorageError: as ``load``.
+    """
+    with secretfile.read(path) as content:
+        material = keyfile.decode_any(content, passphrase, name=str(path))
+    if isinstance(material, KeyMaterial):
+        return _identity(path, material, provider)
+    with material.recipient_seed as seed:
+        recipient = SecretRecipient(kem_for(material.profile), seed)
+    _check_id(path, "recipient", material.recipient_id, recipient.public.id)
+    return recipient
 
 
 def public_of(path: Path, passphrase: PassphraseSource | None = None) -> PublicIdentity:
@@ -215,8 +234,8 @@ def shown(path: Path, passphrase: PassphraseSource | None = None) -> PublicIdent
     """
     with reported("read", path), open(path, "rb") as file:
         if file.read(len(keyfile.MAGIC)) in keyfile.MAGICS:
-            opened = _opened(path, passphrase, OPENSSL)
-            return opened.identity if isinstance(opened, SecretIdentity) else opened.public
+            secret = opened(path, passphrase)
+            return secret.identity if isinstance(secret, SecretIdentity) else secret.public
         file.seek(0)
         data = file.read(limits.IDENTITY_FILE_BYTES + 1)
     return PublicRecipient.from_file(data) if is_recipient_file(data) else PublicIdentity.from_pem(data)
@@ -226,17 +245,6 @@ def _material(secret: SecretIdentity | SecretRecipient) -> KeyMaterial | Recipie
     if isinstance(secret, SecretIdentity):
         return secret.material()
     return RecipientMaterial(profile_of(secret.public.kem.level), secret.public.id, secret.seed())
-
-
-def _opened(path: Path, passphrase: PassphraseSource | None, provider: Provider) -> SecretIdentity | SecretRecipient:
-    with secretfile.read(path) as content:
-        material = keyfile.decode_any(content, passphrase, name=str(path))
-    if isinstance(material, KeyMaterial):
-        return _identity(path, material, provider)
-    with material.recipient_seed as seed:
-        recipient = SecretRecipient(kem_for(material.profile), seed)
-    _check_id(path, "recipient", material.recipient_id, recipient.public.id)
-    return recipient
 
 
 def _identity(path: Path, material: KeyMaterial, provider: Provider) -> SecretIdentity:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pq_registry.crypto.identity import PublicIdentity
+from pq_registry.crypto.recipient import PublicRecipient
 from pqreg_cli.main import run
 from pqreg_keys import custody, keyfile
 from pqreg_keys.keyfile import PassphraseCost
@@ -99,7 +100,8 @@ def test_show_tells_the_same_of_both_files(here: Path, capsys: pytest.CaptureFix
     for name in ("alice.pqkey", "alice.pqpub"):
         assert run(["key", "show", name, "--json"]) == 0
         shown = json_of(capsys)
-        assert shown == {key: made[key] for key in ("id", "profile", "halves")}
+        assert shown == {key: made[key] for key in ("kind", "id", "profile", "halves")}
+        assert shown["kind"] == "identity"
         assert shown["halves"]["pq"]["algorithm"] == "ML-DSA-65"
         assert run(["key", "show", name]) == 0
         assert made["id"] in capsys.readouterr().out
@@ -130,6 +132,37 @@ def test_export_is_the_public_file(here: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert run(["key", "export", "alice.pqkey", "--json"]) == 0
     assert json_of(capsys)["public"].encode() == public
+
+
+@pytest.mark.parametrize(("level", "algorithm"), [("5", "MLKEM1024-P384"), ("3", "MLKEM768-X25519")])
+def test_a_recipient_is_made_shown_and_exported(
+    here: Path, capsys: pytest.CaptureFixture[str], level: str, algorithm: str
+) -> None:
+    command = ["key", "generate", "node1", "--recipient", "--profile", level, "--no-passphrase"]
+    assert run([*command, "--json"]) == 0
+    made = json_of(capsys)
+    assert (made["kind"], made["kem"]["algorithm"]) == ("recipient", algorithm)
+    public = (here / "node1.pqpub").read_bytes()
+    assert PublicRecipient.from_file(public).id == made["id"]
+    assert stat.S_IMODE((here / "node1.pqkey").stat().st_mode) == 0o600
+    assert custody.load_recipient(here / "node1.pqkey").public.id == made["id"]
+    for name in ("node1.pqkey", "node1.pqpub"):
+        assert run(["key", "show", name, "--json"]) == 0
+        assert json_of(capsys) == {key: made[key] for key in ("kind", "id", "profile", "kem")}
+    for more in ([], ["--recipient"]):
+        assert run(["key", "export", "node1.pqkey", *more]) == 0
+        assert capsys.readouterr().out.encode() == public
+    assert run(["key", "generate", "node2", *command[3:]]) == 0
+    assert "can unseal" in capsys.readouterr().out
+
+
+def test_an_identity_exports_the_recipient_it_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(["key", "generate", "alice", "--no-passphrase"])
+    assert run(["key", "export", "alice.pqkey", "--recipient", "--out", "r.pqpub"]) == 0
+    public = PublicRecipient.from_file((here / "r.pqpub").read_bytes())
+    assert public == custody.load(here / "alice.pqkey").recipient.public
+    assert public == custody.load_recipient(here / "alice.pqkey").public
+    assert public.id in capsys.readouterr().out
 
 
 def test_exposed_and_wrong_files_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
