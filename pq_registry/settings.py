@@ -41,6 +41,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("token", None, "bearer token for the registry; sent to no other origin", secret=True),
     Setting("trust", None, "path of the trust file (trust.json)"),
     Setting("key", None, "path of the secret key file that signs (.pqkey)"),
+    Setting("recipient_key", None, "path of the secret key file that opens sealed releases (.pqkey)"),
     Setting("passphrase", None, "passphrase of the secret key file", secret=True),
     Setting("passphrase_file", None, "path of a file whose first line is the passphrase"),
     Setting("connections", "4", "parallel connections of a transfer"),

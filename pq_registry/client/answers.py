@@ -15,7 +15,9 @@ from pq_registry import limits
 from pq_registry.client.problems import printable
 from pq_registry.errors import FormatError, NameSyntaxError, ResponseInvalid
 from pq_registry.format.digest import Digest
+from pq_registry.format.hexid import parse_recipient_id
 from pq_registry.format.instant import parse_instant
+from pq_registry.format.keystatement import parse_node
 from pq_registry.format.name import RepositoryName, Tag
 from pq_registry.format.strict_json import Fields, parse_strict
 
@@ -129,6 +131,29 @@ class NewToken:
     token: str
 
 
+@dataclass(frozen=True, slots=True)
+class GrantItem:
+    """The latest grant statement about one release and one recipient."""
+
+    release: Digest
+    recipient: str
+    sequence: int
+    issued: datetime
+    expires: datetime | None
+    withdrawn: bool
+    signer: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateItem:
+    """A recipient somebody certified."""
+
+    recipient: str
+    node: str
+    not_after: datetime | None
+    signer: str
+
+
 def read(body: bytes, parse: Callable[[Fields], T], *, what: str) -> T:
     """Parse an answer.
 
@@ -225,6 +250,35 @@ def identities(fields: Fields) -> tuple[IdentityItem, ...]:
     )
 
 
+def grants(fields: Fields) -> tuple[GrantItem, ...]:
+    """``GET /v1/repos/{ns}/{name}/grants``."""
+    return tuple(
+        GrantItem(
+            release=item.parsed("release", _digest),
+            recipient=item.parsed("recipient", parse_recipient_id),
+            sequence=item.integer("sequence", minimum=1),
+            issued=item.parsed("issued", parse_instant),
+            expires=item.optional("expires", parse_instant),
+            withdrawn=item.boolean("withdrawn"),
+            signer=_word(item, "signer"),
+        )
+        for item in fields.objects("items", limit=limits.JSON_RESPONSE_BYTES)
+    )
+
+
+def certificates(fields: Fields) -> tuple[CertificateItem, ...]:
+    """``GET /v1/namespaces/{ns}/keys``."""
+    return tuple(
+        CertificateItem(
+            recipient=item.parsed("recipient", parse_recipient_id),
+            node=item.parsed("node", parse_node),
+            not_after=item.optional("not_after", parse_instant),
+            signer=_word(item, "signer"),
+        )
+        for item in fields.objects("items", limit=limits.JSON_RESPONSE_BYTES)
+    )
+
+
 def tokens(fields: Fields) -> tuple[TokenItem, ...]:
     """``GET /v1/tokens``."""
     return tuple(
@@ -265,6 +319,10 @@ def _release(fields: Fields) -> ReleaseItem:
         signer=_word(fields, "signer"),
         content=fields.optional("content", Digest.parse) if fields.has("content") else None,
     )
+
+
+def _digest(text: str) -> Digest:
+    return Digest.parse(text) if ":" in text else Digest(text)
 
 
 def _next(fields: Fields) -> str | None:

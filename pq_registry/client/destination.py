@@ -6,11 +6,13 @@ is foreign and the pull refuses, because a release is exactly its files. Known f
 pulled, and those of every manifest of the same repository found as ``pqreg.json`` or under ``.pqreg/manifests``, where
 manifests are kept while files are being replaced. In order:
 
-1. the new and the old manifest are written to ``.pqreg/manifests``, so that a rerun after a crash knows every file;
+1. the new and the old manifest (and pqreg.inner of an unsealed release) are written to ``.pqreg/manifests``, so that a
+   rerun after a crash knows every file;
 2. the old evidence is removed: from here on nothing calls the directory a release;
 3. files that only older releases list are removed;
 4. staged files, all verified and durable, are renamed to their places; a second path with the same content is a copy;
-5. directories are synced, then ``pqreg.json``, ``model.pq.sig`` and ``model.sig`` are written;
+5. directories are synced, then ``pqreg.json``, ``model.pq.sig`` and ``model.sig`` are written (of an unsealed release
+   below ``.pqreg``: ``client.unsealplace``);
 6. what the pull kept under ``.pqreg`` is removed.
 
 A lock on the directory keeps a second pull out.
@@ -33,11 +35,15 @@ from pq_registry.client.directory import TOLERATED, write_evidence
 from pq_registry.client.staging import HOUSE, INCOMING, Staging, open_kept
 from pq_registry.client.tree import READ, Tree, read_fully, write_fully
 from pq_registry.client.trust import VerifiedRelease
+from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.shards import check_shard
 from pq_registry.durable import TEMPORARY_SUFFIX, make_directory, reported, write_file
-from pq_registry.errors import Conflict, FormatError, UsageError
+from pq_registry.errors import Conflict, PqregError, UsageError
 from pq_registry.format.digest import Digest
+from pq_registry.format.inner import bind_inner
 from pq_registry.format.manifest import MANIFEST_NAME, FileEntry, Manifest
+from pq_registry.format.release import Release
+from pq_registry.format.sealing import INNER_NAME
 from pq_registry.format.statement import EVIDENCE
 
 MANIFESTS = (HOUSE, "manifests")
@@ -90,7 +96,7 @@ class PlainDirectory:
         make_directory(self.path)
         self._tree = tree = Tree(self.path)
         lock(tree)
-        known = self._known(verified.release.manifest)
+        known = self._known(verified.release)
         refuse_foreign(tree, known | {MANIFEST_NAME, *EVIDENCE}, what=f"release of {verified.release.name}")
         self.staging = Staging(tree)
         self.staging.create()
@@ -107,21 +113,21 @@ class PlainDirectory:
         """
         tree = self._opened()
         release = verified.release
-        obsolete = self._known(release.manifest) - {entry.path.text for entry in release.manifest.files}
+        files = self._files(release)
+        obsolete = self._known(release) - {entry.path.text for entry in files}
         with reported("replace the files in", tree.path):
-            self._keep_manifests(release.manifest_bytes)  # 1.
-            for name in EVIDENCE:  # 2.
-                tree.unlink((name,))
+            self._keep_documents(self._documents(release))  # 1.
+            self._remove_evidence()  # 2.
             os.fsync(tree.descriptor)
             for text in sorted(obsolete):  # 3.
                 parts = tuple(text.split("/"))
                 tree.unlink(parts)
                 tree.prune(parts[:-1])
-            self._place(release.manifest.files, in_place)  # 4.
-            for folder in sorted({entry.path.parts[:-1] for entry in release.manifest.files}):  # 5.
+            self._place(files, in_place)  # 4.
+            for folder in sorted({entry.path.parts[:-1] for entry in files}):  # 5.
                 with tree.directory(folder) as descriptor:
                     os.fsync(descriptor)
-        write_evidence(tree.path, release, verified.signer)
+        self._write_evidence(release, verified.signer)
         self._remove_manifests()  # 6.
         self.staging.clear()
         return tree.path
@@ -148,19 +154,41 @@ class PlainDirectory:
                 os.rename(entry.sha256.hex, entry.path.parts[-1], src_dir_fd=incoming, dst_dir_fd=folder)
             origin[entry.sha256] = entry
 
-    def _known(self, manifest: Manifest) -> set[str]:
-        """The files of every release of this repository that this directory holds or is getting."""
-        known = {entry.path.text for entry in manifest.files}
-        for data in self._manifests():
-            with contextlib.suppress(FormatError):
+    def _files(self, release: Release) -> Sequence[FileEntry]:
+        """The files as they are to lie here."""
+        return release.manifest.files
+
+    def _documents(self, release: Release) -> Sequence[bytes]:
+        """What says which files those are."""
+        return [release.manifest_bytes]
+
+    def _write_evidence(self, release: Release, signer: PublicIdentity) -> None:
+        write_evidence(self._opened().path, release, signer)
+
+    def _remove_evidence(self) -> None:
+        for name in EVIDENCE:
+            self._opened().unlink((name,))
+        for name in (*EVIDENCE, MANIFEST_NAME, INNER_NAME):
+            self._opened().unlink((HOUSE, name))
+
+    def _known(self, release: Release) -> set[str]:
+        """The files of every release of this repository that this directory holds or is getting, sealed or not."""
+        known = {entry.path.text for entry in self._files(release)}
+        documents = {Digest.of(data): data for data in self._kept_documents()}
+        for data in documents.values():
+            with contextlib.suppress(PqregError):
                 other = Manifest.parse(data)
-                if other.name == manifest.name:
-                    known |= {entry.path.text for entry in other.files}
+                if other.name != release.name:
+                    continue
+                known |= {entry.path.text for entry in other.files}
+                if other.sealing is not None and other.sealing.inner_sha256 in documents:
+                    inner = bind_inner(other, documents[other.sealing.inner_sha256])
+                    known |= {entry.path.text for entry in inner.files}
         return known
 
-    def _manifests(self) -> Iterable[bytes]:
+    def _kept_documents(self) -> Iterable[bytes]:
         tree = self._opened()
-        names: list[tuple[str, ...]] = [(MANIFEST_NAME,)]
+        names: list[tuple[str, ...]] = [(MANIFEST_NAME,), (HOUSE, MANIFEST_NAME), (HOUSE, INNER_NAME)]
         with reported("read the directory", tree.path), contextlib.suppress(FileNotFoundError):
             names += [tuple(item.text.split("/")) for item in tree.walk(below=MANIFESTS)]
         for parts in names:
@@ -170,11 +198,11 @@ class PlainDirectory:
             # One that is there and cannot be read is trouble: its files would be taken for foreign ones.
             descriptor = tree.open(parts)
             with reported("read", tree.path.joinpath(*parts)), os.fdopen(descriptor, "rb") as file:
-                yield file.read(limits.MANIFEST_BYTES + 1)
+                yield file.read(limits.INNER_BYTES + 1)
 
-    def _keep_manifests(self, new: bytes) -> None:
+    def _keep_documents(self, new: Sequence[bytes]) -> None:
         tree = self._opened()
-        for data in [*self._manifests(), new]:
+        for data in [*self._kept_documents(), *new]:
             with tree.directory(MANIFESTS, create=True):
                 write_file(tree.path.joinpath(*MANIFESTS) / f"{Digest.of(data).hex}.json", data)
 
@@ -236,7 +264,7 @@ def copy_verified(tree: Tree, entry: FileEntry, staging: Staging) -> None:
     try:
         target = staging.open(entry)
         try:
-            buffer = memoryview(bytearray(limits.SHARD_BYTES))
+            buffer = memoryview(bytearray(entry.slice_size))
             for index in range(entry.shard_count):
                 offset, length = entry.shard_range(index)
                 count = read_fully(source, buffer[:length], offset)

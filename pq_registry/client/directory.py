@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -23,7 +24,7 @@ from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.durable import reported, write_file
 from pq_registry.errors import FileSetMismatch, ManifestMismatch, SignatureInvalid, at_step
 from pq_registry.format.bundle import encode_bundle, envelope_from_bundles
-from pq_registry.format.manifest import MANIFEST_NAME, FileEntry, Manifest
+from pq_registry.format.manifest import MANIFEST_NAME, FileEntry
 from pq_registry.format.release import Release
 from pq_registry.format.statement import EC_BUNDLE_NAME, EVIDENCE, PQ_BUNDLE_NAME
 
@@ -65,8 +66,8 @@ class ReleaseDirectory:
         """Close the directory; files opened from it stay open."""
         self._tree.close()
 
-    def evidence(self) -> Evidence:
-        """Read the evidence; nothing is verified yet.
+    def evidence(self, folder: tuple[str, ...] = ()) -> Evidence:
+        """Read the evidence, which lies in ``folder``; nothing is verified yet.
 
         Raises:
             SignatureInvalid: step 2, if a bundle is missing or the two are not of one envelope.
@@ -74,7 +75,8 @@ class ReleaseDirectory:
             FormatError: if a file is too large or not what its name says.
             StorageError: if a file cannot be read.
         """
-        bundles = {name: self._small(name, limits.ENVELOPE_BYTES) for name in (EC_BUNDLE_NAME, PQ_BUNDLE_NAME)}
+        names = (EC_BUNDLE_NAME, PQ_BUNDLE_NAME)
+        bundles = {name: self.small((*folder, name), limits.ENVELOPE_BYTES) for name in names}
         missing = [name for name, data in bundles.items() if data is None]
         if missing:
             halves = "neither half" if len(missing) == 2 else "one half only"
@@ -84,21 +86,21 @@ class ReleaseDirectory:
                 found=f"no {' and no '.join(missing)}",
                 hint="fetch the release again; a directory signed by other OMS tools is checked with --oms-key",
             )
-        manifest = self._small(MANIFEST_NAME, limits.MANIFEST_BYTES)
+        manifest = self.small((*folder, MANIFEST_NAME), limits.MANIFEST_BYTES)
         if manifest is None:
             raise ManifestMismatch(f"{self.path} has no {MANIFEST_NAME}", hint="fetch the release again")
         with at_step(2):
             envelope = envelope_from_bundles(bundles[EC_BUNDLE_NAME] or b"", bundles[PQ_BUNDLE_NAME] or b"")
         return Evidence(envelope.encode(), manifest)
 
-    def check_files(self, manifest: Manifest) -> None:
-        """Step 6: the directory holds the files of ``manifest``, in their sizes, and no others.
+    def check_files(self, files: Sequence[FileEntry]) -> None:
+        """Step 6: the directory holds ``files``, in their sizes, and no others but pqreg.json and the evidence.
 
         Raises:
             FileSetMismatch: naming what is missing, additional, of another size or not a regular file.
             StorageError: if a directory cannot be read.
         """
-        expected = {entry.path.text: entry.size for entry in manifest.files}
+        expected = {entry.path.text: entry.size for entry in files}
         additional, wrong = [], []
         with reported("read the directory", self.path):
             for entry in self._tree.walk(skip=TOLERATED | {MANIFEST_NAME, *EVIDENCE}):
@@ -116,7 +118,7 @@ class ReleaseDirectory:
         if found:
             raise FileSetMismatch(
                 f"the files in {self.path} are not those of the release",
-                expected=f"exactly the {len(manifest.files)} files of {MANIFEST_NAME}",
+                expected=f"exactly the {len(files)} files that are signed",
                 found=found,
                 hint="pull the release again into an empty directory",
             )
@@ -143,10 +145,15 @@ class ReleaseDirectory:
             raise _unfit(entry, f"{status.st_size} bytes" if stat.S_ISREG(status.st_mode) else "no regular file")
         return descriptor
 
-    def _small(self, name: str, limit: int) -> bytes | None:
-        with reported("read", self.path / name):
+    def small(self, parts: tuple[str, ...], limit: int) -> bytes | None:
+        """The content of a small regular file, or one byte more than ``limit``; None if there is none.
+
+        Raises:
+            StorageError: if it cannot be read.
+        """
+        with reported("read", self.path.joinpath(*parts)):
             try:
-                descriptor = self._open((name,))
+                descriptor = self._open(parts)
             except FileNotFoundError:
                 return None
             with os.fdopen(descriptor, "rb") as file:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,8 +39,9 @@ from pq_registry.client.tree import read_fully
 from pq_registry.durable import reported
 from pq_registry.errors import ContentError, FileDigestMismatch, ShardMismatch, StorageError, UsageError
 from pq_registry.format.digest import Digest
-from pq_registry.format.manifest import FileEntry, Manifest
+from pq_registry.format.manifest import FileEntry
 from pq_registry.format.name import RepositoryName
+from pq_registry.format.sealing import SLICE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def pull(
     *,
     progress: Progress | None = None,
     connections: int = 4,
+    files: Sequence[FileEntry] | None = None,
 ) -> PullResult:
     """Bring a release to ``destination``.
 
@@ -72,6 +75,7 @@ def pull(
         destination: a directory, or another kind of destination such as ``hfcache.HubCache``.
         progress: told of every verified byte.
         connections: threads that fetch.
+        files: what ``source`` delivers, if not the files of the manifest: those of pqreg.inner.
 
     Raises:
         ContentError: step 8, if bytes are not those that were signed.
@@ -85,7 +89,8 @@ def pull(
     place = PlainDirectory(destination) if isinstance(destination, Path) else destination
     verified = resolved.verified
     manifest = verified.release.manifest
-    transfer = _Transfer(manifest, source, place, progress or NullProgress())
+    files = manifest.files if files is None else files
+    transfer = _Transfer(manifest.name, files, source, place, progress or NullProgress())
     with reported("pull into", place.path):
         try:
             place.begin(verified)
@@ -97,8 +102,8 @@ def pull(
         name=manifest.name,
         digest=verified.release.digest,
         path=path,
-        files=len(manifest.files),
-        size=sum(entry.size for entry in manifest.files),
+        files=len(files),
+        size=sum(entry.size for entry in files),
         fetched=transfer.fetched,
         present=transfer.present,
         notes=verified.notes,
@@ -108,11 +113,19 @@ def pull(
 class _Transfer:
     """The content of one release on its way into the staging directory."""
 
-    def __init__(self, manifest: Manifest, source: ShardSource, place: Destination, progress: Progress) -> None:
+    def __init__(
+        self,
+        name: RepositoryName,
+        files: Sequence[FileEntry],
+        source: ShardSource,
+        place: Destination,
+        progress: Progress,
+    ) -> None:
         self.in_place: set[str] = set()
         self.fetched = 0
         self.present = 0
-        self._manifest = manifest
+        self._name = name
+        self._files = files
         self._source = source
         self._place = place
         self._progress = progress
@@ -122,8 +135,8 @@ class _Transfer:
 
     def run(self, connections: int) -> None:
         """Find what is there, then fetch the rest."""
-        contents = _by_content(self._manifest)
-        self._progress.start(f"pull {self._manifest.name}", sum(entries[0].size for entries in contents))
+        contents = _by_content(self._files)
+        self._progress.start(f"pull {self._name}", sum(entries[0].size for entries in contents))
         looking, fetching = Crew(), Crew(self._source.abort)
         try:
             shared = Shared(contents)
@@ -141,7 +154,7 @@ class _Transfer:
 
     def _look(self, crew: Crew, contents: Shared[tuple[FileEntry, ...]]) -> None:
         """Find files in place and staged shards."""
-        buffer = memoryview(bytearray(limits.SHARD_BYTES))
+        buffer = memoryview(bytearray(SLICE_BYTES))
         for entries in contents:
             kept = [entry.path.text for entry in entries if self._is_in_place(crew, entry, buffer)]
             if crew.stopped():
@@ -192,8 +205,8 @@ class _Transfer:
             )  # fmt: skip
 
     def _fetch(self, crew: Crew, schedule: Schedule) -> None:
-        buffer = memoryview(bytearray(limits.RANGE_SHARDS * limits.SHARD_BYTES))
-        scratch = memoryview(bytearray(limits.SHARD_BYTES))
+        buffer = memoryview(bytearray(limits.RANGE_SHARDS * SLICE_BYTES))
+        scratch = memoryview(bytearray(SLICE_BYTES))
         file: StagedFile | None = None
         while not crew.stopped() and (gap := schedule.next(file)) is not None:
             file, first, end = gap
@@ -228,10 +241,10 @@ class _Transfer:
         file.close()
 
 
-def _by_content(manifest: Manifest) -> list[tuple[FileEntry, ...]]:
+def _by_content(files: Sequence[FileEntry]) -> list[tuple[FileEntry, ...]]:
     """The files, those of equal content together; one with a tensor table comes first, so that it is checked."""
     groups: dict[Digest, list[FileEntry]] = {}
-    for entry in manifest.files:
+    for entry in files:
         groups.setdefault(entry.sha256, []).append(entry)
     for entries in groups.values():
         entries.sort(key=lambda entry: entry.tensors is None)

@@ -31,10 +31,10 @@ class Run:
         """The shards ``first`` to before ``end`` of ``file``; ``verified`` is called with each that is right."""
         self._file = file
         self._entry = file.entry
-        self._base = first * limits.SHARD_BYTES
+        self._base = first * file.entry.slice_size
         self._next = first
         self._end = end
-        self._view = memory[: min(end * limits.SHARD_BYTES, file.entry.size) - self._base]
+        self._view = memory[: min(end * file.entry.slice_size, file.entry.size) - self._base]
         self._verified = verified
         self._got = 0
         self._wrong: list[int] = []

@@ -108,8 +108,8 @@ class StagedFile:
         """How much is still to be fetched."""
         count = self.entry.shard_count
         if not self.missing or self._present[count - 1]:
-            return self.missing * limits.SHARD_BYTES
-        return (self.missing - 1) * limits.SHARD_BYTES + self.entry.shard_range(count - 1)[1]
+            return self.missing * self.entry.slice_size
+        return (self.missing - 1) * self.entry.slice_size + self.entry.shard_range(count - 1)[1]
 
     def open(self) -> None:
         """Open the file; StorageError if that fails."""
@@ -213,11 +213,11 @@ class StagedFile:
 
     def _next_written(self, index: int) -> int:
         """The first shard at or after ``index`` that is not wholly a hole, where the file system can tell."""
-        offset = index * limits.SHARD_BYTES
+        offset = index * self.entry.slice_size
         if offset >= self.entry.size:
             return self.entry.shard_count
         try:
-            return os.lseek(self._descriptor, offset, os.SEEK_DATA) // limits.SHARD_BYTES
+            return os.lseek(self._descriptor, offset, os.SEEK_DATA) // self.entry.slice_size
         except OSError:
             return self.entry.shard_count  # ENXIO: nothing but a hole up to the end
 

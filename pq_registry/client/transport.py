@@ -23,6 +23,7 @@ from pq_registry.client.rate import TokenBucket
 from pq_registry.client.wire import UNCAPPED, Body, Tls
 from pq_registry.errors import NotFound, ResponseInvalid, SettingError
 from pq_registry.format.digest import Digest
+from pq_registry.format.hexid import parse_recipient_id
 from pq_registry.format.name import Namespace, RepositoryName, Tag
 from pq_registry.format.strict_json import Fields, encode_base64
 
@@ -134,6 +135,25 @@ class RegistryClient:
             return None
         return answer.body
 
+    def grants(
+        self, name: RepositoryName, *, release: Digest | None = None, recipient: str | None = None
+    ) -> tuple[answers.GrantItem, ...]:
+        """The latest grant statement per release and recipient, of all or of those named."""
+        query = _query(release=None if release is None else release.hex, recipient=recipient)
+        return self._get(f"{_repo(name)}/grants{query}", answers.grants, limit=limits.JSON_RESPONSE_BYTES)
+
+    def grant_envelope(self, name: RepositoryName, release: Digest, recipient: str) -> bytes | None:
+        """The exact envelope of the latest grant statement, or None if there is none."""
+        return self._statement(_grant(name, release, recipient))
+
+    def certificates(self, namespace: Namespace) -> tuple[answers.CertificateItem, ...]:
+        """The recipients of a namespace that somebody certified; whether to believe that is in the envelopes."""
+        return self._get(f"{_namespace(namespace)}/keys", answers.certificates, limit=limits.JSON_RESPONSE_BYTES)
+
+    def certificate_envelope(self, namespace: Namespace, recipient: str) -> bytes | None:
+        """The exact envelope of a recipient's key statement, or None if there is none."""
+        return self._statement(f"{_namespace(namespace)}/keys/{parse_recipient_id(recipient)}")
+
     def blob_bytes(self, digest: Digest, limit: int) -> bytes:
         """A whole blob of at most ``limit`` bytes, not verified. May be answered by a redirect to storage."""
         return self.exchanger.request("GET", blob_path(digest), limit=limit, follow=True).body
@@ -159,9 +179,11 @@ class RegistryClient:
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
-    def open_upload(self, name: RepositoryName, digest: Digest, size: int) -> answers.Upload:
-        """Start or resume the upload of a blob."""
-        body = {"digest": str(digest), "size": size, "slice_size": limits.SHARD_BYTES}
+    def open_upload(
+        self, name: RepositoryName, digest: Digest, size: int, slice_size: int = limits.SHARD_BYTES
+    ) -> answers.Upload:
+        """Start or resume the upload of a blob whose shards have ``slice_size`` bytes."""
+        body = {"digest": str(digest), "size": size, "slice_size": slice_size}
         return self._post(f"{_repo(name)}/uploads", body, answers.upload)
 
     def upload_status(self, name: RepositoryName, upload: str) -> answers.Upload:
@@ -202,17 +224,27 @@ class RegistryClient:
         path = f"{_repo(name)}/tags/{quote(str(tag), safe='')}"
         self.exchanger.request("PUT", path, limit=limits.SHORT_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE)
 
+    def put_grant(self, name: RepositoryName, release: Digest, recipient: str, envelope: bytes) -> None:
+        """Keep a grant statement. Raises SequenceUsed if another came first; the same one again is fine."""
+        path = _grant(name, release, recipient)
+        self.exchanger.request("PUT", path, limit=limits.SHORT_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE)
+
     # -- administration ----------------------------------------------------------------------------------------------
 
     def identities(self, namespace: Namespace) -> tuple[answers.IdentityItem, ...]:
         """The identities registered for a namespace (against spam only: clients believe the trust file)."""
-        return self._get(f"/v1/namespaces/{quote(str(namespace), safe='')}/identities", answers.identities)
+        return self._get(f"{_namespace(namespace)}/identities", answers.identities)
 
     def register_identity(self, namespace: Namespace, public_pem: bytes) -> None:
         """Register an identity for a namespace."""
-        path = f"/v1/namespaces/{quote(str(namespace), safe='')}/identities"
+        path = f"{_namespace(namespace)}/identities"
         body = json.dumps({"public": public_pem.decode("ascii")}).encode()
         self.exchanger.request("POST", path, limit=limits.SHORT_RESPONSE_BYTES, body=body, headers=_JSON)
+
+    def put_certificate(self, namespace: Namespace, recipient: str, envelope: bytes) -> None:
+        """Keep a recipient's key statement; a new one replaces it."""
+        path = f"{_namespace(namespace)}/keys/{parse_recipient_id(recipient)}"
+        self.exchanger.request("PUT", path, limit=limits.SHORT_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE)
 
     def create_token(
         self, *, role: str, namespaces: Sequence[str], expires_days: int, note: str = ""
@@ -230,6 +262,12 @@ class RegistryClient:
         self.exchanger.request("DELETE", f"/v1/tokens/{quote(token_id, safe='')}", limit=limits.PROBLEM_BYTES)
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _statement(self, path: str) -> bytes | None:
+        try:
+            return self.exchanger.request("GET", path, limit=limits.GRANT_ENVELOPE_BYTES).body
+        except NotFound:
+            return None
 
     def _get(self, path: str, parse: Callable[[Fields], T], *, limit: int = limits.SHORT_RESPONSE_BYTES) -> T:
         answer = self.exchanger.request("GET", path, limit=limit)
@@ -256,6 +294,14 @@ def blob_path(digest: Digest) -> str:
 
 def _repo(name: RepositoryName) -> str:
     return f"/v1/repos/{quote(str(name.namespace), safe='')}/{quote(name.name, safe='')}"
+
+
+def _grant(name: RepositoryName, release: Digest, recipient: str) -> str:
+    return f"{_repo(name)}/grants/{release.hex}/{parse_recipient_id(recipient)}"
+
+
+def _namespace(namespace: Namespace) -> str:
+    return f"/v1/namespaces/{quote(str(namespace), safe='')}"
 
 
 def _upload(name: RepositoryName, upload: str) -> str:

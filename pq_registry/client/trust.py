@@ -29,9 +29,11 @@ from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.trustkeys import TrustedPair, TrustStore
 from pq_registry.errors import (
     DigestMismatch,
+    FormatError,
     IdentityLapsed,
     NameMismatch,
     ProfileTooLow,
+    RecipientUncertified,
     StatementMismatch,
     StatusUnavailable,
     TagEquivocation,
@@ -45,7 +47,9 @@ from pq_registry.errors import (
 )
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
+from pq_registry.format.grant import GrantStatement
 from pq_registry.format.instant import format_instant, in_window, is_expired
+from pq_registry.format.keystatement import KeyStatement
 from pq_registry.format.name import Namespace, Reference, RepositoryName
 from pq_registry.format.release import Release, bind
 from pq_registry.format.statement import ReleaseStatement
@@ -135,7 +139,8 @@ class Verifier:
                 expected=f"{reference.repository}:{reference.tag}",
                 found=f"{statement.repository}:{statement.tag}",
             )
-        self._admit(kept, statement.repository, statement.signer, statement.target)
+        publishers = self._namespace(statement.repository.namespace).publishers
+        self._admit(kept, statement.repository.namespace, statement.signer, statement.target, publishers)
         self._check_freshness(statement, envelope.payload_digest, seen)
         return statement
 
@@ -165,7 +170,13 @@ class Verifier:
         with at_step(3):
             statement = ReleaseStatement.parse(envelope.payload)
             manifest = bind(statement, envelope.payload_digest, manifest_bytes)
-        notes = self._admit(kept, manifest.name, manifest.signer, envelope.payload_digest)
+        notes = self._admit(
+            kept,
+            manifest.name.namespace,
+            manifest.signer,
+            envelope.payload_digest,
+            self._namespace(manifest.name.namespace).publishers,
+        )
         # 6. Last, so that a release of another repository is only ever named after it proved to be genuine.
         if expected_name is not None and manifest.name != expected_name:
             raise NameMismatch("this is a release of another repository", expected=expected_name, found=manifest.name)
@@ -184,29 +195,83 @@ class Verifier:
         )
         return VerifiedRelease(release, signer, notes)
 
+    def grant(self, envelope_bytes: bytes) -> GrantStatement:
+        """Steps 2 to 5 for a grant, which a publisher of its namespace must have signed.
+
+        What it grants, to whom and whether it still does is for step 7 (``crypto.sealing.open_grant``).
+
+        Raises:
+            VerificationError: a subclass of the step that refused.
+            FormatError: with the step at which the bytes were found malformed.
+        """
+        with at_step(2):
+            envelope = _parse_small(envelope_bytes)
+            kept = self._store.matching(envelope)
+        with at_step(3):
+            statement = GrantStatement.parse(envelope.payload)
+        namespace = statement.repository.namespace
+        self._admit(kept, namespace, statement.signer, None, self._namespace(namespace).publishers)
+        if statement.issued > self.now + timedelta(seconds=limits.CLOCK_SKEW_SECONDS):
+            raise StatementMismatch(
+                "the grant comes from the future",
+                expected=f"issued at {format_instant(self.now)} or before",
+                found=format_instant(statement.issued),
+                hint="check the clock of this machine",
+            )
+        return statement
+
+    def certificate(self, envelope_bytes: bytes, namespace: Namespace) -> KeyStatement:
+        """Steps 2 to 5 for a key statement, which an enrolment identity of ``namespace`` must have signed.
+
+        Raises:
+            RecipientUncertified: if it is of another namespace or has lapsed.
+            VerificationError: a subclass of the step that refused.
+            FormatError: with the step at which the bytes were found malformed.
+        """
+        with at_step(2):
+            envelope = _parse_small(envelope_bytes)
+            kept = self._store.matching(envelope)
+        with at_step(3):
+            statement = KeyStatement.parse(envelope.payload)
+        self._admit(kept, namespace, statement.signer, None, self._namespace(namespace).enrolment, "enrolment identity")
+        if statement.namespace.key != namespace.key:
+            raise RecipientUncertified(
+                "the recipient is certified for another namespace", expected=namespace, found=statement.namespace
+            )
+        if statement.not_after is not None and is_expired(self.now, statement.not_after):
+            raise RecipientUncertified(
+                f"the certificate of {statement.node} has lapsed",
+                expected=f"a date before {format_instant(statement.not_after)}",
+                found=format_instant(self.now),
+                hint="have an enrolment identity certify the key again: pqreg key certify",
+            )
+        return statement
+
     def _admit(
-        self, kept: list[TrustedPair], name: RepositoryName, signer: str, digest: Digest | None
+        self,
+        kept: list[TrustedPair],
+        name: Namespace,
+        signer: str,
+        digest: Digest | None,
+        allowed: tuple[str, ...],
+        role: str = "publisher",
     ) -> tuple[str, ...]:
-        """The rest of step 3, and steps 4 and 5: the stated signer may sign for this namespace now."""
-        namespace = self._namespace(name.namespace)
+        """The rest of step 3, and steps 4 and 5: the stated signer, one of ``allowed``, may sign for ``name`` now."""
+        namespace = self._namespace(name)
         # 3. Name and signer select one of the pairs whose signature verified; only publishers sign releases and tags.
         chosen = [
-            pair
-            for pair in kept
-            if pair.namespace.key == name.namespace.key
-            and pair.identity.id == signer
-            and signer in namespace.publishers
+            pair for pair in kept if pair.namespace.key == name.key and pair.identity.id == signer and signer in allowed
         ]
         if not chosen:
             raise UntrustedSigner(
-                f"the signature is genuine, but its signer may not sign for {name.namespace}",
-                expected=f"a publisher of {name.namespace} in the trust file",
+                f"the signature is genuine, but its signer may not sign for {name}",
+                expected=f"a {role} of {name} in the trust file",
                 found=f"signer {signer}; the signature is by {_describe(kept)}",
             )
         pair = chosen[0]
         if pair.identity.profile.level < namespace.min_profile:
             raise ProfileTooLow(
-                f"the signer's profile is too low for {name.namespace}",
+                f"the signer's profile is too low for {name}",
                 expected=f"profile {namespace.min_profile} or higher",
                 found=f"profile {pair.identity.profile.level}",
             )
@@ -279,6 +344,13 @@ class Verifier:
                 hint=f"add its publisher: pqreg trust add TRUST.json --publisher {namespace}=FILE.pqpub",
             )
         return trusted
+
+
+def _parse_small(envelope_bytes: bytes) -> Envelope:
+    if len(envelope_bytes) > limits.GRANT_ENVELOPE_BYTES:
+        raise FormatError("the envelope is too large", expected=f"at most {limits.GRANT_ENVELOPE_BYTES} bytes",
+                          found=f"{len(envelope_bytes)} bytes")  # fmt: skip
+    return Envelope.parse(envelope_bytes)
 
 
 def _describe(kept: list[TrustedPair]) -> str:

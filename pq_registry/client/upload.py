@@ -42,6 +42,7 @@ class Blob:
     shards: bytes
     read: Callable[[memoryview, int], None]
     changed: Callable[[str], SourceChanged]
+    slice_size: int = limits.SHARD_BYTES
 
 
 def file_blob(source: SourceDirectory, file: SourceFile, entry: FileEntry) -> Blob:
@@ -138,7 +139,7 @@ class _Uploader:
 
     def open(self, blob: Blob) -> list[Task]:
         """Open or resume an upload; brings its parts."""
-        upload = self._client.open_upload(self._repository, blob.digest, blob.size)
+        upload = self._client.open_upload(self._repository, blob.digest, blob.size, blob.slice_size)
         count = _part_count(blob, upload)
         numbers = [number for number in range(count) if number not in upload.parts]
         opened = _Open(blob, upload.id, upload.part_size, len(numbers))
@@ -152,8 +153,8 @@ class _Uploader:
         offset = number * upload.part_size
         view = self._buffer(upload.part_size)[: _part_length(upload, number)]
         upload.blob.read(view, offset)
-        shards = shard_digests(view)
-        start = offset // limits.SHARD_BYTES * SHARD_DIGEST_BYTES
+        shards = shard_digests(view, upload.blob.slice_size)
+        start = offset // upload.blob.slice_size * SHARD_DIGEST_BYTES
         if shards != upload.blob.shards[start : start + len(shards)]:
             raise upload.blob.changed(f"bytes {offset} to {offset + len(view)} are not what was hashed before")
         if not self._send(upload, number, view, shards):
@@ -227,10 +228,10 @@ def _part_length(upload: _Open, number: int) -> int:
 def _part_count(blob: Blob, upload: Upload) -> int:
     """How many parts the registry wants; each is held in memory, so it may not ask for any size it likes."""
     largest = max(limits.PART_BYTES, 2 * -(-blob.size // limits.PARTS))
-    if upload.part_size % limits.SHARD_BYTES or not 0 < upload.part_size <= largest + limits.PART_BYTES:
+    if upload.part_size % blob.slice_size or not 0 < upload.part_size <= largest + limits.PART_BYTES:
         raise ResponseInvalid(
             "the registry wants parts of an impossible size",
-            expected=f"a multiple of {limits.SHARD_BYTES} up to {largest + limits.PART_BYTES}",
+            expected=f"a multiple of {blob.slice_size} up to {largest + limits.PART_BYTES}",
             found=upload.part_size,
         )
     return -(-blob.size // upload.part_size)

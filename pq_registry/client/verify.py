@@ -8,31 +8,33 @@ what publishing and pulling check: SHA-256 of every file, and safetensors header
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pq_registry import limits
 from pq_registry.client.content import check_file
+from pq_registry.client.contents import Contents, read_contents
 from pq_registry.client.crew import Crew, Shared, cores
 from pq_registry.client.directory import ReleaseDirectory
 from pq_registry.client.foreign import verify_oms
 from pq_registry.client.progress import NullProgress, Progress
-from pq_registry.client.source import DirectorySource
+from pq_registry.client.source import DirectorySource, ShardSource
 from pq_registry.client.trust import VerifiedRelease, Verifier
 from pq_registry.crypto.shards import check_shard
 from pq_registry.durable import reported
 from pq_registry.errors import DigestMismatch, FileSetMismatch, NameMismatch, NotFound, UsageError
-from pq_registry.format.manifest import FileEntry, Manifest
+from pq_registry.format.manifest import FileEntry
 from pq_registry.format.name import Reference
+from pq_registry.format.sealing import SLICE_BYTES
 
 if TYPE_CHECKING:
     # Verifying a directory needs no network, and is to start fast.
     from pq_registry.client.resolve import Resolved
     from pq_registry.client.transport import RegistryClient
 
-__all__ = ["check_content", "verify_directory", "verify_oms", "verify_remote"]
+__all__ = ["check_content", "verify_contents", "verify_directory", "verify_oms", "verify_remote"]
 
 
 def verify_directory(
@@ -44,7 +46,21 @@ def verify_directory(
     workers: int | None = None,
     full: bool = False,
 ) -> VerifiedRelease:
-    """Verify the release in a directory.
+    """As ``verify_contents``, for who wants to know the release only."""
+    contents = verify_contents(path, verifier, expected=expected, progress=progress, workers=workers, full=full)
+    return contents.verified
+
+
+def verify_contents(
+    path: Path,
+    verifier: Verifier,
+    *,
+    expected: Reference | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    full: bool = False,
+) -> Contents:
+    """Verify the release in a directory, sealed or unsealed; neither needs a key.
 
     Args:
         path: the directory, which may be a snapshot of a Hugging Face cache.
@@ -61,26 +77,20 @@ def verify_directory(
         StorageError: if it cannot be read.
     """
     with reported("verify", path), ReleaseDirectory(path) as directory:
-        evidence = directory.evidence()
-        # 2 to 5, and 6 as far as it concerns name and digest.
-        verified = verifier.release(
-            evidence.envelope,
-            evidence.manifest,
-            expected_name=None if expected is None else expected.repository,
-            expected_digest=None if expected is None else expected.digest,
-        )
-        manifest = verified.release.manifest
-        # 6. The file set and the sizes.
-        directory.check_files(manifest)
+        # 2 to 6.
+        contents = read_contents(directory, verifier, expected=expected)
         # 8. The content.
-        check_content(directory, manifest, progress=progress or NullProgress(), workers=workers or cores(), full=full)
-    return verified
+        with DirectorySource(directory) as source:
+            check_content(
+                source, contents.files, progress=progress or NullProgress(), workers=workers or cores(), full=full
+            )
+    return contents
 
 
 def check_content(
-    directory: ReleaseDirectory, manifest: Manifest, *, progress: Progress, workers: int, full: bool = False
+    source: ShardSource, files: Sequence[FileEntry], *, progress: Progress, workers: int, full: bool = False
 ) -> None:
-    """Step 8 for every file of ``manifest``.
+    """Step 8 for every one of ``files``; with ``full`` also SHA-256 and tensor tables.
 
     Raises:
         ContentError: naming the first file that was found not to be as signed.
@@ -89,17 +99,16 @@ def check_content(
     """
     if workers < 1:
         raise UsageError("nothing can be verified by no threads", expected="at least 1", found=workers)
-    progress.start("verify", sum(entry.size for entry in manifest.files))
+    progress.start("verify", sum(entry.size for entry in files))
     try:
-        with DirectorySource(directory) as source:
-            crew = Crew()
-            check = _Check(source, crew, progress)
-            if full:
-                files = Shared(iter(sorted(manifest.files, key=lambda entry: -entry.size)))
-                crew.run(lambda: check.whole_files(files), min(workers, len(manifest.files)))
-            else:
-                runs = Shared(_runs(manifest))
-                crew.run(lambda: check.runs(runs), workers)
+        crew = Crew(source.abort)
+        check = _Check(source, crew, progress)
+        if full:
+            shared = Shared(iter(sorted(files, key=lambda entry: -entry.size)))
+            crew.run(lambda: check.whole_files(shared), min(workers, len(files)))
+        else:
+            runs = Shared(_runs(files))
+            crew.run(lambda: check.runs(runs), workers)
     finally:
         progress.done()
 
@@ -155,14 +164,14 @@ def _ask_sizes(client: RegistryClient, crew: Crew, files: Shared[FileEntry]) -> 
 class _Check:
     """What each thread does."""
 
-    def __init__(self, source: DirectorySource, crew: Crew, progress: Progress) -> None:
+    def __init__(self, source: ShardSource, crew: Crew, progress: Progress) -> None:
         self._source = source
         self._crew = crew
         self._progress = progress
 
     def runs(self, runs: Shared[tuple[FileEntry, int, int]]) -> None:
         """Shards only, of runs of neighbouring shards."""
-        buffer = memoryview(bytearray(limits.SHARD_BYTES))
+        buffer = memoryview(bytearray(SLICE_BYTES))
         for entry, first, end in runs:
             for index in range(first, end):
                 if self._crew.stopped():
@@ -175,7 +184,7 @@ class _Check:
 
     def whole_files(self, files: Shared[FileEntry]) -> None:
         """Shards, SHA-256 and the tensor table, in one pass over each file."""
-        buffer = memoryview(bytearray(limits.SHARD_BYTES))
+        buffer = memoryview(bytearray(SLICE_BYTES))
         for entry in files:
             check_file(
                 entry, partial(self._source.read_into, entry), buffer, advance=self._progress.advance,
@@ -183,7 +192,7 @@ class _Check:
             )  # fmt: skip
 
 
-def _runs(manifest: Manifest) -> Iterator[tuple[FileEntry, int, int]]:
-    for entry in manifest.files:
+def _runs(files: Sequence[FileEntry]) -> Iterator[tuple[FileEntry, int, int]]:
+    for entry in files:
         for first in range(0, entry.shard_count, limits.RANGE_SHARDS):
             yield entry, first, min(first + limits.RANGE_SHARDS, entry.shard_count)

@@ -56,6 +56,7 @@ _Private = hpke.MLKEM1024P384PrivateKey | hpke.MLKEM768X25519PrivateKey
 _Public = hpke.MLKEM1024P384PublicKey | hpke.MLKEM768X25519PublicKey
 
 
+@runtime_checkable
 class RecipientKey(Protocol):
     """Something that can open what was wrapped for one recipient."""
 

@@ -13,6 +13,9 @@ BLAKE3 digest of every shard that holds a byte of the tensor, computed in the ve
 SHA-256 digests of whole files are checked when a release is published and pulled, not here. Nothing is written to
 disk, no header of a file is parsed, and no format that can execute code is read.
 
+A sealed release needs a recipient key it was granted to. Its shards are checked before they are decrypted, and
+decrypted straight into that memory.
+
 ``load`` needs memory for all tensors once. ``iter_tensors`` needs it for the tensor the caller holds, the one being
 read, and ``limits.LOADER_RING_BYTES`` of those after it.
 
@@ -29,6 +32,7 @@ from typing import Any, Literal
 
 from pq_registry import limits
 from pq_registry.client.progress import NullProgress, Progress
+from pq_registry.crypto.recipient import RecipientKey
 from pq_registry.errors import UsageError
 from pq_registry.format.instant import utc_now
 from pq_registry.loader import torch_bridge
@@ -52,6 +56,7 @@ def load(  # noqa: PLR0913 - one keyword per thing a caller may want to say
     registry: str | None = None,
     token: str | None = None,
     trust: str | os.PathLike[str] | None = None,
+    recipient_key: str | os.PathLike[str] | RecipientKey | None = None,
     connections: int | None = None,
     names: Collection[str] | None = None,
     files: Collection[str] | None = None,
@@ -65,8 +70,9 @@ def load(  # noqa: PLR0913 - one keyword per thing a caller may want to say
         PqregError: if the release, or one shard of it, is not what was signed; nothing is returned then.
     """
     form = _framework(framework, device)
-    settings = _settings(registry, token, trust, connections)
-    opened = open_release(release, expect=expect, settings=settings, now=utc_now())
+    settings = _settings(registry, token, trust, recipient_key, connections)
+    key = recipient_key if isinstance(recipient_key, RecipientKey) else None
+    opened = open_release(release, expect=expect, settings=settings, now=utc_now(), key=key)
     with contextlib.closing(_stream(opened, form, names, files, progress, whole=form.on_cpu)) as tensors:
         return dict(tensors)
 
@@ -80,6 +86,7 @@ def iter_tensors(  # noqa: PLR0913 - see load
     registry: str | None = None,
     token: str | None = None,
     trust: str | os.PathLike[str] | None = None,
+    recipient_key: str | os.PathLike[str] | RecipientKey | None = None,
     connections: int | None = None,
     names: Collection[str] | None = None,
     files: Collection[str] | None = None,
@@ -99,6 +106,8 @@ def iter_tensors(  # noqa: PLR0913 - see load
         registry: URL of the registry; this and the next three default to the settings (``PQREG_REGISTRY`` and so on).
         token: bearer token for the registry.
         trust: path of the trust file.
+        recipient_key: what opens a sealed release: the path of a secret key file, or a key object. Defaults to the
+            setting (``PQREG_RECIPIENT_KEY``).
         connections: parallel connections to the registry.
         names: read only these tensors, and only the shards that hold them.
         files: read only these safetensors files, each a path or a folder of the release.
@@ -111,8 +120,9 @@ def iter_tensors(  # noqa: PLR0913 - see load
         PqregError: if the release, or one shard of it, is not what was signed. Tensors handed out before were.
     """
     form = _framework(framework, device)
-    settings = _settings(registry, token, trust, connections)
-    opened = open_release(release, expect=expect, settings=settings, now=utc_now())
+    settings = _settings(registry, token, trust, recipient_key, connections)
+    key = recipient_key if isinstance(recipient_key, RecipientKey) else None
+    opened = open_release(release, expect=expect, settings=settings, now=utc_now(), key=key)
     return _stream(opened, form, names, files, progress, whole=False)
 
 
@@ -128,7 +138,7 @@ def _stream(
     if isinstance(names, str) or isinstance(files, str):
         raise UsageError("names and files are collections", expected="e.g. a list", found="one text")
     release = opened.verified.release
-    units = select(release.manifest, names=names, files=files)
+    units = select(opened, names=names, files=files)
     form.check(unit.entry for unit in units)
     if opened.verified.notes:
         _LOG.warning("%s %s: %s", release.name, release.digest, "; ".join(opened.verified.notes))
@@ -151,6 +161,7 @@ def _read(
             workers=opened.workers,
             ring=None if whole else limits.LOADER_RING_BYTES,
             progress=progress,
+            checked=opened.checked,
         )
         yield from stream.tensors()
     finally:
@@ -168,13 +179,19 @@ def _framework(name: str, device: str) -> Framework:
 
 
 def _settings(
-    registry: str | None, token: str | None, trust: str | os.PathLike[str] | None, connections: int | None
+    registry: str | None,
+    token: str | None,
+    trust: str | os.PathLike[str] | None,
+    recipient_key: str | os.PathLike[str] | RecipientKey | None,
+    connections: int | None,
 ) -> Settings:
+    key = recipient_key if isinstance(recipient_key, str | os.PathLike) else None
     return Settings(
         {
             "registry": registry,
             "token": token,
             "trust": None if trust is None else os.fspath(trust),
+            "recipient_key": None if key is None else os.fspath(key),
             "connections": None if connections is None else str(connections),
         }
     )

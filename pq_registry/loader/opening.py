@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what the caller names to a verified release and a source of its shards (DESIGN §5, steps 0 to 6).
+"""From what the caller names to a verified release and a source of its shards (DESIGN §5, steps 0 to 7).
 
 Nothing stays open: a source is made when reading begins. Between the two a directory or a registry may change as it
 likes; every shard is checked against the manifest that was verified here.
@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from pq_registry import limits
 from pq_registry.client import configured
+from pq_registry.client.contents import read_contents
 from pq_registry.client.crew import cores
 from pq_registry.client.directory import ReleaseDirectory
+from pq_registry.client.keptgrants import kept_grant
+from pq_registry.client.keysource import recipient_key
 from pq_registry.client.resolve import resolve
 from pq_registry.client.source import DirectorySource, RemoteSource, ShardSource
 from pq_registry.client.state import SeenTags
 from pq_registry.client.trust import VerifiedRelease
+from pq_registry.client.unsealing import Unsealed, fetch_grant, no_grant, no_key, unseal
+from pq_registry.crypto.recipient import RecipientKey
 from pq_registry.errors import NameSyntaxError, UsageError
-from pq_registry.format.manifest import Manifest
+from pq_registry.format.manifest import FileEntry
 from pq_registry.format.name import Reference
+from pq_registry.format.release import Release
 from pq_registry.settings import Settings
 
 EXPECT_HINT = 'say which release it must be: expect="namespace/name" or expect="namespace/name@sha256:..."'
@@ -31,20 +37,28 @@ EXPECT_HINT = 'say which release it must be: expect="namespace/name" or expect="
 
 @dataclass(frozen=True, slots=True)
 class OpenRelease:
-    """A release that passed steps 0 to 6, and how to read it: ``workers`` threads, ``longest`` shards at a time."""
+    """A release that passed steps 0 to 7, and how to read it: ``workers`` threads, ``longest`` shards at a time.
+
+    ``files`` are those the source delivers. ``checked`` says whether it checks every shard itself, as it must where
+    shards are unsealed: their digests are those of the ciphertext.
+    """
 
     verified: VerifiedRelease
+    files: tuple[FileEntry, ...]
     source: Callable[[], ShardSource]
     workers: int
     longest: int
-
-    @property
-    def manifest(self) -> Manifest:
-        """The verified manifest."""
-        return self.verified.release.manifest
+    checked: bool = False
 
 
-def open_release(what: str | os.PathLike[str], *, expect: str | None, settings: Settings, now: datetime) -> OpenRelease:
+def open_release(
+    what: str | os.PathLike[str],
+    *,
+    expect: str | None,
+    settings: Settings,
+    now: datetime,
+    key: RecipientKey | None = None,
+) -> OpenRelease:
     """Find and verify a release.
 
     A path object, or any text together with ``expect``, is a directory; other text is a reference. It never depends
@@ -53,17 +67,18 @@ def open_release(what: str | os.PathLike[str], *, expect: str | None, settings: 
     Args:
         what: a directory, or a reference ``namespace/name[:tag][@digest]``.
         expect: for a directory, the release it must be: ``namespace/name[@digest]``.
-        settings: registry, token, trust and connections.
+        settings: registry, token, trust, connections and recipient key.
         now: the time at which everything is judged.
+        key: the recipient key, if it is not the one of the settings.
 
     Raises:
         PqregError: UsageError for arguments that cannot be meant, or why the release is not believed.
     """
     if expect is None and isinstance(what, str):
-        return _remote(_reference(what), settings, now)
+        return _remote(_reference(what), settings, now, key)
     if expect is None:
         raise UsageError(f"{os.fspath(what)} could be anything", expected="expect=", hint=EXPECT_HINT)
-    return _local(Path(what), _expected(expect), settings, now)
+    return _local(Path(what), _expected(expect), settings, now, key)
 
 
 def _reference(text: str) -> Reference:
@@ -84,26 +99,54 @@ def _expected(text: str) -> Reference:
     return Reference.parse(text)
 
 
-def _local(path: Path, expected: Reference, settings: Settings, now: datetime) -> OpenRelease:
+def _local(path: Path, expected: Reference, settings: Settings, now: datetime, key: RecipientKey | None) -> OpenRelease:
     verifier = configured.verifier(settings, now, online=False)
     with ReleaseDirectory(path) as directory:
-        evidence = directory.evidence()
-        verified = verifier.release(
-            evidence.envelope,
-            evidence.manifest,
-            expected_name=expected.repository,
-            expected_digest=expected.digest,
-        )
-        directory.check_files(verified.release.manifest)
-    # One shard at a time: it is checked while it is still in the core's own cache.
-    return OpenRelease(verified, lambda: DirectorySource(path), min(cores(), limits.LOADER_THREADS), 1)
+        contents = read_contents(directory, verifier, expected=expected)
+        # One shard at a time: it is checked while it is still in the core's own cache.
+        workers = min(cores(), limits.LOADER_THREADS)
+        opened = OpenRelease(contents.verified, contents.files, lambda: DirectorySource(path), workers, 1)
+        if not contents.sealed:
+            return opened
+        release = contents.verified.release
+        key = _key(key, settings, release)
+        grant = kept_grant(directory, key.public.id)
+        if grant is None and settings.get("registry") is None:
+            raise no_grant(release, key.public.id, "none in .pqreg/grants, and no registry to ask")
+        if grant is None:
+            with configured.registry_client(settings) as client:
+                grant = fetch_grant(client, release, key.public.id)
+        with DirectorySource(directory) as source:
+            unsealed = unseal(contents.verified, grant, key=key, source=source, verifier=verifier)
+    return _unsealing(opened, unsealed)
 
 
-def _remote(reference: Reference, settings: Settings, now: datetime) -> OpenRelease:
+def _remote(reference: Reference, settings: Settings, now: datetime, key: RecipientKey | None) -> OpenRelease:
     verifier = configured.verifier(settings, now, online=False)
     connections = configured.connections(settings)
     with configured.registry_client(settings) as client:
         verified = resolve(reference, client, verifier, SeenTags(settings.state_dir)).verified
-    # Many shards per request, but no more scratch memory than half the ring, however many connections there are.
-    longest = limits.LOADER_RING_BYTES // (2 * connections * limits.SHARD_BYTES)
-    return OpenRelease(verified, lambda: RemoteSource(client), connections, max(1, min(longest, limits.RANGE_SHARDS)))
+        # Many shards per request, but no more scratch memory than half the ring, however many connections there are.
+        longest = limits.LOADER_RING_BYTES // (2 * connections * limits.SHARD_BYTES)
+        longest = max(1, min(longest, limits.RANGE_SHARDS))
+        release = verified.release
+        opened = OpenRelease(verified, release.manifest.files, lambda: RemoteSource(client), connections, longest)
+        if release.manifest.sealing is None:
+            return opened
+        key = _key(key, settings, release)
+        grant = fetch_grant(client, release, key.public.id)
+        with RemoteSource(client) as source:
+            unsealed = unseal(verified, grant, key=key, source=source, verifier=verifier)
+    return _unsealing(opened, unsealed)
+
+
+def _key(key: RecipientKey | None, settings: Settings, release: Release) -> RecipientKey:
+    found = key or recipient_key(settings)
+    if found is None:
+        raise no_key(release)
+    return found
+
+
+def _unsealing(opened: OpenRelease, unsealed: Unsealed) -> OpenRelease:
+    stored = opened.source
+    return replace(opened, files=unsealed.inner.files, source=lambda: unsealed.source(stored()), checked=True)

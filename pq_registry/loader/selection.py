@@ -9,10 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pq_registry import limits
 from pq_registry.errors import UsageError
-from pq_registry.format.manifest import FileEntry, Manifest, TensorEntry
+from pq_registry.format.manifest import FileEntry, TensorEntry
+
+
+class Listing(Protocol):
+    """Something that lists files, as a manifest does."""
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """By code point of the path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +64,12 @@ class Run:
 
 
 def select(
-    manifest: Manifest, *, names: Collection[str] | None = None, files: Collection[str] | None = None
+    release: Listing, *, names: Collection[str] | None = None, files: Collection[str] | None = None
 ) -> tuple[Unit, ...]:
     """The tensors of a release in file order: files by code point, tensors by offset.
 
     Args:
-        manifest: of the verified release.
+        release: the verified manifest, or whatever else lists files.
         names: take only these tensors.
         files: take only these files, each a path or a folder of the release.
 
@@ -68,7 +77,7 @@ def select(
         UsageError: if there are no tensors, one of ``names`` or ``files`` does not exist, or two files hold a tensor
             of the same name.
     """
-    chosen = [file for file in manifest.files if file.tensors is not None]
+    chosen = [file for file in release.files if file.tensors is not None]
     if files is not None:
         for path in files:
             if not any(_lies_in(file, path) for file in chosen):
@@ -80,7 +89,7 @@ def select(
         raise UsageError(
             "there are no tensors to load",
             expected="at least one .safetensors file in the release",
-            found=_list(file.path.text for file in manifest.files),
+            found=_list(file.path.text for file in release.files),
             hint="pqreg pull fetches releases of any kind",
         )
     wanted = None if names is None else frozenset(names)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grants beside a sealed release on disk, so that a node without a network can open it.
+
+``pull --sealed`` keeps the grants that are in force and verify in ``.pqreg/grants/<recipient id>.json``, as exact
+envelopes. They are no part of the release, nothing is believed because it lies there, and a later withdrawal does not
+reach them: a copy on a shelf stays what it was.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pq_registry import limits
+from pq_registry.client.contents import GRANTS
+from pq_registry.client.directory import ReleaseDirectory
+from pq_registry.client.transport import RegistryClient
+from pq_registry.client.tree import Tree
+from pq_registry.client.trust import Verifier
+from pq_registry.durable import reported, write_file
+from pq_registry.errors import FormatError, VerificationError
+from pq_registry.format.hexid import parse_recipient_id
+from pq_registry.format.instant import is_expired
+from pq_registry.format.release import Release
+
+
+def keep_grants(path: Path, release: Release, client: RegistryClient, verifier: Verifier) -> int:
+    """Replace what is kept below ``path`` by the grants of ``release`` the registry has; answers how many.
+
+    A grant that is withdrawn, has expired or does not verify is left out.
+
+    Raises:
+        TransportError: if the registry does not answer.
+        StorageError: if the disk fails.
+    """
+    found: dict[str, bytes] = {}
+    for item in client.grants(release.name, release=release.digest):
+        envelope = client.grant_envelope(release.name, release.digest, item.recipient)
+        if envelope is None:
+            continue
+        try:
+            grant = verifier.grant(envelope)
+        except (VerificationError, FormatError):
+            continue
+        in_force = not grant.withdrawn and (grant.expires is None or not is_expired(verifier.now, grant.expires))
+        if in_force and grant.release == release.digest and grant.recipient == item.recipient:
+            found[item.recipient] = envelope
+    with Tree(path) as tree:
+        folder = tree.path.joinpath(*GRANTS)
+        with reported("write", folder):
+            with tree.directory(GRANTS, create=True):
+                for entry in list(tree.walk(below=GRANTS)):
+                    tree.unlink(tuple(entry.text.split("/")))
+            for recipient, envelope in found.items():
+                write_file(folder / f"{recipient}.json", envelope)
+    return len(found)
+
+
+def kept_grant(directory: ReleaseDirectory, recipient: str) -> bytes | None:
+    """The envelope of the grant to ``recipient`` kept beside a release, or None; not verified.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    return directory.small((*GRANTS, f"{parse_recipient_id(recipient)}.json"), limits.GRANT_ENVELOPE_BYTES)
