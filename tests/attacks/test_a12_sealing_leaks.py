@@ -20,6 +20,7 @@ from pq_registry.crypto import sealing as sealing_module
 from pq_registry.crypto.recipient import SecretRecipient
 from pq_registry.crypto.sealing import SealingKey, open_grant
 from pq_registry.crypto.secret import SecretBytes
+from pq_registry.crypto.suites import DEFAULT_PROFILE
 from pq_registry.errors import PqregError, WrongPassphrase
 from pq_registry.format.path import ReleasePath
 from pq_registry.format.recipientfile import Kem
@@ -57,7 +58,7 @@ def everything_secret() -> list[object]:
     key = SealingKey(CONTENT_KEY, SEALED.manifest.release_id)
     return [
         NODE, NODE.seed(), key, key.file(PATH, 6), key._prk, key.file(PATH, 6)._derived(0), CONTENT_KEY,
-        RecipientMaterial(custody.DEFAULT_PROFILE, NODE.public.id, NODE.seed()),
+        RecipientMaterial(DEFAULT_PROFILE, NODE.public.id, NODE.seed()),
         open_grant(GRANT, key=NODE, manifest=SEALED.manifest, release=SEALED.release, now=NOW),
     ]  # fmt: skip
 

@@ -185,7 +185,17 @@ def test_what_no_schema_can_say_the_parser_does(change) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["pqreg.json", "PQREG.json", "pqreg.json/x", "pqreg.inner", "Pqreg.Inner", "model.sig", ".git/config", "Model.tlog-proof"]
+    "path",
+    [
+        "pqreg.json",
+        "PQREG.json",
+        "pqreg.json/x",
+        "pqreg.inner",
+        "Pqreg.Inner",
+        "model.sig",
+        ".git/config",
+        "Model.tlog-proof",
+    ],
 )
 def test_reserved_places(path: str) -> None:
     assert is_reserved(ReleasePath(path))
