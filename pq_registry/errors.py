@@ -9,7 +9,7 @@
     │   └── SettingError           a setting that is missing or cannot be read
     ├── FormatError                bytes that are not what their specification says   exit 1
     ├── VerificationError          a numbered step of the verification said no        exit 1
-    │   ├── TrustError             step 0: TrustMissing, TrustExpired
+    │   ├── TrustError             step 0: TrustMissing, TrustExpired, TrustRollback
     │   ├── TagError               step 1: TagExpired, TagRollback, TagEquivocation, TagWithdrawn
     │   ├── SignatureError         step 2: SignatureInvalid, UntrustedSigner
     │   ├── StatementError         step 3: StatementMismatch, ManifestMismatch, ProfileTooLow
@@ -23,6 +23,7 @@
     │   ├── UnsafeFileType         an executable format in a push
     │   ├── KeyCustodyError        WrongPassphrase, KeyFileExposed
     │   ├── RecipientUncertified   a recipient's key that nobody vouches for
+    │   ├── ProviderUnavailable    an implementation that was asked for is not installed
     │   ├── NotAuthenticated, AccessDenied
     │   └── Conflict               SequenceUsed, AlreadyExists
     ├── TransportError             network or server                                  exit 3
@@ -128,6 +129,10 @@ class TrustMissing(TrustError):
 
 class TrustExpired(TrustError):
     """The trust file has expired."""
+
+
+class TrustRollback(TrustError):
+    """A trust file that should replace the present one is not newer."""
 
 
 class TagError(VerificationError):
@@ -296,6 +301,12 @@ class KeyFileExposed(KeyCustodyError):
 
 class RecipientUncertified(PolicyError):
     """No enrolment identity certifies the recipient's key."""
+
+
+class ProviderUnavailable(PolicyError):
+    """The implementation of the algorithms that was asked for is not installed, or may not be loaded."""
+
+    status = 501
 
 
 class NotAuthenticated(PolicyError):

@@ -39,10 +39,20 @@ NODE_NAME_CHARS: Final = 253
 """The name of a node in a key statement: as long as a DNS name can be."""
 TRUST_FILE_BYTES: Final = 4 * MIB
 """trust.json: a few thousand identities of about 4 KiB."""
+SLH_SIGNATURE_BYTES: Final = 32 * KIB
+"""The third signature of a trust file: SLH-DSA-SHA2-256s has 29 792 bytes."""
+TRUST_SIGNATURE_BYTES: Final = TRUST_FILE_BYTES // 3 * 4 + 128 * KIB
+"""trust.json.sig: the trust file in base64 and three signatures."""
 IDENTITY_FILE_BYTES: Final = 16 * KIB
 """A .pqpub file: two SPKI blocks as PEM (at most 4 KiB)."""
 KEY_FILE_BYTES: Final = 16 * KIB
 """A .pqkey file: a few hundred bytes of sealed seeds."""
+DESCRIPTOR: Final = 2**20
+"""Number of a file descriptor somebody may name; more than any process has."""
+KEY_BACKUP_BYTES: Final = 2 * KEY_FILE_BYTES
+"""A key backup: a .pqkey file in base64."""
+PKCS11_URI_BYTES: Final = KIB
+"""The PKCS#11 URI of a signing half; a token's labels have at most 32 characters."""
 PASSPHRASE_BYTES: Final = 4 * KIB
 """A passphrase, or the file whose first line is one."""
 PASSPHRASE_MEMORY_KIB: Final = 2**20
@@ -176,6 +186,8 @@ HASH_THREADS: Final = 16
 """Files hashed at once by a push; beyond that the disk is the limit, and each takes four shards of memory."""
 PLAN_BYTES: Final = (MANIFEST_BYTES + STATEMENT_BYTES) // 3 * 4 + MIB
 """A plan: manifest and statement in base64, and a few names."""
+SEALED_PLAN_BYTES: Final = PLAN_BYTES + INNER_BYTES // 3 * 4
+"""The plan of a sealed release: pqreg.inner as well."""
 PART_CLAIM_SECONDS: Final = 300
 """Longest wait for another push that is sending the same part: 16 MiB over a slow line, several times."""
 REUSE_CANDIDATES: Final = 8

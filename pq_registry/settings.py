@@ -44,13 +44,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("recipient_key", None, "path of the secret key file that opens sealed releases (.pqkey)"),
     Setting("passphrase", None, "passphrase of the secret key file", secret=True),
     Setting("passphrase_file", None, "path of a file whose first line is the passphrase"),
+    Setting("passphrase_fd", None, "number of an open file descriptor whose first line is the passphrase"),
+    Setting("pkcs11_module", None, "path of the PKCS#11 module that holds the EC half of a key (.so)"),
+    Setting("pin", None, "PIN of the PKCS#11 token", secret=True),
+    Setting("pin_file", None, "path of a file whose first line is the PIN of the PKCS#11 token"),
+    Setting("provider", "openssl", "who verifies ML-DSA signatures: openssl or liboqs"),
     Setting("connections", "4", "parallel connections of a transfer"),
     Setting("limit_rate", "0", "bytes per second a transfer may use, e.g. 50M; 0 is no limit"),
     Setting("tag_lifetime_days", "365", "days until a tag that is set now must be renewed"),
     Setting("data", None, "directory of the registry service's data"),
     Setting("listen", "127.0.0.1:8470", "address and port the registry service listens on"),
     Setting("public_read", "false", "whether the registry service lets anyone read without a token"),
-    Setting("hosts", None, "host names the registry service answers to, by commas; by default any, on loopback its own"),
+    Setting(
+        "hosts", None, "host names the registry service answers to, by commas; by default any, on loopback its own"
+    ),
     Setting("log_level", "info", "least severe event the registry service logs: debug, info, warning or error"),
     Setting("tls_ca", None, "path of a PEM file with the certificate authorities to accept instead of the system's"),
 )
@@ -130,6 +137,13 @@ class Settings:
         return (Path(base) if base else Path.home() / ".local" / "state") / "pqreg"
 
     @property
+    def passphrase_credential(self) -> Path | None:
+        """What systemd hands to a service: ``$CREDENTIALS_DIRECTORY/pqreg-passphrase``, if it is there."""
+        directory = self._environment.get("CREDENTIALS_DIRECTORY")
+        path = Path(directory) / "pqreg-passphrase" if directory else None
+        return path if path is not None and path.is_file() else None
+
+    @property
     def hf_cache_dir(self) -> Path:
         """Where Hugging Face tools look for cached repositories: HF_HUB_CACHE, or HF_HOME/hub."""
         explicit = self._environment.get("HF_HUB_CACHE")
@@ -157,6 +171,24 @@ class Settings:
 def colour_allowed(environment: Mapping[str, str] | None = None) -> bool:
     """Whether colours may be used: not when NO_COLOR is set (no-color.org). Needs no config file, so cannot fail."""
     return not (os.environ if environment is None else environment).get("NO_COLOR")
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryPlaces:
+    """Where the shared library liboqs may be: in ``install_path`` and nowhere else, if that is set."""
+
+    install_path: Path | None
+    data_home: Path
+
+
+def library_places(environment: Mapping[str, str] | None = None) -> LibraryPlaces:
+    """Where the environment says that liboqs may be: OQS_INSTALL_PATH, and XDG_DATA_HOME."""
+    table = os.environ if environment is None else environment
+    explicit, data = table.get("OQS_INSTALL_PATH"), table.get("XDG_DATA_HOME")
+    return LibraryPlaces(
+        install_path=Path(explicit) if explicit else None,
+        data_home=Path(data) if data else Path.home() / ".local" / "share",
+    )
 
 
 def private_environment(home: Path, additions: Mapping[str, str]) -> dict[str, str]:

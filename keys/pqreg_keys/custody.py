@@ -15,9 +15,7 @@ that may unseal and sign nothing.
 from __future__ import annotations
 
 import contextlib
-import secrets
 from pathlib import Path
-from typing import NoReturn
 
 from pq_registry import limits
 from pq_registry.crypto.identity import PublicIdentity
@@ -25,94 +23,51 @@ from pq_registry.crypto.openssl import OPENSSL
 from pq_registry.crypto.provider import PrivateHalf, Provider
 from pq_registry.crypto.recipient import PublicRecipient, SecretRecipient, kem_for
 from pq_registry.crypto.secret import SecretBytes
-from pq_registry.crypto.suites import DEFAULT_PROFILE, Profile, profile_of
+from pq_registry.crypto.slhdsa import SlhPublic, SlhSecret
 from pq_registry.durable import make_directory, reported, write_file
 from pq_registry.errors import FormatError
 from pq_registry.format.recipientfile import is_recipient_file
 from pqreg_keys import keyfile, secretfile
-from pqreg_keys.keyfile import DEFAULT_COST, KeyMaterial, PassphraseCost, RecipientMaterial
+from pqreg_keys.holding import (
+    AnySecret,
+    SecretIdentity,
+    generate,
+    generate_on_token,
+    generate_recipient,
+    material_of,
+    public_file,
+)
+from pqreg_keys.keyfile import DEFAULT_COST, PassphraseCost
+from pqreg_keys.material import MAGICS, KeyMaterial, Material, SlhMaterial, TokenMaterial
 from pqreg_keys.passphrase import Passphrase, PassphraseSource
+from pqreg_keys.pkcs11 import TokenAccess, TokenEcHalf, TokenKey
 from pqreg_keys.secretfile import KEY_SUFFIX, PUBLIC_SUFFIX, pair_paths
 
 __all__ = [
     "KEY_SUFFIX",
     "PUBLIC_SUFFIX",
+    "AnySecret",
     "SecretIdentity",
     "generate",
+    "generate_on_token",
     "generate_recipient",
     "load",
     "load_recipient",
+    "load_slh",
     "opened",
     "pair_paths",
+    "public_file",
     "public_of",
+    "secret_of",
     "shown",
     "store",
     "store_pair",
 ]
 
 
-class SecretIdentity:
-    """A signer whose keys are in this process's memory. Implements ``crypto.signing.Signer``."""
-
-    __slots__ = ("_ec", "_identity", "_pq", "_recipient_seed")
-
-    def __init__(self, profile: Profile, ec: PrivateHalf, pq: PrivateHalf, recipient_seed: SecretBytes) -> None:
-        self._identity = PublicIdentity(profile, ec.spki, pq.spki)
-        self._ec = ec
-        self._pq = pq
-        self._recipient_seed = recipient_seed
-
-    @property
-    def identity(self) -> PublicIdentity:
-        """The public part."""
-        return self._identity
-
-    @property
-    def recipient(self) -> SecretRecipient:
-        """Its own recipient key, of the same profile."""
-        return SecretRecipient(kem_for(self._identity.profile), self._recipient_seed)
-
-    def sign(self, message: bytes) -> tuple[bytes, bytes]:
-        """The EC half's signature (DER) and the post-quantum half's over ``message``."""
-        return self._ec.sign(message), self._pq.sign(message)
-
-    def material(self) -> KeyMaterial:
-        """What is written to a key file; the caller wipes it."""
-        return KeyMaterial(
-            profile=self._identity.profile,
-            identity_id=self._identity.id,
-            ec_pkcs8=self._ec.pkcs8(),
-            pq_pkcs8=self._pq.pkcs8(),
-            recipient_seed=SecretBytes(self._recipient_seed),
-        )
-
-    def __repr__(self) -> str:
-        # Also while __init__ runs: a traceback that shows locals must not fail on the way.
-        identity = getattr(self, "_identity", None)
-        return f"<SecretIdentity {identity.id if identity else 'in the making'}>"
-
-    def __reduce_ex__(self, _protocol: object) -> NoReturn:
-        raise TypeError("a secret identity is neither pickled nor copied")
-
-
-def generate(profile: Profile = DEFAULT_PROFILE, *, provider: Provider = OPENSSL) -> SecretIdentity:
-    """A fresh identity of ``profile``, with a recipient seed of its own."""
-    return SecretIdentity(
-        profile,
-        provider.generate(profile, "ec"),
-        provider.generate(profile, "pq"),
-        SecretBytes(secrets.token_bytes(keyfile.RECIPIENT_SEED_BYTES)),
-    )
-
-
-def generate_recipient(profile: Profile = DEFAULT_PROFILE) -> SecretRecipient:
-    """A fresh recipient of ``profile`` that signs nothing."""
-    return SecretRecipient.generate(kem_for(profile))
-
-
 def store(
     path: Path,
-    secret: SecretIdentity | SecretRecipient,
+    secret: AnySecret,
     passphrase: Passphrase | None,
     *,
     cost: PassphraseCost = DEFAULT_COST,
@@ -124,7 +79,7 @@ def store(
         KeyCustodyError: if there is not enough memory to seal it.
         StorageError: if the file cannot be written; nothing is left behind.
     """
-    material = _material(secret)
+    material = material_of(secret)
     try:
         with keyfile.encode(material, passphrase, cost=cost) as content:
             write_file(path, content, mode=0o600, exact_mode=True, replace=False)
@@ -135,7 +90,7 @@ def store(
 def store_pair(
     directory: Path,
     name: str,
-    secret: SecretIdentity | SecretRecipient,
+    secret: AnySecret,
     passphrase: Passphrase | None,
     *,
     cost: PassphraseCost = DEFAULT_COST,
@@ -153,9 +108,8 @@ def store_pair(
     secret_path, public_path = pair_paths(directory, name)
     make_directory(directory, 0o700)
     store(secret_path, secret, passphrase, cost=cost)
-    public = secret.identity.to_pem() if isinstance(secret, SecretIdentity) else secret.public.to_file()
     try:
-        write_file(public_path, public, mode=0o644, replace=False)
+        write_file(public_path, public_file(secret), mode=0o644, replace=False)
     except BaseException:
         with contextlib.suppress(OSError):
             secret_path.unlink()
@@ -163,8 +117,16 @@ def store_pair(
     return secret_path, public_path
 
 
-def load(path: Path, passphrase: PassphraseSource | None = None, *, provider: Provider = OPENSSL) -> SecretIdentity:
+def load(
+    path: Path,
+    passphrase: PassphraseSource | None = None,
+    *,
+    token: TokenAccess | None = None,
+    provider: Provider = OPENSSL,
+) -> SecretIdentity:
     """Read a secret key file; ``passphrase`` is asked only if the file is sealed.
+
+    An EC half that is in a PKCS#11 token is reached through ``token``, at the first signature.
 
     Raises:
         KeyFileExposed: if others than the user who runs this own, may read or may write the file.
@@ -174,8 +136,23 @@ def load(path: Path, passphrase: PassphraseSource | None = None, *, provider: Pr
         StorageError: if it cannot be read.
     """
     with secretfile.read(path) as content:
-        material = keyfile.decode(content, passphrase, name=str(path))
-    return _identity(path, material, provider)
+        if not content.startswith((KeyMaterial.magic, TokenMaterial.magic)):
+            raise keyfile.not_an_identity(str(path), content)
+        material = keyfile.decode_any(content, passphrase, name=str(path))
+    assert isinstance(material, KeyMaterial | TokenMaterial)  # its magic says so
+    return _identity(path, material, token, provider)
+
+
+def load_slh(path: Path, passphrase: PassphraseSource | None = None) -> SlhSecret:
+    """Read the secret key file of an SLH-DSA key.
+
+    Raises:
+        KeyFileExposed, WrongPassphrase, KeyCustodyError, FormatError, StorageError: as ``load``.
+    """
+    secret = opened(path, passphrase)
+    if not isinstance(secret, SlhSecret):
+        raise FormatError(f"{path} does not hold an SLH-DSA key", expected="one made with pqreg key generate-slh")
+    return secret
 
 
 def load_recipient(
@@ -187,21 +164,43 @@ def load_recipient(
         KeyFileExposed, WrongPassphrase, KeyCustodyError, FormatError, StorageError: as ``load``.
     """
     secret = opened(path, passphrase, provider=provider)
+    if isinstance(secret, SlhSecret):
+        raise FormatError(f"{path} holds no recipient key", expected="a recipient, or a signing identity")
     return secret.recipient if isinstance(secret, SecretIdentity) else secret
 
 
 def opened(
-    path: Path, passphrase: PassphraseSource | None = None, *, provider: Provider = OPENSSL
-) -> SecretIdentity | SecretRecipient:
-    """Read a secret key file of either kind.
+    path: Path,
+    passphrase: PassphraseSource | None = None,
+    *,
+    token: TokenAccess | None = None,
+    provider: Provider = OPENSSL,
+) -> AnySecret:
+    """Read a secret key file of any kind.
 
     Raises:
         KeyFileExposed, WrongPassphrase, KeyCustodyError, FormatError, StorageError: as ``load``.
     """
     with secretfile.read(path) as content:
         material = keyfile.decode_any(content, passphrase, name=str(path))
-    if isinstance(material, KeyMaterial):
-        return _identity(path, material, provider)
+    return secret_of(material, path=path, token=token, provider=provider)
+
+
+def secret_of(
+    material: Material, *, path: Path, token: TokenAccess | None = None, provider: Provider = OPENSSL
+) -> AnySecret:
+    """The secret in ``material``, read from ``path``; checked, and the material wiped.
+
+    Raises:
+        FormatError: if it is not the key it says it is.
+    """
+    if isinstance(material, KeyMaterial | TokenMaterial):
+        return _identity(path, material, token, provider)
+    if isinstance(material, SlhMaterial):
+        with material.secret as key:
+            slh = SlhSecret.from_bytes(material.profile, key)
+        _check_id(path, "key", material.slh_id, slh.public.id)
+        return slh
     with material.recipient_seed as seed:
         recipient = SecretRecipient(kem_for(material.profile), seed)
     _check_id(path, "recipient", material.recipient_id, recipient.public.id)
@@ -217,39 +216,44 @@ def public_of(path: Path, passphrase: PassphraseSource | None = None) -> PublicI
         StorageError: if it cannot be read.
     """
     public = shown(path, passphrase)
-    if isinstance(public, PublicRecipient):
+    if not isinstance(public, PublicIdentity):
+        kind = "a recipient" if isinstance(public, PublicRecipient) else "an SLH-DSA key"
         raise FormatError(
-            f"{path} is of a recipient",
+            f"{path} is of {kind}",
             expected="a signing identity",
             hint="its owner makes a signing identity with: pqreg key generate NAME",
         )
     return public
 
 
-def shown(path: Path, passphrase: PassphraseSource | None = None) -> PublicIdentity | PublicRecipient:
+def shown(path: Path, passphrase: PassphraseSource | None = None) -> PublicIdentity | PublicRecipient | SlhPublic:
     """The public part of whatever key is in ``path``, which is a secret key file or a public one.
 
     Raises:
         KeyCustodyError, FormatError, StorageError: as ``public_of``.
     """
     with reported("read", path), open(path, "rb") as file:
-        if file.read(len(keyfile.MAGIC)) in keyfile.MAGICS:
+        if file.read(len(MAGICS[0])) in MAGICS:
             secret = opened(path, passphrase)
             return secret.identity if isinstance(secret, SecretIdentity) else secret.public
         file.seek(0)
         data = file.read(limits.IDENTITY_FILE_BYTES + 1)
-    return PublicRecipient.from_file(data) if is_recipient_file(data) else PublicIdentity.from_pem(data)
+    if is_recipient_file(data):
+        return PublicRecipient.from_file(data)
+    if data.count(b"-----BEGIN PUBLIC KEY-----") == 1:
+        return SlhPublic.from_pem(data)
+    return PublicIdentity.from_pem(data)
 
 
-def _material(secret: SecretIdentity | SecretRecipient) -> KeyMaterial | RecipientMaterial:
-    if isinstance(secret, SecretIdentity):
-        return secret.material()
-    return RecipientMaterial(profile_of(secret.public.kem.level), secret.public.id, secret.seed())
-
-
-def _identity(path: Path, material: KeyMaterial, provider: Provider) -> SecretIdentity:
+def _identity(
+    path: Path, material: KeyMaterial | TokenMaterial, token: TokenAccess | None, provider: Provider
+) -> SecretIdentity:
     try:
-        ec = provider.load(material.profile, "ec", material.ec_pkcs8)
+        ec: PrivateHalf
+        if isinstance(material, TokenMaterial):
+            ec = TokenEcHalf(material.profile, TokenKey.parse(material.uri), material.ec_spki, token)
+        else:
+            ec = provider.load(material.profile, "ec", material.ec_pkcs8)
         pq = provider.load(material.profile, "pq", material.pq_pkcs8)
         identity = SecretIdentity(material.profile, ec, pq, SecretBytes(material.recipient_seed))
     finally:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the passphrase of a key file comes from: a terminal, a file's first line, or a setting.
+"""Where the passphrase of a key file comes from: an open descriptor, a file's first line, a setting, or a terminal.
+
+A service has no terminal: its manager hands it an open descriptor (``--passphrase-fd``), or systemd puts the passphrase
+into the directory of credentials that only the service can read (``LoadCredentialEncrypted=pqreg-passphrase:...``).
 
 A ``PassphraseSource`` is called only when a key file really needs a passphrase, so nobody is asked in vain. A
 passphrase is Unicode text in normalisation form C, as UTF-8: the same keys typed on two systems give the same bytes.
@@ -15,7 +18,7 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from pq_registry import limits
 from pq_registry.crypto.secret import SecretBytes
@@ -71,6 +74,23 @@ def from_file(path: Path) -> PassphraseSource:
     return lambda: _read(path)
 
 
+def from_descriptor(number: int) -> PassphraseSource:
+    """A source that reads the first line of an open descriptor, once, and closes it."""
+    known: list[Passphrase] = []
+
+    def read() -> Passphrase:
+        if not known:
+            try:
+                with open(number, "rb", closefd=True) as file:
+                    known.append(_first_line(file, f"descriptor {number}"))
+            except OSError as error:
+                raise UsageError(f"the passphrase cannot be read from descriptor {number}",
+                                 expected="an open descriptor", found=error.strerror) from None  # fmt: skip
+        return known[0]
+
+    return read
+
+
 def from_terminal(question: str, *, twice: bool = False, ask: Ask = getpass.getpass) -> PassphraseSource:
     """A source that asks on the terminal; ``twice`` for a new passphrase."""
     return lambda: _prompt(question, twice=twice, ask=ask)
@@ -82,38 +102,51 @@ def has_terminal() -> bool:
 
 
 def configured(settings: Settings, *, question: str, twice: bool = False) -> PassphraseSource | None:
-    """The source that ``settings`` and the terminal offer: passphrase file, then passphrase, then the terminal.
+    """The source that ``settings`` and the terminal offer.
 
+    In this order: descriptor, file, the setting itself, systemd's credential (not for a new passphrase), the terminal;
     None if there is none of them.
+
+    Raises:
+        SettingError: if the number of the descriptor is none.
     """
+    if settings.get("passphrase_fd") is not None:
+        return from_descriptor(settings.integer("passphrase_fd", minimum=0, maximum=limits.DESCRIPTOR))
     path = settings.get("passphrase_file")
     if path is not None:
         return from_file(Path(path))
     text = settings.get("passphrase")
     if text is not None:
         return fixed(text)
+    credential = settings.passphrase_credential
+    if credential is not None and not twice:
+        # No look at its mode: systemd keeps it from other users by an access control list, which shows as group bits.
+        return lambda: _read(credential, private=True)
     return from_terminal(question, twice=twice) if has_terminal() else None
 
 
-def _read(path: Path) -> Passphrase:
+def _read(path: Path, *, private: bool = False) -> Passphrase:
     with reported("read the passphrase file", path), open(path, "rb") as file:
         state = os.fstat(file.fileno())
-        if stat.S_ISREG(state.st_mode) and state.st_mode & 0o077:
+        if not private and stat.S_ISREG(state.st_mode) and state.st_mode & 0o077:
             raise KeyFileExposed(
                 f"others may read the passphrase file {path}",
                 expected="mode 0600",
                 found=f"mode {stat.S_IMODE(state.st_mode):04o}",
                 hint=f"chmod 600 {path}, and change the passphrase if others had access",
             )
-        line = SecretBytes(file.readline(limits.PASSPHRASE_BYTES + 2))
-    with line:
+        return _first_line(file, f"passphrase file {path}")
+
+
+def _first_line(file: IO[bytes], where: str) -> Passphrase:
+    with SecretBytes(file.readline(limits.PASSPHRASE_BYTES + 2)) as line:
         for ending in (b"\n", b"\r"):
             if line.endswith(ending):
                 del line[-1:]
         try:
             return Passphrase(line.decode("utf-8"))
         except UnicodeDecodeError:
-            raise UsageError(f"the passphrase file {path} cannot be used", expected="UTF-8 text") from None
+            raise UsageError(f"the {where} cannot be used", expected="UTF-8 text") from None
 
 
 def _prompt(question: str, *, twice: bool, ask: Ask) -> Passphrase:

@@ -12,7 +12,7 @@ from pq_registry import limits
 from pq_registry.crypto.secret import SecretBytes
 from pq_registry.durable import reported
 from pq_registry.errors import AlreadyExists, FormatError, KeyFileExposed, UsageError
-from pqreg_keys import keyfile
+from pqreg_keys.material import MAGICS
 
 KEY_SUFFIX = ".pqkey"
 PUBLIC_SUFFIX = ".pqpub"
@@ -60,7 +60,7 @@ def read(path: Path) -> SecretBytes:
         del content[length:]
     finally:
         os.close(descriptor)
-    if length > limits.KEY_FILE_BYTES or not content.startswith(keyfile.MAGICS):
+    if length > limits.KEY_FILE_BYTES or not content.startswith(MAGICS):
         raise FormatError(
             f"{path} is not a secret key file",
             expected="a .pqkey file of version 1",

@@ -73,6 +73,30 @@ class TrustedIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustRoot:
+    """Whose signature lets a newer trust file follow this one: an identity, and an SLH-DSA key if one is demanded."""
+
+    id: str
+    public_pem: str
+    slh_pem: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what ``TrustFile.parse`` would refuse.
+
+        Raises:
+            FormatError: if the id is malformed, or a key empty or too large.
+        """
+        parse_identity_id(self.id)
+        for pem in (self.public_pem, self.slh_pem):
+            if pem is not None and not 0 < len(pem) <= limits.IDENTITY_FILE_BYTES:
+                raise FormatError(
+                    "the trust file's root: a public key is empty or too large",
+                    expected=f"1 to {limits.IDENTITY_FILE_BYTES} characters of PEM",
+                    found=len(pem),
+                )
+
+
+@dataclass(frozen=True, slots=True)
 class NamespaceTrust:
     """Who is believed for one namespace. The roles, ``publishers`` to ``refreshers``, hold ids of ``identities``."""
 
@@ -131,6 +155,7 @@ class TrustFile:
     grace_days: int = 0
     offline_status: OfflineStatus = "warn"
     log: Literal["exempt"] = "exempt"
+    root: TrustRoot | None = None
 
     def __post_init__(self) -> None:
         """Refuse what ``parse`` would refuse.
@@ -168,6 +193,7 @@ class TrustFile:
             "grace_days": self.grace_days,
             "offline_status": self.offline_status,
             "log": self.log,
+            "root": _root_value(self.root),
             "namespaces": {
                 str(trusted.namespace): _namespace_value(trusted) for _, trusted in sorted(self.namespaces.items())
             },
@@ -191,6 +217,7 @@ class TrustFile:
         created = fields.parsed("created", parse_instant)
         expires = fields.parsed("expires", parse_instant)
         grace_days = fields.integer("grace_days", maximum=limits.GRACE_DAYS)
+        root = _parse_root(fields)
         namespaces = _parse_namespaces(fields.take("namespaces"))
         fields.done()
         return cls(
@@ -200,6 +227,7 @@ class TrustFile:
             namespaces=namespaces,
             grace_days=grace_days,
             offline_status="require" if offline_status == "require" else "warn",
+            root=root,
         )
 
 
@@ -214,6 +242,24 @@ def _check_integer(name: str, value: int, minimum: int, maximum: int) -> None:
 
 def _instant_value(instant: datetime | None) -> Value:
     return None if instant is None else format_instant(instant)
+
+
+def _root_value(root: TrustRoot | None) -> Value:
+    return None if root is None else {"id": root.id, "public": root.public_pem, "slh": root.slh_pem}
+
+
+def _parse_root(fields: Fields) -> TrustRoot | None:
+    # Files of before there were roots lack the field, which is the same as null.
+    value = fields.take("root") if fields.has("root") else None
+    if value is None:
+        return None
+    entry = Fields(value, "trust file.root")
+    slh = entry.take("slh")
+    if slh is not None and not isinstance(slh, str):
+        entry.fail("slh", "PEM or null", slh)
+    root = TrustRoot(entry.parsed("id", parse_identity_id), entry.text("public", limit=limits.IDENTITY_FILE_BYTES), slh)
+    entry.done()
+    return root
 
 
 def _namespace_value(trusted: NamespaceTrust) -> dict[str, Value]:

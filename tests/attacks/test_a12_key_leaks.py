@@ -28,7 +28,7 @@ from pq_registry.crypto.signing import sign_envelope
 from pq_registry.crypto.suites import Profile
 from pq_registry.errors import PqregError
 from pqreg_cli.main import run
-from pqreg_keys import custody, keyfile
+from pqreg_keys import custody, holding, keyfile, material
 from pqreg_keys.custody import SecretIdentity
 from pqreg_keys.keyfile import PassphraseCost
 from pqreg_keys.passphrase import Passphrase, fixed, from_file, from_terminal
@@ -89,13 +89,14 @@ def test_a12_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
 
 def everything_secret(tmp_path: Path) -> list[object]:
     secret = canary_identity(tmp_path)
-    material = secret.material()
+    held = secret.material()
+    assert isinstance(held, keyfile.KeyMaterial)
     return [
         secret,
-        material,
-        material.ec_pkcs8,
-        material.pq_pkcs8,
-        material.recipient_seed,
+        held,
+        held.ec_pkcs8,
+        held.pq_pkcs8,
+        held.recipient_seed,
         secret._ec,
         secret._pq,
         Passphrase(CANARY),
@@ -168,13 +169,13 @@ FAILURES: dict[str, tuple[object, str]] = {
     "writing the file": (custody, "write_file"),
     "deriving the key": (keyfile, "Argon2id"),
     "sealing and unsealing": (keyfile, "AESGCM"),
-    "taking the body apart": (keyfile, "_parsed"),
-    "putting the body together": (keyfile, "_body"),
+    "taking the body apart": (material, "_split"),
+    "putting the body together": (material, "_joined"),
     "loading PKCS#8": (openssl, "load_der_private_key"),
     "wrapping the EC key": (openssl, "EcPrivateHalf"),
     "wrapping the ML-DSA key": (openssl, "MldsaPrivateHalf"),
-    "making the public identity": (custody, "PublicIdentity"),
-    "reading the length": (keyfile, "_LENGTH"),
+    "making the public identity": (holding, "PublicIdentity"),
+    "reading the length": (material, "_LENGTH"),
 }
 
 
