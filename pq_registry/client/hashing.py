@@ -79,7 +79,7 @@ class _Hashing:
     def _read(self, file: SourceFile, descriptor: int) -> FileEntry:
         sha256 = hashlib.sha256()
         shards = bytearray(shard_count(file.size) * SHARD_DIGEST_BYTES)
-        header = _Header(file)
+        header = Header(file.path, file.size)
         ring = self._ring()
         busy = [_FREE] * _RING
         try:
@@ -124,13 +124,14 @@ class _Hashing:
         return ring
 
 
-class _Header:
+class Header:
     """Collects the header of a safetensors file from the bytes that are being hashed, and from nowhere else."""
 
-    def __init__(self, file: SourceFile) -> None:
-        self._file = file
+    def __init__(self, path: ReleasePath, size: int) -> None:
+        self._path = path
+        self._size = size
         self._bytes = bytearray()
-        self._needed = LENGTH_BYTES if file.path.suffix == SAFETENSORS_SUFFIX else 0
+        self._needed = LENGTH_BYTES if path.suffix == SAFETENSORS_SUFFIX else 0
 
     def take(self, view: memoryview) -> None:
         """The next bytes of the file."""
@@ -139,15 +140,15 @@ class _Header:
             self._bytes += part
             view = view[len(part) :]
             if len(self._bytes) == LENGTH_BYTES:
-                with about(self._file.path):
-                    self._needed = header_size(bytes(self._bytes), self._file.size)
+                with about(self._path):
+                    self._needed = header_size(bytes(self._bytes), self._size)
 
     def table(self) -> TensorTable | None:
         """The tensor table, or None for a file of another kind."""
         if not self._needed:
             return None
-        with about(self._file.path):
-            return parse_header(bytes(self._bytes), self._file.size)
+        with about(self._path):
+            return parse_header(bytes(self._bytes), self._size)
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ class PlanKey:
     repository: RepositoryName
     directory: str
     signer: str
+    sealed: bool = False
 
     @property
     def file_name(self) -> str:
@@ -49,7 +50,9 @@ class PlanKey:
 
     def fields(self) -> dict[str, Value]:
         """The four as the plan file writes them. A path that is not UTF-8 keeps its bytes as escapes."""
+        kind: dict[str, Value] = {"sealed": True} if self.sealed else {}
         return {
+            **kind,
             "directory": self.directory.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"),
             "registry": self.registry,
             "repository": str(self.repository),
@@ -74,6 +77,11 @@ class Plan:
         """
         statement = ReleaseStatement.parse(statement_bytes)
         return cls(manifest_bytes, statement_bytes, bind(statement, Digest.of(statement_bytes), manifest_bytes))
+
+    @property
+    def statement(self) -> ReleaseStatement:
+        """The statement."""
+        return ReleaseStatement.parse(self.statement_bytes)
 
     @property
     def release(self) -> Digest:
@@ -155,14 +163,9 @@ class PlanStore:
         Raises:
             StorageError: if it cannot be read.
         """
-        path = self.path(key)
-        with reported("read", path):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except FileNotFoundError:
-                return None
-            with open(descriptor, "rb") as file:
-                data = file.read(limits.PLAN_BYTES + 1)
+        data = self.read(key, limits.PLAN_BYTES)
+        if data is None:
+            return None
         try:
             return Plan.parse(data, key)
         except PqregError:
@@ -177,7 +180,31 @@ class PlanStore:
             AlreadyExists: if there is one for ``key``; plans are never rewritten.
             StorageError: if it cannot be written.
         """
-        write_file(self.path(key), plan.encode(key), mode=0o600, exact_mode=True, replace=False)
+        self.write(key, plan.encode(key))
+
+    def read(self, key: PlanKey, limit: int) -> bytes | None:
+        """The plan file for ``key``, or one byte more than ``limit``; None if there is none.
+
+        Raises:
+            StorageError: if it cannot be read.
+        """
+        path = self.path(key)
+        with reported("read", path):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                return None
+            with open(descriptor, "rb") as file:
+                return file.read(limit + 1)
+
+    def write(self, key: PlanKey, data: bytes) -> None:
+        """Make the plan file for ``key``, durably.
+
+        Raises:
+            AlreadyExists: if there is one.
+            StorageError: if it cannot be written.
+        """
+        write_file(self.path(key), data, mode=0o600, exact_mode=True, replace=False)
 
     def delete(self, key: PlanKey) -> None:
         """Remove the plan for ``key``, durably; having none is fine.

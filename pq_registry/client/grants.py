@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grants as their publisher handles them: read the last statement, chain the next one to it, give or withdraw.
+
+A publisher can grant what it can open itself: the content key comes out of the grant to its own recipient, and is
+compared with the manifest's commitment before it is wrapped for anybody.
+
+For whom: a recipient's key must be certified by an enrolment identity of the trust file, unless its owner's
+fingerprint is given. Without that a registry could put a key of its own into the publisher's hands.
+
+What withdrawing a grant does: the registry does not hand it out any more, and nobody who asks for it first then gets
+the key. What it cannot do: whoever unwrapped the key once has it, for this release and for ever. ``reseal`` makes a
+release under a key they do not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from pq_registry import limits
+from pq_registry.client.published import genuine_signers, require_signer
+from pq_registry.client.tagging import Publisher
+from pq_registry.client.trust import Verifier
+from pq_registry.client.unsealing import no_grant
+from pq_registry.crypto.recipient import OwnsRecipient, PublicRecipient, RecipientKey
+from pq_registry.crypto.sealing import open_grant
+from pq_registry.crypto.secret import SecretBytes
+from pq_registry.crypto.signing import sign_envelope
+from pq_registry.errors import (
+    FormatError,
+    NotFound,
+    PolicyError,
+    RecipientUncertified,
+    SequenceUsed,
+    StatementMismatch,
+    UsageError,
+    VerificationError,
+)
+from pq_registry.format.digest import Digest
+from pq_registry.format.dsse import Envelope
+from pq_registry.format.grant import GrantStatement
+from pq_registry.format.instant import is_expired
+from pq_registry.format.keystatement import KeyStatement
+from pq_registry.format.name import Namespace
+from pq_registry.format.release import Release
+
+
+@dataclass(frozen=True, slots=True)
+class GrantState:
+    """The last statement about a recipient, and its payload digest."""
+
+    statement: GrantStatement
+    payload: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class GrantChange:
+    """What became of a grant: its last statement, and whether this command made it."""
+
+    statement: GrantStatement
+    changed: bool
+
+
+def own_recipient(publisher: Publisher) -> RecipientKey:
+    """The recipient key of the signing identity itself.
+
+    Raises:
+        PolicyError: if its key has none.
+    """
+    signer = publisher.signer
+    if not isinstance(signer, OwnsRecipient):
+        raise PolicyError(
+            "this signing key is no recipient, so what it seals nobody could grant later",
+            expected="an identity with a recipient key of its own",
+            hint="sign with an identity made by pqreg key generate",
+        )
+    return signer.recipient
+
+
+def in_force(statement: GrantStatement, now: datetime) -> bool:
+    """Whether a statement still grants."""
+    return not statement.withdrawn and (statement.expires is None or not is_expired(now, statement.expires))
+
+
+def read_grant(publisher: Publisher, release: Release, recipient: str) -> GrantState | None:
+    """The last statement about a recipient; None if there never was one.
+
+    Raises:
+        SignatureError, TrustMissing: if nobody known to sign for the namespace signed it.
+        StatementMismatch: if it is about another release or recipient.
+        FormatError: if it is not a grant statement.
+    """
+    data = publisher.client.grant_envelope(release.name, release.digest, recipient)
+    if data is None:
+        return None
+    if len(data) > limits.GRANT_ENVELOPE_BYTES:
+        raise FormatError("the grant's envelope is too large", expected=f"at most {limits.GRANT_ENVELOPE_BYTES} bytes")
+    envelope = Envelope.parse(data)
+    namespace = release.name.namespace
+    genuine = genuine_signers(envelope, namespace, own=publisher.signer.identity, trust=publisher.trust)
+    statement = GrantStatement.parse(envelope.payload)
+    require_signer(statement.signer, genuine, namespace)
+    expected = (release.name.key, release.digest, recipient)
+    if (statement.repository.key, statement.release, statement.recipient) != expected:
+        raise StatementMismatch(
+            "the registry answered with another grant",
+            expected=f"{release.name}@{release.digest} for {recipient}",
+            found=f"{statement.repository}@{statement.release} for {statement.recipient}",
+        )
+    return GrantState(statement, envelope.payload_digest)
+
+
+def content_key(publisher: Publisher, release: Release) -> SecretBytes:
+    """The content key of a release, out of the publisher's own grant; the caller wipes it.
+
+    Raises:
+        GrantMissing: if there is none.
+        VerificationError: if it does not open, or not the release.
+        FormatError: if the release is not sealed.
+    """
+    own = own_recipient(publisher)
+    state = read_grant(publisher, release, own.public.id)
+    if state is None:
+        raise no_grant(release, own.public.id, "none for your own identity; only who can read a release can grant it")
+    statement = state.statement
+    opened = open_grant(statement, key=own, manifest=release.manifest, release=release.digest, now=publisher.now)
+    opened.wipe()  # it has shown that the key is right; what is wrapped again is the key itself
+    assert statement.wrapped is not None
+    return own.unwrap(statement.wrapped, release.digest)
+
+
+def give(
+    publisher: Publisher,
+    release: Release,
+    recipient: PublicRecipient,
+    key: SecretBytes,
+    *,
+    expires: datetime | None = None,
+) -> GrantChange:
+    """Grant a release to a recipient, unless exactly that is in force.
+
+    Raises:
+        SequenceUsed: if somebody else changed the grant at the same time.
+        PqregError: what ``read_grant`` and the registry raise.
+    """
+
+    def wrap() -> bytes:
+        return recipient.wrap(key, release.digest)
+
+    return _change(publisher, release, recipient.id, wrap, expires)
+
+
+def withdraw(publisher: Publisher, release: Release, recipient: str) -> GrantChange:
+    """Take a grant back; the module says what that means.
+
+    Raises:
+        NotFound: if there never was one.
+        SequenceUsed: if somebody else changed it at the same time.
+        PqregError: what ``read_grant`` and the registry raise.
+    """
+    return _change(publisher, release, recipient, None, None)
+
+
+def certified(publisher: Publisher, namespace: Namespace, recipient: str) -> KeyStatement:
+    """The key statement by which an enrolment identity of the trust file vouches for a recipient.
+
+    Raises:
+        RecipientUncertified: if there is none that counts.
+        TransportError: if the registry does not answer.
+    """
+    if publisher.trust is None:
+        raise _uncertified(recipient, "no trust file, so nobody's word counts")
+    data = publisher.client.certificate_envelope(namespace, recipient)
+    if data is None:
+        raise _uncertified(recipient, "no key statement")
+    try:
+        statement = Verifier(publisher.trust.encode(), publisher.now, online=True).certificate(data, namespace)
+    except (VerificationError, FormatError, RecipientUncertified) as error:
+        raise _uncertified(recipient, f"a key statement that does not count: {error}") from None
+    if statement.recipient != recipient:
+        raise _uncertified(recipient, f"the key statement of {statement.recipient}")
+    return statement
+
+
+def look_up(publisher: Publisher, namespace: Namespace, name: str) -> PublicRecipient:
+    """The certified recipient of a namespace with this id, or on the node of this name.
+
+    Raises:
+        UsageError: if there is none, or several.
+        RecipientUncertified: if nobody whose word counts certified it.
+    """
+    found = [item for item in publisher.client.certificates(namespace) if name in (item.recipient, item.node)]
+    if len(found) != 1:
+        raise UsageError(
+            f"{name!r} is neither a file nor one recipient of {namespace}",
+            expected="a recipient's .pqpub file, the name of a certified node, or a recipient id",
+            found=f"{len(found)} certified recipients of that name",
+        )
+    statement = certified(publisher, namespace, found[0].recipient)
+    return PublicRecipient(statement.kem, statement.public_key)
+
+
+def _change(
+    publisher: Publisher,
+    release: Release,
+    recipient: str,
+    wrap: Callable[[], bytes] | None,
+    expires: datetime | None,
+) -> GrantChange:
+    last = read_grant(publisher, release, recipient)
+    if last is None and wrap is None:
+        raise NotFound(f"{release.name} was never granted to {recipient}", hint=f"see pqreg grant list {release.name}")
+    if last is not None and _means(last.statement, wrap is not None, expires, publisher.now):
+        return GrantChange(last.statement, changed=False)
+    statement = GrantStatement(
+        repository=release.name,
+        release=release.digest,
+        signer=publisher.signer.identity.id,
+        recipient=recipient,
+        sequence=1 if last is None else last.statement.sequence + 1,
+        previous=None if last is None else last.payload,
+        wrapped=None if wrap is None else wrap(),
+        issued=publisher.now,
+        expires=expires,
+    )
+    envelope = sign_envelope(statement.encode(), publisher.signer)
+    try:
+        publisher.client.put_grant(release.name, release.digest, recipient, envelope.encode())
+    except SequenceUsed:
+        # An earlier try of ours whose answer was lost, or somebody else's decision, which is not overridden.
+        state = read_grant(publisher, release, recipient)
+        if (
+            state is None
+            or state.statement.signer != statement.signer
+            or not _means(state.statement, wrap is not None, expires, publisher.now)
+        ):
+            raise
+        return GrantChange(state.statement, changed=True)
+    return GrantChange(statement, changed=True)
+
+
+def _means(statement: GrantStatement, granted: bool, expires: datetime | None, now: datetime) -> bool:
+    if not granted:
+        return statement.withdrawn
+    return in_force(statement, now) and statement.expires == expires
+
+
+def _uncertified(recipient: str, found: str) -> RecipientUncertified:
+    return RecipientUncertified(
+        f"nobody vouches for the recipient key {recipient}",
+        expected="a key statement by an enrolment identity of your trust file",
+        found=found,
+        hint="have it certified (pqreg key certify); or compare the id with its owner over another channel, and give "
+        "--fingerprint with it",
+    )
