@@ -10,6 +10,8 @@ from pq_registry import limits
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.trust import Verifier
+from pq_registry.crypto.provider import Provider
+from pq_registry.crypto.providers import provider_named
 from pq_registry.errors import TrustMissing
 from pq_registry.settings import Settings, parse_rate
 
@@ -38,14 +40,25 @@ def connections(settings: Settings) -> int:
     return settings.integer("connections", minimum=1, maximum=limits.CONNECTIONS)
 
 
+def chosen_provider(settings: Settings) -> Provider:
+    """Who verifies ML-DSA signatures.
+
+    Raises:
+        SettingError: if the setting names nobody.
+        ProviderUnavailable: if it is not installed.
+    """
+    return provider_named(settings.require("provider"))
+
+
 def verifier(settings: Settings, now: datetime, *, online: bool) -> Verifier:
     """A verifier that believes the configured trust file. Step 0 of DESIGN §5.
 
     Raises:
         TrustError: if there is no trust file, or it has expired.
         FormatError: if it is malformed.
+        ProviderUnavailable: if the chosen provider is not installed.
     """
-    return Verifier(trust_bytes(settings), now, online=online)
+    return Verifier(trust_bytes(settings), now, online=online, provider=chosen_provider(settings))
 
 
 def trust_bytes(settings: Settings) -> bytes | None:

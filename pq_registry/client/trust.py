@@ -26,7 +26,10 @@ from datetime import datetime, timedelta
 
 from pq_registry import limits
 from pq_registry.crypto.identity import PublicIdentity
+from pq_registry.crypto.openssl import OPENSSL
+from pq_registry.crypto.provider import Provider
 from pq_registry.crypto.trustkeys import TrustedPair, TrustStore
+from pq_registry.crypto.trustsigning import root_of
 from pq_registry.errors import (
     DigestMismatch,
     FormatError,
@@ -85,13 +88,16 @@ class VerifiedRelease:
 class Verifier:
     """What a trust file lets a client believe at one point in time."""
 
-    def __init__(self, trust_bytes: bytes | None, now: datetime, *, online: bool) -> None:
+    def __init__(
+        self, trust_bytes: bytes | None, now: datetime, *, online: bool, provider: Provider = OPENSSL
+    ) -> None:
         """Step 0.
 
         Args:
             trust_bytes: content of the trust file, or None if the client has none.
             now: the time at which everything is judged.
             online: whether fresh statements can be had; if so an expired trust file or tag gets no grace.
+            provider: who verifies signatures.
 
         Raises:
             TrustMissing: without a trust file.
@@ -102,7 +108,8 @@ class Verifier:
             raise TrustMissing("no trust file is configured, so nothing can be believed", hint=GET_TRUST)
         with at_step(0):
             self.trust = TrustFile.parse(trust_bytes)
-            self._store = TrustStore.from_trust_file(self.trust)
+            self._store = TrustStore.from_trust_file(self.trust, provider=provider)
+            root_of(self.trust)  # checked like every key in the file, though nothing here is signed by it
         self.now = now
         self._grace = timedelta(0) if online else timedelta(days=self.trust.grace_days)
         if is_expired(now, self.trust.expires, self._grace):

@@ -14,12 +14,13 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from pq_registry.crypto.identity import PublicIdentity
-from pq_registry.crypto.trustkeys import TrustStore
+from pq_registry.crypto.slhdsa import SlhPublic
+from pq_registry.crypto.trustsigning import check_keys
 from pq_registry.errors import UsageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import format_instant, is_expired
 from pq_registry.format.name import Namespace
-from pq_registry.format.trustfile import NamespaceTrust, TrustedIdentity, TrustFile
+from pq_registry.format.trustfile import NamespaceTrust, TrustedIdentity, TrustFile, TrustRoot
 
 Role = Literal["revokers", "enrolment"]
 
@@ -119,13 +120,30 @@ def pin(trust: TrustFile, namespace: Namespace, digest: Digest) -> TrustFile:
     return _with(trust, replace(present, pinned=present.pinned | {digest}))
 
 
+def set_root(trust: TrustFile, identity: PublicIdentity, slh: SlhPublic | None) -> TrustFile:
+    """Let ``identity``, and ``slh`` with it, sign the trust files that may follow this one.
+
+    Raises:
+        UsageError: if nothing would change, or the identity is below level 5.
+    """
+    if identity.profile.level < 5:
+        raise UsageError("the root is below level 5", expected="an identity of profile 5",
+                         found=f"profile {identity.profile.level}")  # fmt: skip
+    root = TrustRoot(
+        identity.id, identity.to_pem().decode("ascii"), None if slh is None else slh.to_pem().decode("ascii")
+    )
+    if root == trust.root:
+        raise UsageError(f"{identity.id} is the root already")
+    return replace(trust, root=root)
+
+
 def check(trust: TrustFile, *, now: datetime) -> tuple[str, ...]:
     """Check the keys in a trust file, and answer what its owner should know about it, one sentence each.
 
     Raises:
         FormatError: if a key is malformed, not of the stated id, or half of two identities.
     """
-    TrustStore.from_trust_file(trust)
+    check_keys(trust)
     return tuple(_remarks(trust, now))
 
 
