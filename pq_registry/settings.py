@@ -92,6 +92,10 @@ class Settings:
                 return source
         return setting.default
 
+    def given(self, name: str) -> bool:
+        """Whether a setting was given on the command line."""
+        return name in self._given
+
     def require(self, name: str) -> str:
         """The value of a setting that must be set.
 

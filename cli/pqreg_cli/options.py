@@ -37,6 +37,22 @@ PassphraseFileOption = Annotated[
         help="A file whose first line is the key's passphrase. [setting: PQREG_PASSPHRASE_FILE]",
     ),
 ]
+PassphraseFdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--passphrase-fd",
+        metavar="N",
+        help="An open file descriptor whose first line is the key's passphrase. [setting: PQREG_PASSPHRASE_FD]",
+    ),
+]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="Who verifies ML-DSA signatures: openssl or liboqs. [setting: PQREG_PROVIDER, openssl]",
+    ),
+]
 ConnectionsOption = Annotated[
     str | None,
     typer.Option("--connections", metavar="N", help="Parallel connections. [setting: PQREG_CONNECTIONS, 4]"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pqreg trust init|add|show|check``: the operator's file that says whose signatures are believed."""
+"""``pqreg trust init|add|show|check|sign|update``: the operator's file that says whose signatures are believed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import typer
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, NameSyntaxError, TrustExpired, UsageError
+from pqreg_cli import trustsign
 from pqreg_cli.console import Output, count_text
 from pqreg_cli.lazy import new_app
-from pqreg_cli.options import JsonOption
+from pqreg_cli.options import JsonOption, ProviderOption
 from pqreg_cli.session import read_small
+from pqreg_cli.trustsign import SignatureOption, SignedByOption, SlhSignedByOption
 from pqreg_cli.trustview import show_trust, trust_json
 
 if TYPE_CHECKING:
@@ -42,6 +44,14 @@ Enrolment = Annotated[
     list[str],
     typer.Option("--enrolment", metavar="NAMESPACE=FILE", help="Let this identity (.pqpub) enrol recipients."),
 ]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="FILE", help="Accept later trust files that this identity (.pqpub) signed."),
+]
+RootSlh = Annotated[
+    Path | None,
+    typer.Option("--root-slh", metavar="FILE", help="Demand a signature by this SLH-DSA key (.pqpub) on them too."),
+]
 MinProfile = Annotated[
     int | None,
     typer.Option("--min-profile", metavar="3|5", help="Lowest profile these namespaces accept.  [default: 5]"),
@@ -60,6 +70,8 @@ def init(
         int, typer.Option("--grace-days", metavar="N", help="Days that verify and load (not pull) tolerate after that.")
     ] = 0,
     min_profile: MinProfile = None,
+    root: Root = None,
+    root_slh: RootSlh = None,
     json: JsonOption = False,
 ) -> None:
     """Make a trust file. An existing file is never overwritten.
@@ -75,7 +87,7 @@ def init(
     now = utc_now()
     trust = trustedit.new_trust(now=now, lifetime=_lifetime(expires_days), grace_days=grace_days)
     trust = _with_publishers(trust, publisher, None, None, _profile(min_profile))
-    trust = _with_roles(trust, revoker, enrolment)
+    trust = _with_root(_with_roles(trust, revoker, enrolment), root, root_slh)
     remarks = trustedit.check(trust, now=now)
     _check_parent(file)
     write_file(file, trust.encode(), replace=False)
@@ -105,6 +117,8 @@ def add(
         int | None, typer.Option("--expires-days", metavar="N", help="Valid for N days from now; else as before.")
     ] = None,
     min_profile: MinProfile = None,
+    root: Root = None,
+    root_slh: RootSlh = None,
     json: JsonOption = False,
 ) -> None:
     """Add to a trust file and count its version up. A publisher that is there gets the window that is given.
@@ -115,6 +129,7 @@ def add(
       pqreg trust add trust.json --publisher acme=keys/bob.pqpub
       pqreg trust add trust.json --publisher acme=keys/alice.pqpub --not-after 2027-01-31
       pqreg trust add trust.json --pin acme=sha256:0123...
+      pqreg trust add trust.json --root keys/root.pqpub --root-slh keys/root-slh.pqpub
       pqreg trust add trust.json --expires-days 365
     """
     from pq_registry.client import trustedit
@@ -122,14 +137,14 @@ def add(
     from pq_registry.format.digest import Digest
     from pq_registry.format.instant import utc_now
 
-    if not (publisher or pin or revoker or enrolment or expires_days is not None):
+    if not (publisher or pin or revoker or enrolment or root or root_slh or expires_days is not None):
         raise UsageError("there is nothing to add", hint="pqreg trust add --help shows what can be")
     if (not_before or not_after or min_profile) and not publisher:
         raise UsageError("--not-before, --not-after and --min-profile belong to --publisher")
     now = utc_now()
     trust = _load(file)
     trust = _with_publishers(trust, publisher, _instant(not_before), _instant(not_after), _profile(min_profile))
-    trust = _with_roles(trust, revoker, enrolment)
+    trust = _with_root(_with_roles(trust, revoker, enrolment), root, root_slh)
     for namespace, digest in _pairs(pin, Digest.parse):
         trust = trustedit.pin(trust, namespace, digest)
     lifetime = None if expires_days is None else _lifetime(expires_days)
@@ -152,16 +167,31 @@ def show(file: TrustPath, *, json: JsonOption = False) -> None:
 
 
 @app.command()
-def check(file: TrustPath, *, json: JsonOption = False) -> None:
+def check(
+    file: TrustPath,
+    *,
+    signed_by: SignedByOption = None,
+    slh_signed_by: SlhSignedByOption = None,
+    signature: SignatureOption = None,
+    provider: ProviderOption = None,
+    json: JsonOption = False,
+) -> None:
     """Check every key in a trust file, and that it has not expired. Exit status 1 if it is not usable.
 
-    Example:
+    With --signed-by its signature is checked as well: FILE.sig, made with pqreg trust sign.
+
+    Examples:
       pqreg trust check trust.json && echo usable
+      pqreg trust check trust.json --signed-by root.pqpub --slh-signed-by root-slh.pqpub
     """
     from pq_registry.client import trustedit
+    from pq_registry.client.configured import read_trust
     from pq_registry.format.instant import format_instant, is_expired, utc_now
 
     now = utc_now()
+    signer = trustsign.demanded_signer(signed_by, slh_signed_by)
+    if signer is not None:
+        trustsign.check_signature(file, read_trust(file), signer, signature, provider)
     trust = _load(file)
     remarks = trustedit.check(trust, now=now)
     if is_expired(now, trust.expires):
@@ -178,9 +208,23 @@ def check(file: TrustPath, *, json: JsonOption = False) -> None:
         f"for {count_text(len(trust.namespaces), 'namespace')}",
         "good",
     )
+    if signer is not None:
+        output.line(f"signed by {signer.identity.id}" + (f" and SLH-DSA {signer.slh.id}" if signer.slh else ""), "good")
     for remark in remarks:
         output.note(remark)
-    output.data({"usable": True, "remarks": list(remarks), **trust_json(trust)})
+    output.data(
+        {
+            "usable": True,
+            "signed_by": signer.identity.id if signer else None,
+            "slh_signed_by": signer.slh.id if signer and signer.slh else None,
+            "remarks": list(remarks),
+            **trust_json(trust),
+        }
+    )
+
+
+app.command()(trustsign.sign)
+app.command()(trustsign.update)
 
 
 def _load(file: Path) -> TrustFile:
@@ -219,6 +263,13 @@ def _with_roles(trust: TrustFile, revokers: list[str], enrolment: list[str]) -> 
         for namespace, identity in _pairs(values, _identity):
             trust = trustedit.add_role(trust, role, namespace, identity)
     return trust
+
+
+def _with_root(trust: TrustFile, root: Path | None, root_slh: Path | None) -> TrustFile:
+    from pq_registry.client import trustedit
+
+    signer = trustsign.demanded_signer(root, root_slh)
+    return trust if signer is None else trustedit.set_root(trust, signer.identity, signer.slh)
 
 
 def _pairs(values: list[str], parse: Callable[[str], T]) -> Iterator[tuple[Namespace, T]]:

@@ -24,6 +24,7 @@ def show_trust(output: Output, trust: TrustFile, remarks: tuple[str, ...]) -> No
             ("expires", format_instant(trust.expires)),
             ("grace", f"{trust.grace_days} days for verify and load" if trust.grace_days else None),
             ("log", trust.log),
+            ("root", None if trust.root is None else trust.root.id + (" and SLH-DSA" if trust.root.slh_pem else "")),
             ("offline status", trust.offline_status),
         ]
     )

@@ -53,21 +53,29 @@ class SecretIdentity:
         """The EC half's signature (DER) and the post-quantum half's over ``message``."""
         return self._ec.sign(message), self._pq.sign(message)
 
-    def material(self) -> KeyMaterial | TokenMaterial:
-        """What is written to a key file; the caller wipes it."""
-        if isinstance(self._ec, TokenEcHalf):
-            return TokenMaterial(
-                profile=self._identity.profile,
-                identity_id=self._identity.id,
-                uri=self._ec.key.uri,
-                ec_spki=self._ec.spki,
-                pq_pkcs8=self._pq.pkcs8(),
-                recipient_seed=SecretBytes(self._recipient_seed),
-            )
+    def material(self) -> KeyMaterial:
+        """What is written to a key file that holds all of it; the caller wipes it.
+
+        Raises:
+            KeyCustodyError: if the EC half is in a PKCS#11 token.
+        """
         return KeyMaterial(
             profile=self._identity.profile,
             identity_id=self._identity.id,
             ec_pkcs8=self._ec.pkcs8(),
+            pq_pkcs8=self._pq.pkcs8(),
+            recipient_seed=SecretBytes(self._recipient_seed),
+        )
+
+    def token_material(self) -> TokenMaterial | None:
+        """What is written to the key file of an identity whose EC half is in a token; None for any other."""
+        if not isinstance(self._ec, TokenEcHalf):
+            return None
+        return TokenMaterial(
+            profile=self._identity.profile,
+            identity_id=self._identity.id,
+            uri=self._ec.key.uri,
+            ec_spki=self._ec.spki,
             pq_pkcs8=self._pq.pkcs8(),
             recipient_seed=SecretBytes(self._recipient_seed),
         )
@@ -130,7 +138,7 @@ def public_file(secret: AnySecret) -> bytes:
 def material_of(secret: AnySecret) -> Material:
     """What is written to the key file of ``secret``; the caller wipes it."""
     if isinstance(secret, SecretIdentity):
-        return secret.material()
+        return secret.token_material() or secret.material()
     if isinstance(secret, SlhSecret):
         return SlhMaterial(secret.public.profile, secret.public.id, secret.secret())
     return RecipientMaterial(profile_of(secret.public.kem.level), secret.public.id, secret.seed())

@@ -110,7 +110,7 @@ def configured(settings: Settings, *, question: str, twice: bool = False) -> Pas
     Raises:
         SettingError: if the number of the descriptor is none.
     """
-    if settings.get("passphrase_fd") is not None:
+    if settings.get("passphrase_fd") is not None and not settings.given("passphrase_file"):
         return from_descriptor(settings.integer("passphrase_fd", minimum=0, maximum=limits.DESCRIPTOR))
     path = settings.get("passphrase_file")
     if path is not None:

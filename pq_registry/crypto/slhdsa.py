@@ -122,7 +122,7 @@ class SlhPublic:
         raise FormatError(
             "not an SLH-DSA public file",
             expected="one PEM block PUBLIC KEY of SLH-DSA-SHA2-192s or -256s",
-            hint="one is made with: pqreg key generate-slh NAME",
+            hint="one is made with: pqreg key generate NAME --slh",
         )
 
     def verify(self, message: bytes, signature: bytes) -> None:

@@ -35,14 +35,15 @@ class TrustedPair:
 class TrustStore:
     """All (namespace, identity) pairs of one trust file."""
 
-    __slots__ = ("_by_id", "_by_namespace")
+    __slots__ = ("_by_id", "_by_namespace", "_provider")
 
-    def __init__(self, pairs: tuple[TrustedPair, ...]) -> None:
-        """Index ``pairs``.
+    def __init__(self, pairs: tuple[TrustedPair, ...], *, provider: Provider = OPENSSL) -> None:
+        """Index ``pairs``; ``provider`` verifies what is asked of them.
 
         Raises:
             FormatError: if an id is not that of its keys, or a half occurs in two identities.
         """
+        self._provider = provider
         owners: dict[str, str] = {}
         self._by_id: dict[str, list[TrustedPair]] = {}
         self._by_namespace: dict[str, list[TrustedPair]] = {}
@@ -67,7 +68,7 @@ class TrustStore:
             self._by_namespace.setdefault(pair.namespace.key, []).append(pair)
 
     @classmethod
-    def from_trust_file(cls, trust: TrustFile) -> TrustStore:
+    def from_trust_file(cls, trust: TrustFile, *, provider: Provider = OPENSSL) -> TrustStore:
         """Parse and check every key of ``trust``.
 
         Raises:
@@ -81,13 +82,13 @@ class TrustStore:
                 if identity is None:
                     identity = parsed[trusted.public_pem] = _parse(entry.namespace, trusted)
                 pairs.append(TrustedPair(entry.namespace, trusted, identity))
-        return cls(tuple(pairs))
+        return cls(tuple(pairs), provider=provider)
 
     def identities(self, namespace: Namespace) -> tuple[TrustedPair, ...]:
         """What the trust file lists for ``namespace``, without regard to case; empty if nothing."""
         return tuple(self._by_namespace.get(namespace.key, ()))
 
-    def matching(self, envelope: Envelope, *, provider: Provider = OPENSSL) -> list[TrustedPair]:
+    def matching(self, envelope: Envelope) -> list[TrustedPair]:
         """Every pair under whose identity both halves of ``envelope`` verify; at least one.
 
         Raises:
@@ -95,7 +96,7 @@ class TrustStore:
             UntrustedSigner: if neither half verifies under any identity.
         """
         identities = [pairs[0].identity for pairs in self._by_id.values()]
-        genuine = signers_of(envelope, identities, among="the identities of the trust file", provider=provider)
+        genuine = signers_of(envelope, identities, among="the identities of the trust file", provider=self._provider)
         return [pair for identity in genuine for pair in self._by_id[identity.id]]
 
 

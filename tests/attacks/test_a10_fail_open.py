@@ -108,11 +108,12 @@ def test_a10_a_signer_whose_signature_cannot_be_checked_signs_nothing(name: str)
 @pytest.mark.parametrize("name", list(BEHAVIOURS))
 def test_a10_a_trust_store_keeps_nobody(name: str) -> None:
     trusted = TrustedIdentity(ALICE.identity.id, ALICE.identity.to_pem().decode())
-    store = TrustStore((TrustedPair(Namespace("acme"), trusted, ALICE.identity),))
-    assert store.matching(ENVELOPE)
+    pairs = (TrustedPair(Namespace("acme"), trusted, ALICE.identity),)
+    assert TrustStore(pairs).matching(ENVELOPE)
     for halves in (("ec",), ("pq",), ("ec", "pq")):
+        store = TrustStore(pairs, provider=Broken(BEHAVIOURS[name], *halves))
         with pytest.raises((SignatureInvalid, UntrustedSigner)):
-            store.matching(ENVELOPE, provider=Broken(BEHAVIOURS[name], *halves))
+            store.matching(ENVELOPE)
 
 
 @pytest.mark.parametrize("length", [1, 4626, 4628, 5000])

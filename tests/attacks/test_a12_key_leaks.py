@@ -90,7 +90,7 @@ def test_a12_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
 def everything_secret(tmp_path: Path) -> list[object]:
     secret = canary_identity(tmp_path)
     held = secret.material()
-    assert isinstance(held, keyfile.KeyMaterial)
+    assert isinstance(held, material.KeyMaterial)
     return [
         secret,
         held,
@@ -133,7 +133,7 @@ def test_a12_nothing_secret_is_pickled(tmp_path: Path, protocol: int) -> None:
 
 def test_a12_nothing_secret_is_copied(tmp_path: Path) -> None:
     for value in everything_secret(tmp_path):
-        if isinstance(value, keyfile.KeyMaterial | FileKeySource) or callable(value):
+        if isinstance(value, material.KeyMaterial | FileKeySource) or callable(value):
             continue  # containers of what is refused below
         with pytest.raises(TypeError):
             copy.copy(value)

@@ -25,7 +25,8 @@ from pq_registry.errors import PqregError, WrongPassphrase
 from pq_registry.format.path import ReleasePath
 from pq_registry.format.recipientfile import Kem
 from pqreg_keys import custody, keyfile
-from pqreg_keys.keyfile import PassphraseCost, RecipientMaterial
+from pqreg_keys.keyfile import PassphraseCost
+from pqreg_keys.material import RecipientMaterial
 from pqreg_keys.passphrase import Passphrase, fixed
 from tests.attacks.test_a12_key_leaks import Boom, Exploding, spellings
 from tests.samples import NOW

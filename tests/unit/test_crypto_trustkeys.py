@@ -94,9 +94,9 @@ def test_halves_of_two_trusted_identities_do_not_add_up() -> None:
 
 def test_identities_that_cannot_match_cost_one_verification() -> None:
     crowd = [trusted(custody.generate()) for _ in range(5)]
-    store = TrustStore.from_trust_file(trust(acme=[*crowd, trusted(ALICE)]))
     provider = Counting()
-    store.matching(sign_envelope(b"{}", ALICE), provider=provider)
+    store = TrustStore.from_trust_file(trust(acme=[*crowd, trusted(ALICE)]), provider=provider)
+    store.matching(sign_envelope(b"{}", ALICE))
     assert provider.pq == 1
 
 

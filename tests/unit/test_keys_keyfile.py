@@ -14,6 +14,7 @@ from pq_registry.crypto.secret import SecretBytes
 from pq_registry.crypto.suites import Profile
 from pq_registry.errors import FormatError, KeyCustodyError, PqregError, WrongPassphrase
 from pqreg_keys import custody, keyfile
+from pqreg_keys.material import KeyMaterial
 from pqreg_keys.keyfile import PassphraseCost
 from pqreg_keys.passphrase import Passphrase, fixed
 
@@ -23,7 +24,7 @@ SEALED = bytes(keyfile.encode(ALICE.material(), Passphrase("right"), cost=CHEAP)
 PLAIN = bytes(keyfile.encode(ALICE.material(), None))
 
 
-def opened(data: bytes, text: str = "right") -> keyfile.KeyMaterial:
+def opened(data: bytes, text: str = "right") -> KeyMaterial:
     return keyfile.decode(SecretBytes(data), fixed(text))
 
 
