@@ -33,6 +33,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("push", "pqreg_cli.push:push", "Sign a directory and publish it as a release.", "Publish"),
     Entry("tag", "pqreg_cli.tag:tag", "Point a tag at a release, or renew it.", "Publish"),
     Entry("rm", "pqreg_cli.tag:rm", "Withdraw a tag; releases are never removed.", "Publish"),
+    Entry("grant", "pqreg_cli.grant:app", "Say who may open a sealed release.", "Publish"),
+    Entry("reseal", "pqreg_cli.reseal:reseal", "Seal a release anew under a key nobody has.", "Publish"),
     Entry("key", "pqreg_cli.key:app", "Make, show and export signing identities.", "Publish"),
     Entry("pull", "pqreg_cli.pull:pull", "Fetch a release and verify every byte of it.", "Use"),
     Entry("verify", "pqreg_cli.verify:verify", "Verify a directory, or a release in the registry.", "Use"),

@@ -9,22 +9,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pq_registry import limits
 from pq_registry.errors import UsageError
 from pqreg_cli.console import Output, size_text
 from pqreg_cli.options import (
     ConnectionsOption,
     JsonOption,
     LimitRateOption,
+    PassphraseFileOption,
     QuietOption,
     RegistryOption,
     TokenOption,
     TrustOption,
 )
+from pqreg_cli.recipients import RecipientKeyOption
+from pqreg_cli.recipients import recipient_key as recipient_key_of
 from pqreg_cli.releaseview import release_json, show_summary
 from pqreg_cli.session import Session
 
 if TYPE_CHECKING:
     from pq_registry.client.pull import PullResult
+    from pq_registry.client.resolve import Resolved
+    from pq_registry.client.transport import RegistryClient
+    from pq_registry.client.trust import Verifier
+    from pq_registry.format.inner import Inner
 
 
 def pull(
@@ -40,6 +48,11 @@ def pull(
         bool,
         typer.Option("--hf-cache", help="Fill the Hugging Face cache, so that from_pretrained finds it offline."),
     ] = False,
+    sealed: Annotated[
+        bool, typer.Option("--sealed", help="Leave a sealed release sealed: its ciphertext, evidence and grants.")
+    ] = False,
+    recipient_key: RecipientKeyOption = None,
+    passphrase_file: PassphraseFileOption = None,
     registry: RegistryOption = None,
     token: TokenOption = None,
     trust: TrustOption = None,
@@ -53,12 +66,18 @@ def pull(
     Interrupted, it continues where it stopped when it is run again. Into a directory that holds an older release of
     the same repository it fetches only what differs.
 
+    A sealed release is unsealed on the way, with a recipient key it was granted to. With --sealed it is fetched and
+    verified as it is, which needs no key; such a directory is a mirror, and loads where a recipient key is.
+
     Examples:
       pqreg pull acme/minilm:v1 ./minilm
       pqreg pull acme/minilm@sha256:0123... ./minilm --limit-rate 20M
       pqreg pull acme/minilm:v1 --hf-cache
+      pqreg pull acme/secret:v1 ./secret --recipient-key node1.pqkey
+      pqreg pull acme/secret:v1 ./mirror --sealed
     """
     from pq_registry.client.hfcache import HubCache
+    from pq_registry.client.keptgrants import keep_grants
     from pq_registry.client.pull import pull as pull_release
     from pq_registry.client.resolve import resolve
     from pq_registry.client.source import RemoteSource
@@ -66,30 +85,74 @@ def pull(
 
     output = Output(json=json, quiet=quiet)
     session = Session(
-        output, registry=registry, token=token, trust=trust, connections=connections, limit_rate=limit_rate
-    )
+        output, registry=registry, token=token, trust=trust, connections=connections, limit_rate=limit_rate,
+        recipient_key=recipient_key, passphrase_file=passphrase_file,
+    )  # fmt: skip
     wanted = Reference.parse(reference)
     if out is None and not hf_cache:
         raise UsageError("where to?", expected="a directory OUT, or --hf-cache", hint=f"pqreg pull {reference} ./model")
     begun = time.monotonic()
     with session.client() as client:
-        found = resolve(wanted, client, session.verifier(online=True), session.seen_tags())
-        destination = HubCache(out or session.settings.hf_cache_dir, found) if hf_cache else out
-        assert destination is not None
-        with RemoteSource(client) as source, session.progress() as progress:
-            result = pull_release(found, source, destination, progress=progress, connections=session.connections)
+        verifier = session.verifier(online=True)
+        found = resolve(wanted, client, verifier, session.seen_tags())
+        is_sealed = found.verified.release.manifest.sealing is not None
+        inner = None
+        if is_sealed and not sealed:
+            result, inner = _pull_unsealed(session, client, verifier, found, None if hf_cache else out)
+        else:
+            destination = HubCache(out or session.settings.hf_cache_dir, found) if hf_cache else out
+            assert destination is not None
+            with RemoteSource(client) as source, session.progress() as progress:
+                result = pull_release(found, source, destination, progress=progress, connections=session.connections)
+        grants = keep_grants(result.path, found.verified.release, client, verifier) if is_sealed and sealed else None
     seconds = time.monotonic() - begun
-    output.line(f"verified: {found.verified.release.name}, every byte, in {result.path}", "good")
-    show_summary(output, found.verified, found.tag, transfer=_amount(result, seconds))
+    how = ", unsealed" if inner is not None else ", still sealed" if is_sealed else ""
+    output.line(f"verified: {found.verified.release.name}, every byte, in {result.path}{how}", "good")
+    show_summary(output, found.verified, found.tag, transfer=_amount(result, seconds), inner=inner)
+    if grants is not None:
+        output.note(f"{grants} grants are kept beside it, for nodes without a network")
     output.data(
         {
-            **release_json(found.verified, found.tag),
+            **release_json(found.verified, found.tag, inner=inner),
+            "unsealed": inner is not None,
             "path": str(result.path),
             "fetched": result.fetched,
             "present": result.present,
             "seconds": round(seconds, 3),
         }
     )
+
+
+def _pull_unsealed(
+    session: Session, client: RegistryClient, verifier: Verifier, found: Resolved, out: Path | None
+) -> tuple[PullResult, Inner]:
+    """Pull a sealed release and unseal it on the way."""
+    from pq_registry.client.pull import pull as pull_release
+    from pq_registry.client.source import RemoteSource
+    from pq_registry.client.unsealing import fetch_grant, no_key, unseal
+    from pq_registry.client.unsealplace import UnsealedDirectory
+
+    release = found.verified.release
+    if out is None:
+        raise UsageError(
+            f"{release.name} is sealed, and the Hugging Face cache is no place for plaintext that others may share",
+            expected="a directory OUT, or --sealed", hint=f"pqreg pull {release.name} ./model",
+        )  # fmt: skip
+    key = recipient_key_of(session)
+    if key is None:
+        raise no_key(release)
+    grant = fetch_grant(client, release, key.public.id)
+    attempts = limits.ATTEMPTS
+    with (
+        RemoteSource(client) as source,
+        unseal(found.verified, grant, key=key, source=source, verifier=verifier, attempts=attempts) as unsealed,
+        session.progress() as progress,
+    ):
+        result = pull_release(
+            found, unsealed.source(source, attempts=attempts), UnsealedDirectory(out, unsealed), progress=progress,
+            connections=session.connections, files=unsealed.inner.files,
+        )  # fmt: skip
+    return result, unsealed.inner
 
 
 def _amount(result: PullResult, seconds: float) -> str:

@@ -24,10 +24,12 @@ from pqreg_cli.options import (
     TokenOption,
     TrustOption,
 )
+from pqreg_cli.recipients import ToOption, read_recipient
 from pqreg_cli.session import Session
 
 if TYPE_CHECKING:
     from pq_registry.client.push import PushResult
+    from pq_registry.client.sealedpush import SealedPushResult
     from pq_registry.client.tagging import Publisher
     from pq_registry.client.transport import RegistryClient
     from pq_registry.format.manifest import BaseRelease
@@ -49,6 +51,10 @@ def push(
             "--base", metavar="REF@DIGEST", help="A release this one was made from; may be given several times."
         ),
     ] = None,
+    seal: Annotated[
+        bool, typer.Option("--seal", help="Encrypt the files, so that only recipients it is granted to can read them.")
+    ] = False,
+    to: ToOption = None,
     allow_unsafe: Annotated[
         bool, typer.Option("--allow-unsafe", help="Publish files whose format can execute code when it is loaded.")
     ] = False,
@@ -66,9 +72,13 @@ def push(
     when it is run again. Files that are in the registry already are not sent; a directory that did not change makes
     no new release.
 
+    With --seal the registry, its storage and every mirror get ciphertext only, and neutral file names; how many files
+    there are and their sizes show. The release is granted to your own identity and to every --to.
+
     Examples:
       pqreg push ./model acme/minilm:v1 --key alice.pqkey
       pqreg push ./tuned acme/minilm-de --base acme/minilm@sha256:0123... --license Apache-2.0
+      pqreg push ./model acme/secret:v1 --seal --to node1.pqpub --to node2.pqpub
     """
     from pq_registry.client.push import PushOptions
     from pq_registry.client.push import push as push_release
@@ -80,6 +90,11 @@ def push(
         connections=connections, limit_rate=limit_rate,
     )  # fmt: skip
     wanted = Reference.parse(reference)
+    if to and not seal:
+        raise UsageError(
+            "--to is for sealed releases", expected="--seal", hint="what is not sealed, everybody can read"
+        )
+    recipients = [read_recipient(path) for path in to or ()]
     options = PushOptions(
         license=license,
         lineage=None if base is None else tuple(_base(text) for text in base),
@@ -91,8 +106,18 @@ def push(
     with session.client() as client:
         publisher = publisher_of(session, client)
         with session.progress() as progress:
-            result = push_release(directory, wanted, publisher=publisher, options=options, progress=progress)
-    _report(output, result, time.monotonic() - begun)
+            if seal:
+                from pq_registry.client.sealedpush import push_sealed
+
+                sealed = push_sealed(
+                    directory, wanted, publisher=publisher, recipients=recipients, options=options, progress=progress
+                )
+            else:
+                result = push_release(directory, wanted, publisher=publisher, options=options, progress=progress)
+    if seal:
+        report_sealed(output, sealed, time.monotonic() - begun)
+    else:
+        _report(output, result, time.monotonic() - begun)
 
 
 def publisher_of(session: Session, client: RegistryClient) -> Publisher:
@@ -150,7 +175,24 @@ def _base(text: str) -> BaseRelease:
     return BaseRelease(reference.repository, reference.digest)
 
 
-def _report(output: Output, result: PushResult, seconds: float) -> None:
+def report_sealed(output: Output, result: SealedPushResult, seconds: float, **more: object) -> None:
+    """What a sealed push did, and to whom it is granted."""
+    from pqreg_cli.recipients import grant_json
+
+    own, *others = [change.statement.recipient for change in result.grants]
+    granted = ("granted to", "\n".join([f"{own} (your own)", *others]))
+    grants = [grant_json(change) for change in result.grants]
+    _report(output, result.pushed, seconds, fields=(granted,), data={"sealed": True, "grants": grants, **more})
+
+
+def _report(
+    output: Output,
+    result: PushResult,
+    seconds: float,
+    *,
+    fields: tuple[tuple[str, object], ...] = (),
+    data: dict[str, object] | None = None,
+) -> None:
     manifest, sent = result.manifest, result.sent
     for name in result.skipped:
         output.note(f"{name} is not part of a release and was left out")
@@ -172,6 +214,7 @@ def _report(output: Output, result: PushResult, seconds: float) -> None:
             ("signer", manifest.signer),
             ("content", f"{count_text(len(manifest.files), 'file')}, {size_text(manifest.total_size)}"),
             ("transfer", ", ".join(f"{size_text(count)} {what}" for count, what in pieces if count) or "nothing"),
+            *fields,
         ]
     )
     output.data(
@@ -193,5 +236,6 @@ def _report(output: Output, result: PushResult, seconds: float) -> None:
             "unsafe": list(result.unsafe),
             "warnings": list(result.warnings),
             "seconds": round(seconds, 3),
+            **(data or {}),
         }
     )

@@ -3,24 +3,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pqreg_cli.console import Output, count_text, size_text
 
 if TYPE_CHECKING:
     from pq_registry.client.trust import VerifiedRelease
-    from pq_registry.format.manifest import Manifest
+    from pq_registry.format.inner import Inner
+    from pq_registry.format.manifest import FileEntry, Manifest
     from pq_registry.format.tag import TagStatement
 
 
 def show_summary(
-    output: Output, verified: VerifiedRelease, tag: TagStatement | None = None, *, transfer: str | None = None
+    output: Output,
+    verified: VerifiedRelease,
+    tag: TagStatement | None = None,
+    *,
+    transfer: str | None = None,
+    inner: Inner | None = None,
 ) -> None:
     """Name, digest, signer, size and how much was transferred, then what the trust file let pass unchecked."""
     from pq_registry.format.instant import format_instant
 
     manifest = verified.release.manifest
-    lineage = [f"{base.name}@{base.release}" for base in manifest.lineage]
+    origin = manifest if inner is None else inner
+    lineage = [f"{base.name}@{base.release}" for base in origin.lineage]
     output.fields(
         [
             ("release", f"{manifest.name}@{verified.release.digest}"),
@@ -28,9 +36,10 @@ def show_summary(
             ("signer", verified.signer.id),
             ("signature", f"both halves of {verified.signer.profile.description}"),
             ("created", format_instant(manifest.created)),
-            ("licence", manifest.license),
+            ("sealed", _sealed_text(manifest, inner)),
+            ("licence", origin.license),
             ("made from", "\n".join(lineage) or None),
-            ("content", _content_text(manifest)),
+            ("content", _content_text(origin.files)),
             ("transfer", transfer),
         ]
     )
@@ -48,21 +57,25 @@ def show_files(output: Output, manifest: Manifest) -> None:
     output.table(["file", "size", "tensors", "digest"], rows)
 
 
-def release_json(verified: VerifiedRelease, tag: TagStatement | None = None) -> dict[str, object]:
-    """The members every command about one release has in its JSON."""
+def release_json(
+    verified: VerifiedRelease, tag: TagStatement | None = None, *, inner: Inner | None = None
+) -> dict[str, object]:
+    """The members every command about one release has in its JSON; of a sealed one what ``inner`` says, if known."""
     from pq_registry.format.instant import format_instant
 
     manifest = verified.release.manifest
+    origin = manifest if inner is None else inner
     return {
         "name": str(manifest.name),
         "digest": str(verified.release.digest),
         "tag": None if tag is None else _tag_json(tag),
         "signer": {"id": verified.signer.id, "profile": verified.signer.profile.level},
         "created": format_instant(manifest.created),
-        "license": manifest.license,
-        "lineage": [{"name": str(base.name), "release": str(base.release)} for base in manifest.lineage],
-        "size": manifest.total_size,
-        "files": len(manifest.files),
+        "sealed": manifest.sealing is not None,
+        "license": origin.license,
+        "lineage": [{"name": str(base.name), "release": str(base.release)} for base in origin.lineage],
+        "size": sum(entry.size for entry in origin.files),
+        "files": len(origin.files),
         "notes": list(verified.notes),
     }
 
@@ -99,7 +112,13 @@ def _tag_json(tag: TagStatement) -> dict[str, object]:
     }
 
 
-def _content_text(manifest: Manifest) -> str:
-    tensors = sum(len(entry.tensors.tensors) for entry in manifest.files if entry.tensors)
-    text = f"{count_text(len(manifest.files), 'file')}, {size_text(manifest.total_size)}"
+def _sealed_text(manifest: Manifest, inner: Inner | None) -> str | None:
+    if manifest.sealing is None:
+        return None
+    return "yes; only who was granted it can open it" if inner is None else "yes; unsealed here"
+
+
+def _content_text(files: Sequence[FileEntry]) -> str:
+    tensors = sum(len(entry.tensors.tensors) for entry in files if entry.tensors)
+    text = f"{count_text(len(files), 'file')}, {size_text(sum(entry.size for entry in files))}"
     return text + (f", {count_text(tensors, 'tensor')}" if tensors else "")

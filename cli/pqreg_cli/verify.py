@@ -12,7 +12,16 @@ import typer
 from pq_registry import limits
 from pq_registry.errors import NameSyntaxError, UsageError
 from pqreg_cli.console import Output, count_text
-from pqreg_cli.options import JsonOption, QuietOption, RegistryOption, TokenOption, TrustOption
+from pqreg_cli.opening import unseal_directory, unseal_remote
+from pqreg_cli.options import (
+    JsonOption,
+    PassphraseFileOption,
+    QuietOption,
+    RegistryOption,
+    TokenOption,
+    TrustOption,
+)
+from pqreg_cli.recipients import RecipientKeyOption
 from pqreg_cli.releaseview import release_json, show_summary
 from pqreg_cli.session import Session, read_small
 
@@ -33,6 +42,11 @@ def verify(
         bool,
         typer.Option("--full", help="For a directory: also SHA-256 of every file and tensor tables, as pull does."),
     ] = False,
+    unseal: Annotated[
+        bool, typer.Option("--unseal", help="For a sealed release: also open it and check everything in it.")
+    ] = False,
+    recipient_key: RecipientKeyOption = None,
+    passphrase_file: PassphraseFileOption = None,
     oms_key: Annotated[
         Path | None,
         typer.Option(
@@ -53,6 +67,10 @@ def verify(
     registry is verified without its weights: tag, signatures, manifest, and that the registry has every file in its
     signed size. What exists as a path is a path, everything else a reference.
 
+    A sealed release is verified as it is stored, by anybody; with --unseal it is also opened with your recipient key,
+    in memory, and every byte compared with what the publisher says of the plaintext. A directory that was unsealed is
+    verified without a key.
+
     With --oms-key a directory that other OMS tools signed is verified by that one key; that is a classical signature,
     and says nothing about names.
 
@@ -60,38 +78,48 @@ def verify(
       pqreg verify ./minilm
       pqreg verify ./minilm --expect acme/minilm --json
       pqreg verify acme/minilm:v1
+      pqreg verify ./mirror --unseal --recipient-key node1.pqkey
       pqreg verify ./theirs --oms-key publisher.pem
     """
     output = Output(json=json, quiet=quiet)
-    session = Session(output, registry=registry, token=token, trust=trust)
+    session = Session(
+        output, registry=registry, token=token, trust=trust, recipient_key=recipient_key,
+        passphrase_file=passphrase_file,
+    )  # fmt: skip
     path = Path(what)
     if oms_key is not None:
-        if expect is not None or full:
-            raise UsageError("--oms-key goes with neither --expect nor --full", hint="their statement has no full name")
+        if expect is not None or full or unseal:
+            raise UsageError(
+                "--oms-key goes with none of --expect, --full and --unseal", hint="their statement has no full name"
+            )
         _verify_foreign(session, path, oms_key)
     elif path.exists():
-        _verify_directory(session, path, _expected(expect), full=full)
+        _verify_directory(session, path, _expected(expect), full=full, unseal=unseal)
     else:
-        _verify_remote(session, _reference(what), _expected(expect), full=full)
+        _verify_remote(session, _reference(what), _expected(expect), full=full, unseal=unseal)
 
 
-def _verify_directory(session: Session, path: Path, expected: Reference | None, *, full: bool) -> None:
-    from pq_registry.client.verify import verify_directory
+def _verify_directory(session: Session, path: Path, expected: Reference | None, *, full: bool, unseal: bool) -> None:
+    from pq_registry.client.verify import verify_contents
 
     output = session.output
     begun = time.monotonic()
+    verifier = session.verifier(online=False)
     with session.progress() as progress:
-        verified = verify_directory(
-            path, session.verifier(online=False), expected=expected, progress=progress, full=full
-        )
+        contents = verify_contents(path, verifier, expected=expected, progress=progress, full=full)
+        verified, inner = contents.verified, contents.inner
+        if unseal:
+            inner = unseal_directory(session, path, contents, verifier, progress)
     seconds = time.monotonic() - begun
-    output.line(f"verified: {path} is {verified.release.name}, every byte as signed", "good")
-    show_summary(output, verified)
+    opened = ", sealed and opened" if unseal and contents.sealed else ", unsealed" if inner is not None else ""
+    output.line(f"verified: {path} is {verified.release.name}, every byte as signed{opened}", "good")
+    show_summary(output, verified, inner=inner)
     if expected is None:
         output.note("no --expect: this says what the directory is, not that it is what you wanted")
     output.data(
         {
-            **release_json(verified),
+            **release_json(verified, inner=inner),
+            "unsealed": inner is not None,
             "verified": True,
             "content_verified": True,
             "full": full,
@@ -101,7 +129,9 @@ def _verify_directory(session: Session, path: Path, expected: Reference | None, 
     )
 
 
-def _verify_remote(session: Session, reference: Reference, expected: Reference | None, *, full: bool) -> None:
+def _verify_remote(
+    session: Session, reference: Reference, expected: Reference | None, *, full: bool, unseal: bool
+) -> None:
     from pq_registry.client.resolve import resolve
     from pq_registry.client.verify import verify_remote
 
@@ -109,12 +139,20 @@ def _verify_remote(session: Session, reference: Reference, expected: Reference |
         raise UsageError(f"--full is for directories, and {reference} is none", hint=f"pqreg pull {reference} DIR")
     output = session.output
     with session.client() as client:
-        found = resolve(reference, client, session.verifier(online=True), session.seen_tags())
+        verifier = session.verifier(online=True)
+        found = resolve(reference, client, verifier, session.seen_tags())
         verify_remote(found, client, expected=expected, connections=session.connections)
-    output.line(f"verified: {reference} in the registry, without its content", "good")
-    show_summary(output, found.verified, found.tag)
-    output.note("the content was not fetched; pull and load verify every byte of it")
-    output.data({**release_json(found.verified, found.tag), "verified": True, "content_verified": False})
+        inner = None
+        if unseal:
+            with session.progress() as progress:
+                inner = unseal_remote(session, client, found.verified, verifier, progress)
+    how = "without its content" if inner is None else "sealed and opened, every byte"
+    output.line(f"verified: {reference} in the registry, {how}", "good")
+    show_summary(output, found.verified, found.tag, inner=inner)
+    if inner is None:
+        output.note("the content was not fetched; pull and load verify every byte of it")
+    checked = {"verified": True, "content_verified": inner is not None}
+    output.data({**release_json(found.verified, found.tag, inner=inner), **checked})
 
 
 def _verify_foreign(session: Session, path: Path, key: Path) -> None:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pq_registry import limits
-from pq_registry.client.published import genuine_signers, require_signer
-from pq_registry.client.tagging import Publisher
-from pq_registry.client.trust import Verifier
+from pq_registry.client.published import genuine_signers, read_release, require_signer
+from pq_registry.client.tagging import Publisher, read_tag
+from pq_registry.client.trust import Verifier, target_of
 from pq_registry.client.unsealing import no_grant
 from pq_registry.crypto.recipient import OwnsRecipient, PublicRecipient, RecipientKey
 from pq_registry.crypto.sealing import open_grant
@@ -42,7 +42,7 @@ from pq_registry.format.dsse import Envelope
 from pq_registry.format.grant import GrantStatement
 from pq_registry.format.instant import is_expired
 from pq_registry.format.keystatement import KeyStatement
-from pq_registry.format.name import Namespace
+from pq_registry.format.name import Namespace, Reference
 from pq_registry.format.release import Release
 
 
@@ -60,6 +60,31 @@ class GrantChange:
 
     statement: GrantStatement
     changed: bool
+
+
+def named_release(publisher: Publisher, reference: Reference) -> Release:
+    """The sealed release a reference means, read back and verified as a publisher does.
+
+    Raises:
+        NotFound: if there is no such tag or release.
+        UsageError: if it is not sealed.
+        VerificationError, FormatError: if it is not what it should be.
+    """
+    repository, digest = reference.repository, reference.digest
+    if digest is None:
+        assert reference.tag is not None
+        state = read_tag(publisher, repository, reference.tag)
+        if state is None:
+            raise NotFound(f"there is no tag {reference}", hint=f"list what is there: pqreg ls {repository}")
+        digest = target_of(state.statement)
+    own = publisher.signer.identity
+    release = read_release(publisher.client, repository, digest, own=own, trust=publisher.trust)
+    if release.manifest.sealing is None:
+        raise UsageError(
+            f"{repository}@{digest} is not sealed, so everybody who can fetch it can read it",
+            hint="pqreg push --seal makes a sealed release",
+        )
+    return release
 
 
 def own_recipient(publisher: Publisher) -> RecipientKey:
