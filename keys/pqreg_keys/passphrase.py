@@ -76,19 +76,19 @@ def from_file(path: Path) -> PassphraseSource:
 
 def from_descriptor(number: int) -> PassphraseSource:
     """A source that reads the first line of an open descriptor, once, and closes it."""
+    return asked_once(lambda: _read_descriptor(number))
+
+
+def asked_once(source: PassphraseSource) -> PassphraseSource:
+    """``source``, which is asked at most once."""
     known: list[Passphrase] = []
 
-    def read() -> Passphrase:
+    def ask() -> Passphrase:
         if not known:
-            try:
-                with open(number, "rb", closefd=True) as file:
-                    known.append(_first_line(file, f"descriptor {number}"))
-            except OSError as error:
-                raise UsageError(f"the passphrase cannot be read from descriptor {number}",
-                                 expected="an open descriptor", found=error.strerror) from None  # fmt: skip
+            known.append(source())
         return known[0]
 
-    return read
+    return ask
 
 
 def from_terminal(question: str, *, twice: bool = False, ask: Ask = getpass.getpass) -> PassphraseSource:
@@ -136,6 +136,15 @@ def _read(path: Path, *, private: bool = False) -> Passphrase:
                 hint=f"chmod 600 {path}, and change the passphrase if others had access",
             )
         return _first_line(file, f"passphrase file {path}")
+
+
+def _read_descriptor(number: int) -> Passphrase:
+    try:
+        with open(number, "rb", closefd=True) as file:
+            return _first_line(file, f"descriptor {number}")
+    except OSError as error:
+        raise UsageError(f"the passphrase cannot be read from descriptor {number}", expected="an open descriptor",
+                         found=error.strerror) from None  # fmt: skip
 
 
 def _first_line(file: IO[bytes], where: str) -> Passphrase:

@@ -15,6 +15,7 @@ The token signs the SHA-2 digest of the message (CKM_ECDSA), and answers r || s,
 from __future__ import annotations
 
 import hashlib
+import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,8 +31,9 @@ from pq_registry.crypto.secret import SecretBytes
 from pq_registry.crypto.suites import Profile
 from pq_registry.errors import KeyCustodyError, ProviderUnavailable, SettingError, UsageError
 from pq_registry.settings import Settings
-from pqreg_keys.passphrase import PassphraseSource, fixed, from_file, from_terminal, has_terminal
+from pqreg_keys.passphrase import PassphraseSource, asked_once, fixed, from_file, from_terminal, has_terminal
 
+_one_login = threading.Lock()
 _ATTRIBUTES: Final = ("token", "serial", "manufacturer", "model", "object", "id", "type")
 
 
@@ -98,14 +100,14 @@ class TokenAccess:
         elif text is not None:
             pin = fixed(text)
         elif has_terminal():
-            pin = from_terminal("PIN of the PKCS#11 token")
+            pin = asked_once(from_terminal("PIN of the PKCS#11 token"))
         return cls(Path(module), pin)
 
 
 class TokenEcHalf:
-    """Implements ``PrivateHalf`` with a key that stays in the token. One session, opened at the first signature."""
+    """Implements ``PrivateHalf`` with a key that stays in the token, which is opened for each signature."""
 
-    __slots__ = ("_access", "_hash", "_key", "_session", "_spki", "key")
+    __slots__ = ("_access", "_hash", "_spki", "key")
 
     def __init__(self, profile: Profile, key: TokenKey, spki: bytes, access: TokenAccess | None) -> None:
         """Name the key; nothing is opened yet.
@@ -118,8 +120,6 @@ class TokenEcHalf:
         self._spki = spki
         self._hash = str(profile.ec.hash_name)
         self._access = access
-        self._session: Any = None
-        self._key: Any = None
 
     @property
     def spki(self) -> bytes:
@@ -132,15 +132,13 @@ class TokenEcHalf:
         Raises:
             KeyCustodyError: if the token cannot be used.
         """
-        import pkcs11 as library
+        with _session(self.key, self._access) as session:
+            import pkcs11 as library
 
-        with _reported(self.key):
-            if self._key is None:
-                self._session = _open(self.key, self._access)
-                self._key = self._session.get_key(
-                    object_class=library.ObjectClass.PRIVATE_KEY, key_type=library.KeyType.EC, **self.key.of_key()
-                )
-            raw = self._key.sign(hashlib.new(self._hash, message).digest(), mechanism=library.Mechanism.ECDSA)
+            secret = session.get_key(
+                object_class=library.ObjectClass.PRIVATE_KEY, key_type=library.KeyType.EC, **self.key.of_key()
+            )
+            raw = secret.sign(hashlib.new(self._hash, message).digest(), mechanism=library.Mechanism.ECDSA)
         half = len(raw) // 2
         return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
 
@@ -167,62 +165,60 @@ def public_key(profile: Profile, key: TokenKey, access: TokenAccess, *, create: 
         KeyCustodyError: if the token cannot be used, or there is no such key, or with ``create`` there is one.
         FormatError: if it is not an EC key of ``profile``.
     """
-    import pkcs11 as library
-    from pkcs11.util.ec import encode_ec_public_key, encode_named_curve_parameters
+    with _session(key, access) as session:
+        import pkcs11 as library
+        from pkcs11.util.ec import encode_ec_public_key
 
-    with _reported(key):
-        session = _open(key, access)
-        try:
-            if create:
-                chosen = {"object_class": library.ObjectClass.PRIVATE_KEY, "key_type": library.KeyType.EC}
-                if list(session.get_objects({library.Attribute.CLASS: chosen["object_class"], **_searched(key)})):
-                    raise KeyCustodyError("the token has such a key already", found=key.uri,
-                                          hint="choose another object or id; a key is never replaced")  # fmt: skip
-                curve = session.create_domain_parameters(
-                    library.KeyType.EC,
-                    {library.Attribute.EC_PARAMS: encode_named_curve_parameters(profile.ec.parameters)},
-                    local=True,
-                )
-                made = {"private": {library.Attribute.EXTRACTABLE: False, library.Attribute.SENSITIVE: True}}
-                curve.generate_keypair(store=True, private_template=made["private"], **{"label": "", **key.of_key()})
-            public = session.get_key(
-                object_class=library.ObjectClass.PUBLIC_KEY, key_type=library.KeyType.EC, **key.of_key()
-            )
-            spki = bytes(encode_ec_public_key(public))
-        finally:
-            session.close()
+        if create:
+            _create(session, profile, key)
+        public = session.get_key(
+            object_class=library.ObjectClass.PUBLIC_KEY, key_type=library.KeyType.EC, **key.of_key()
+        )
+        spki = bytes(encode_ec_public_key(public))
     OPENSSL.check_public(profile, "ec", spki)
     return spki
 
 
-def _searched(key: TokenKey) -> dict[Any, Any]:
+def _create(session: Any, profile: Profile, key: TokenKey) -> None:
     import pkcs11 as library
+    from pkcs11.util.ec import encode_named_curve_parameters
 
     names: dict[str, Any] = {"label": library.Attribute.LABEL, "id": library.Attribute.ID}
-    return {names[name]: value for name, value in key.of_key().items()}
+    wanted = {names[name]: value for name, value in key.of_key().items()}
+    if list(session.get_objects({library.Attribute.CLASS: library.ObjectClass.PRIVATE_KEY, **wanted})):
+        raise KeyCustodyError("the token has such a key already", found=key.uri,
+                              hint="choose another object or id; a key is never replaced")  # fmt: skip
+    curve = session.create_domain_parameters(
+        library.KeyType.EC,
+        {library.Attribute.EC_PARAMS: encode_named_curve_parameters(profile.ec.parameters)},
+        local=True,
+    )
+    private = {library.Attribute.EXTRACTABLE: False, library.Attribute.SENSITIVE: True}
+    curve.generate_keypair(store=True, private_template=private, **{"label": "", **key.of_key()})
 
 
-def _open(key: TokenKey, access: TokenAccess | None) -> Any:
-    import pkcs11 as library
-
+@contextmanager
+def _session(key: TokenKey, access: TokenAccess | None) -> Iterator[Any]:
+    """A session with the token, logged in; errors of the PKCS#11 library as errors of ours."""
     if access is None:
         raise SettingError("no PKCS#11 module is configured", expected="the library that comes with the token",
                            hint="set PQREG_PKCS11_MODULE, e.g. to /usr/lib/softhsm/libsofthsm2.so")  # fmt: skip
     if access.pin is None:
         raise KeyCustodyError("the PKCS#11 token needs its PIN", hint="set PQREG_PIN_FILE or PQREG_PIN")
-    token = library.lib(str(access.module)).get_token(**key.of_token())
-    return token.open(rw=True, user_pin=access.pin().encoded.decode("utf-8"))
-
-
-@contextmanager
-def _reported(key: TokenKey) -> Iterator[None]:
-    """Errors of the PKCS#11 library as errors of ours; it must be there."""
     try:
+        import pkcs11 as library
         from pkcs11.exceptions import PKCS11Error
     except ImportError:
         raise ProviderUnavailable("python-pkcs11 is not installed", hint="pip install 'pq-registry[pkcs11]'") from None
     try:
-        yield
+        # A process is logged in to a token once, whichever session did it: one at a time.
+        with _one_login:
+            token = library.lib(str(access.module)).get_token(**key.of_token())
+            session = token.open(rw=True, user_pin=access.pin().encoded.decode("utf-8"))
+            try:
+                yield session
+            finally:
+                session.close()
     except (PKCS11Error, RuntimeError) as error:
         raise KeyCustodyError(
             "the PKCS#11 token cannot be used", expected=f"{key.uri}, and its PIN",
