@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import Response
 
+from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import MEDIA_TYPE as ENVELOPE_TYPE
 from pq_registry.format.instant import format_instant
-from pq_registry.server.models import ProblemAnswer
+from pq_registry.server.models import DigestAnswer, ProblemAnswer
 from pq_registry.server.problems import MEDIA_TYPE as PROBLEM_TYPE
 from pq_registry.service.access import format_namespaces
+from pq_registry.service.grants import GrantItem
+from pq_registry.service.keys import KeyItem
 from pq_registry.service.resolve import ReleaseItem, RepositoryItem, TagItem
 from pq_registry.service.tokens import TokenItem
 
@@ -25,6 +29,8 @@ ENVELOPE_BODY: Json = {
         "content": {ENVELOPE_TYPE: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+ENVELOPE_ANSWER: Json = {"content": {ENVELOPE_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+RECORDED_ALREADY: Json = {"model": DigestAnswer, "description": "The same statement was there already"}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "default": {"description": "A problem", "content": {PROBLEM_TYPE: {"schema": ProblemAnswer.model_json_schema()}}}
 }
@@ -39,6 +45,19 @@ def json_answer(content: Json, status: int = 200, headers: Mapping[str, str] | N
     """A JSON answer."""
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     return Response(body, status_code=status, headers=headers, media_type="application/json")
+
+
+def envelope_answer(request: Request, digest: Digest, envelope: bytes) -> Response:
+    """The exact bytes of a statement that may be replaced, or 304 for whoever has them."""
+    headers = {"ETag": f'"{digest.hex}"', "Cache-Control": "no-cache"}
+    if headers["ETag"] in etags(request):
+        return Response(status_code=304, headers=headers)
+    return Response(envelope, headers=headers, media_type=ENVELOPE_TYPE)
+
+
+def etags(request: Request) -> set[str]:
+    """The entity tags of If-None-Match."""
+    return {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
 
 
 def created(is_new: bool) -> int:
@@ -67,6 +86,32 @@ def release_item(item: ReleaseItem) -> Json:
         "size": item.size,
         "files": item.files,
         "created": format_instant(item.created),
+        "sealed": item.sealed,
+    }
+
+
+def grant_item(item: GrantItem) -> Json:
+    """A grant."""
+    return {
+        "release": item.release.hex,
+        "recipient": item.recipient,
+        "statement": item.statement.hex,
+        "sequence": item.sequence,
+        "issued": format_instant(item.issued),
+        "expires": None if item.expires is None else format_instant(item.expires),
+        "withdrawn": item.withdrawn,
+        "signer": item.signer,
+    }
+
+
+def key_item(item: KeyItem) -> Json:
+    """A certified recipient."""
+    return {
+        "recipient": item.recipient,
+        "node": item.node,
+        "statement": item.statement.hex,
+        "not_after": None if item.not_after is None else format_instant(item.not_after),
+        "signer": item.signer,
     }
 
 

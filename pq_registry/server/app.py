@@ -30,7 +30,7 @@ from pq_registry.server.hosts import HostMiddleware
 from pq_registry.server.logs import log
 from pq_registry.server.metrics import Metrics
 from pq_registry.server.problems import problem_of
-from pq_registry.server.routes import access, blobs, health, repositories
+from pq_registry.server.routes import access, blobs, grants, health, repositories
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
 
@@ -52,7 +52,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     app.state.config = config
     app.state.metrics = Metrics()
     app.state.heavy = HeavyWork()
-    for module in (health, access, repositories, blobs):
+    for module in (health, access, repositories, grants, blobs):
         # Not include_router: recent FastAPI resolves included routers late, and the policies are checked now.
         app.router.routes.extend(module.router.routes)
     for kind in (PqregError, HTTPException, RequestValidationError):

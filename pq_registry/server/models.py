@@ -103,6 +103,7 @@ class ReleaseItem(Answer):
     size: int
     files: int
     created: InstantText
+    sealed: bool
 
 
 class ReleaseItems(Answer):
@@ -158,6 +159,43 @@ class IdentityItems(Answer):
     """The identities of a namespace."""
 
     items: list[IdentityItem]
+
+
+class GrantItem(Answer):
+    """The newest statement about one release and one recipient; ``expires`` is null when it never does."""
+
+    release: HexText
+    recipient: HexText
+    statement: HexText
+    sequence: int
+    issued: InstantText
+    expires: InstantText | None
+    withdrawn: bool
+    signer: HexText
+
+
+class GrantPage(Answer):
+    """Part of a repository's grants; ``next`` is the ``after`` of the following page."""
+
+    items: list[GrantItem]
+    next: str | None
+
+
+class KeyItem(Answer):
+    """The newest key statement about one recipient; ``not_after`` is null when it never lapses."""
+
+    recipient: HexText
+    node: str
+    statement: HexText
+    not_after: InstantText | None
+    signer: HexText
+
+
+class KeyPage(Answer):
+    """Part of a namespace's recipients; ``next`` is the ``after`` of the following page."""
+
+    items: list[KeyItem]
+    next: str | None
 
 
 class TokenItem(Answer):

@@ -32,6 +32,9 @@ class Action(Enum):
     RELEASE_COMMITTED = "release-committed"
     TAG_SET = "tag-set"
     TAG_WITHDRAWN = "tag-withdrawn"
+    GRANT_SET = "grant-set"
+    GRANT_WITHDRAWN = "grant-withdrawn"
+    KEY_CERTIFIED = "key-certified"
 
 
 def record(

@@ -7,7 +7,8 @@
    manifest's name is the repository's.
 3. The signer the manifest names is one of those whose signature verified.
 4. Every file is a verified blob the caller may read, of the size and with the shard digests the manifest states.
-5. Every safetensors header, as stored, equals the signed tensor table.
+   Those of a sealed release are ciphertext in slices of their own size (``format.sealing``).
+5. Every safetensors header, as stored, equals the signed tensor table; a sealed release states none.
 6. In one transaction: statement, release, references to every blob, audit event.
 
 What a client verifies does not rest on any of this; it keeps mistakes and garbage out of the registry. The same
@@ -33,10 +34,11 @@ from pq_registry.service.access import Caller
 from pq_registry.service.clock import Clock
 from pq_registry.service.identities import genuine_signers, require_signer
 from pq_registry.service.names import obtain_repository
+from pq_registry.service.statements import Received, is_recorded, record_statement
 from pq_registry.service.visible import BlobFacts, link_blobs, visible_blobs
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.catalogue.tables import ReleaseRow, RepositoryRow, StatementRow
+from pq_registry.storage.catalogue.tables import ReleaseRow, RepositoryRow
 from pq_registry.storage.hashing import read_blob
 
 RELEASE = "release"
@@ -84,7 +86,9 @@ class Publishing:
     def _check_file(self, entry: FileEntry, stored: dict[Digest, BlobFacts]) -> None:
         _require_present(stored, entry.path.text, entry.sha256)
         facts = stored[entry.sha256]
-        if facts.size != entry.size or facts.slice_size != limits.SHARD_BYTES or facts.shards != entry.shards:
+        # One slice or none is the same whatever the slice size: the empty file, or a short one stored long ago.
+        sliced_alike = facts.slice_size == entry.slice_size or entry.size <= limits.SHARD_BYTES
+        if facts.size != entry.size or not sliced_alike or facts.shards != entry.shards:
             raise ManifestMismatch(
                 f"{MANIFEST_NAME} and the stored bytes disagree about {entry.path}",
                 expected=f"{facts.size} bytes and the shard digests found on arrival",
@@ -112,21 +116,10 @@ class Publishing:
         now = self._clock()
         with self._catalogue.writing() as session:
             row = obtain_repository(session, manifest.name, now)
-            if session.get(StatementRow, release.hex) is not None:
+            if is_recorded(session, release):
                 return False  # another request committed it in the meantime
-            session.add(
-                StatementRow(
-                    digest=release.hex,
-                    kind=RELEASE,
-                    repository_id=row.id,
-                    signer=manifest.signer,
-                    envelope=body,
-                    tag=None,
-                    sequence=None,
-                    recorded=now,
-                )
-            )
-            session.flush()
+            received = Received(kind=RELEASE, digest=release, signer=manifest.signer, envelope=body)
+            record_statement(session, received, row, now)
             session.add(
                 ReleaseRow(
                     digest=release.hex,
@@ -138,6 +131,7 @@ class Publishing:
                     files=len(manifest.files),
                     created=manifest.created,
                     committed=now,
+                    sealed=manifest.sealing is not None,
                 )
             )
             link_blobs(session, row, [manifest_digest, *(entry.sha256 for entry in manifest.files)], now)

@@ -8,7 +8,9 @@ from pathlib import Path
 from pq_registry import durable
 from pq_registry.service.bootstrap import ensure_admin
 from pq_registry.service.clock import Clock
+from pq_registry.service.grants import Granting
 from pq_registry.service.identities import Identities
+from pq_registry.service.keys import RecipientKeys
 from pq_registry.service.publish import Publishing
 from pq_registry.service.resolve import Resolving
 from pq_registry.service.tags import Tagging
@@ -32,6 +34,8 @@ class Registry:
         self.uploads = Uploads(catalogue, blobs, incoming, clock)
         self.publishing = Publishing(catalogue, blobs, clock)
         self.tagging = Tagging(catalogue, clock)
+        self.granting = Granting(catalogue, clock)
+        self.keys = RecipientKeys(catalogue, clock)
         self.resolving = Resolving(catalogue, blobs)
         self.first_token: str | None = None
         self._lock: DataLock | None = None

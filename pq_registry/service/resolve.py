@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading: repositories, releases, tags, statements and blobs, as far as the caller may read them.
 
-A repository is visible once it has a release; before that only its uploads know it.
+What a repository's grants and a namespace's keys are is answered by ``grants`` and ``keys``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pq_registry.errors import NotFound
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import Namespace, RepositoryName, Tag
 from pq_registry.service.access import Caller
-from pq_registry.service.names import find_repository
-from pq_registry.service.visible import blob_size, missing_blobs, readable_namespace
+from pq_registry.service.visible import blob_size, find_visible, missing_blobs, readable_namespace
 from pq_registry.storage.blobs import BlobReader, BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import NamespaceRow, ReleaseRow, RepositoryRow, StatementRow, TagRow
@@ -44,6 +43,7 @@ class ReleaseItem:
     size: int
     files: int
     created: datetime
+    sealed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ class Resolving:
             NotFound: if there is no such repository, or ``after`` is not a release of it.
         """
         with self._catalogue.reading() as session:
-            row = _find_visible(session, name)
+            row = find_visible(session, name)
             query = _releases(row).limit(limit + 1)
             if after is not None:
                 query = query.where(ReleaseRow.id < _release_row(session, row, after).id)
@@ -137,7 +137,7 @@ class Resolving:
             NotFound: if the repository has no such release.
         """
         with self._catalogue.reading() as session:
-            return _release_item(_release_row(session, _find_visible(session, name), digest))
+            return _release_item(_release_row(session, find_visible(session, name), digest))
 
     def tag_envelope(self, name: RepositoryName, tag: Tag) -> tuple[Digest, bytes]:
         """The tag's present statement: payload digest and exact envelope.
@@ -146,7 +146,7 @@ class Resolving:
             NotFound: if the repository has no such tag.
         """
         with self._catalogue.reading() as session:
-            row = session.get(TagRow, (_find_visible(session, name).id, str(tag)))
+            row = session.get(TagRow, (find_visible(session, name).id, str(tag)))
             statement = None if row is None else session.get(StatementRow, row.statement)
             if statement is None:
                 raise NotFound(f"no tag {tag} in {name}")
@@ -156,12 +156,11 @@ class Resolving:
         """The exact envelope of a statement by the digest of its payload.
 
         Raises:
-            NotFound: if there is no such statement in a repository the caller may read.
+            NotFound: if there is no such statement in a namespace the caller may read.
         """
         query = (
             select(StatementRow.envelope)
-            .join(RepositoryRow, RepositoryRow.id == StatementRow.repository_id)
-            .join(NamespaceRow, NamespaceRow.id == RepositoryRow.namespace_id)
+            .join(NamespaceRow, NamespaceRow.id == StatementRow.namespace_id)
             .where(StatementRow.digest == digest.hex, readable_namespace(caller))
         )
         with self._catalogue.reading() as session:
@@ -188,13 +187,6 @@ class Resolving:
         return self._blobs.open(digest, size=size)
 
 
-def _find_visible(session: Session, name: RepositoryName) -> RepositoryRow:
-    row = find_repository(session, name)
-    if session.scalars(_releases(row).limit(1)).first() is None:
-        raise NotFound(f"no repository {name}", hint="check the name, or push a first release")
-    return row
-
-
 def _releases(row: RepositoryRow) -> Select[ReleaseRow]:
     return select(ReleaseRow).where(ReleaseRow.repository_id == row.id).order_by(ReleaseRow.id.desc())
 
@@ -215,6 +207,7 @@ def _release_item(row: ReleaseRow) -> ReleaseItem:
         size=row.size,
         files=row.files,
         created=row.created,
+        sealed=row.sealed,
     )
 
 

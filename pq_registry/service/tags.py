@@ -8,12 +8,11 @@ is fine.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pq_registry import limits
 from pq_registry.errors import Conflict, NameMismatch, SequenceUsed, TagExpired
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
@@ -25,8 +24,9 @@ from pq_registry.service.access import Caller
 from pq_registry.service.clock import Clock
 from pq_registry.service.identities import genuine_signers, require_signer
 from pq_registry.service.names import find_repository
+from pq_registry.service.statements import Received, is_recorded, record_statement, require_issued
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.catalogue.tables import ReleaseRow, RepositoryRow, StatementRow, TagRow
+from pq_registry.storage.catalogue.tables import ReleaseRow, RepositoryRow, TagRow
 
 TAG = "tag"
 
@@ -59,23 +59,30 @@ class Tagging:
                 expected=f"{repository}:{tag}",
                 found=f"{statement.repository}:{statement.tag}",
             )
+        received = Received(
+            kind=TAG,
+            digest=envelope.payload_digest,
+            signer=statement.signer,
+            envelope=body,
+            tag=str(tag),
+            sequence=statement.sequence,
+        )
         now = self._clock()
         with self._catalogue.writing() as session:
             row = find_repository(session, repository, lock=True)
-            digest = envelope.payload_digest
-            if session.get(StatementRow, digest.hex) is not None:
-                return digest, False
+            if is_recorded(session, received.digest):
+                return received.digest, False
             _require_current(statement, now)
             self._require_next(session, row, statement)
             self._require_target(session, row, statement)
-            _write(session, row, statement, digest, body, now)
+            _write(session, row, statement, received, now)
             action = audit.Action.TAG_WITHDRAWN if statement.target is None else audit.Action.TAG_SET
             audit.record(
                 session, caller, now, action, f"{repository}:{tag}",
                 sequence=statement.sequence, signer=statement.signer,
                 target=None if statement.target is None else str(statement.target),
             )  # fmt: skip
-        return digest, True
+        return received.digest, True
 
     def _require_next(self, session: Session, row: RepositoryRow, statement: TagStatement) -> None:
         current = session.get(TagRow, (row.id, str(statement.tag)))
@@ -107,38 +114,17 @@ def _require_current(statement: TagStatement, now: datetime) -> None:
     if is_expired(now, statement.expires):
         raise TagExpired("the tag statement has expired", expected=f"expiry after {format_instant(now)}",
                          found=format_instant(statement.expires))  # fmt: skip
-    latest = now + timedelta(seconds=limits.CLOCK_SKEW_SECONDS)
-    if statement.issued > latest:
-        raise Conflict(
-            "the tag statement was issued in the future",
-            expected=f"issued by {format_instant(latest)}",
-            found=format_instant(statement.issued),
-            hint="check the clock of the machine that signed it",
-        )
+    require_issued("the tag statement", statement.issued, now)
 
 
-def _write(
-    session: Session, row: RepositoryRow, statement: TagStatement, digest: Digest, body: bytes, now: datetime
-) -> None:
-    session.add(
-        StatementRow(
-            digest=digest.hex,
-            kind=TAG,
-            repository_id=row.id,
-            signer=statement.signer,
-            envelope=body,
-            tag=str(statement.tag),
-            sequence=statement.sequence,
-            recorded=now,
-        )
-    )
-    session.flush()
+def _write(session: Session, row: RepositoryRow, statement: TagStatement, received: Received, now: datetime) -> None:
+    record_statement(session, received, row, now)
     session.merge(
         TagRow(
             repository_id=row.id,
             tag=str(statement.tag),
             sequence=statement.sequence,
-            statement=digest.hex,
+            statement=received.digest.hex,
             target=None if statement.target is None else statement.target.hex,
             signer=statement.signer,
             issued=statement.issued,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which blobs a caller may know of: those that a repository refers to which the caller may read.
 
-Anything else does not exist for the caller, whether the store holds it or not.
+Anything else does not exist for the caller, whether the store holds it or not. A repository itself is visible once it
+has a release; before that only its uploads know it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from sqlalchemy.orm import Session
 
 from pq_registry.errors import NotFound
 from pq_registry.format.digest import Digest
+from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Caller
-from pq_registry.storage.catalogue.tables import BlobRow, NamespaceRow, RepositoryBlobRow, RepositoryRow
+from pq_registry.service.names import find_repository
+from pq_registry.storage.catalogue.tables import BlobRow, NamespaceRow, ReleaseRow, RepositoryBlobRow, RepositoryRow
 
 _BATCH = 500
 """Values in one IN clause; SQLite allows 32 766 and PostgreSQL more, plans get no better beyond this."""
@@ -36,6 +39,18 @@ def readable_namespace(caller: Caller) -> ColumnElement[bool]:
     if caller.readable is None:
         return true()
     return NamespaceRow.key.in_(sorted(caller.readable))
+
+
+def find_visible(session: Session, name: RepositoryName) -> RepositoryRow:
+    """A repository that has a release.
+
+    Raises:
+        NotFound: if there is none of exactly this name.
+    """
+    row = find_repository(session, name)
+    if session.scalars(select(ReleaseRow.id).where(ReleaseRow.repository_id == row.id).limit(1)).first() is None:
+        raise NotFound(f"no repository {name}", hint="check the name, or push a first release")
+    return row
 
 
 def _visible(caller: Caller) -> ColumnElement[bool]:

@@ -200,16 +200,16 @@ def _tags(session: Session) -> Iterator[Finding]:
     releases = {(repository_id, digest) for repository_id, digest in rows}
     current = {(row.repository_id, row.tag): row for row in session.scalars(select(TagRow))}
     query = (
-        select(StatementRow, RepositoryRow.name)
+        select(StatementRow, RepositoryRow.id, RepositoryRow.name)
         .join(RepositoryRow, RepositoryRow.id == StatementRow.repository_id)
         .where(StatementRow.tag.is_not(None))
         .order_by(StatementRow.repository_id, StatementRow.tag, StatementRow.sequence)
     )
     last: dict[tuple[int, str], TagStatement] = {}
     digests: dict[tuple[int, str], Digest] = {}
-    for row, name in session.execute(query):
+    for row, repository_id, name in session.execute(query):
         subject = f"tag {name}:{row.tag} statement {row.sequence}"
-        key = (row.repository_id, row.tag or "")
+        key = (repository_id, row.tag or "")
         try:
             envelope = Envelope.parse(row.envelope)
             statement = TagStatement.parse(envelope.payload)

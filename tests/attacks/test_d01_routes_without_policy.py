@@ -26,7 +26,11 @@ PUBLIC_READING = {
     ("GET", "/v1/statements/{hex}"),
     ("GET", "/v1/blobs/sha256/{hex}"),
     ("HEAD", "/v1/blobs/sha256/{hex}"),
+    ("GET", "/v1/repos/{ns}/{name}/grants"),
+    ("GET", "/v1/repos/{ns}/{name}/grants/{release}/{recipient}"),
     ("GET", "/v1/namespaces/{ns}/identities"),
+    ("GET", "/v1/namespaces/{ns}/keys"),
+    ("GET", "/v1/namespaces/{ns}/keys/{recipient}"),
     ("POST", "/v1/repos/{ns}/{name}/missing"),
 }
 """What ``public_read`` adds. whoami is not in it: nobody is nobody."""
@@ -36,6 +40,7 @@ HEX = "0" * 64
 def example(path: str) -> str:
     """A path that matches the template."""
     values = {"ns": "acme", "name": "minilm", "hex": HEX, "tag": "v1", "id": "0" * 32, "n": "0"}
+    values |= {"release": HEX, "recipient": HEX}
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)
     return path + "?content=sha256:" + HEX if path.endswith("/releases") else path

@@ -15,14 +15,14 @@ from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
 from pq_registry.format.strict_json import decode_base64
 from pq_registry.server import guard
-from pq_registry.server.answers import PROBLEMS, created, json_answer, json_body
+from pq_registry.server.answers import PROBLEMS, created, etags, json_answer, json_body
 from pq_registry.server.bodies import OCTETS_TYPE, pieces, read_model, read_nothing, require_type, required_length
 from pq_registry.server.download import BlobResponse
 from pq_registry.server.guard import Service
 from pq_registry.server.heavy import Heavy
 from pq_registry.server.models import DigestAnswer, MissingAnswer, MissingRequest, UploadAnswer, UploadRequest
 from pq_registry.server.ranges import ByteRange, parse_range
-from pq_registry.server.routes.repositories import etags, repository_name
+from pq_registry.server.routes.repositories import repository_name
 from pq_registry.service.access import Caller
 from pq_registry.service.registry import Registry
 from pq_registry.service.uploads import UploadState

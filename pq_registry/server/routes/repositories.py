@@ -16,9 +16,12 @@ from pq_registry.format.name import Namespace, RepositoryName, Tag
 from pq_registry.format.strict_json import encode_base64
 from pq_registry.server import guard
 from pq_registry.server.answers import (
+    ENVELOPE_ANSWER,
     ENVELOPE_BODY,
     PROBLEMS,
+    RECORDED_ALREADY,
     created,
+    envelope_answer,
     json_answer,
     release_item,
     repository_item,
@@ -39,8 +42,6 @@ from pq_registry.service.access import Caller
 
 router = APIRouter(responses=PROBLEMS)
 PageSize = Annotated[int, Query(ge=1, le=limits.PAGE_ITEMS)]
-_ENVELOPE_ANSWER = {"content": {ENVELOPE_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
-_ALREADY = {"model": DigestAnswer, "description": "The same statement was there already"}
 
 
 @router.get("/v1/repos", responses={200: {"model": RepositoryPage}})
@@ -120,7 +121,7 @@ async def show_release(
 @router.post(
     "/v1/repos/{ns}/{name}/releases",
     status_code=201,
-    responses={201: {"model": DigestAnswer}, 200: _ALREADY},
+    responses={201: {"model": DigestAnswer}, 200: RECORDED_ALREADY},
     openapi_extra=ENVELOPE_BODY,
 )
 async def commit_release(
@@ -137,22 +138,19 @@ async def commit_release(
     return json_answer({"digest": str(digest)}, created(is_new))
 
 
-@router.get("/v1/repos/{ns}/{name}/tags/{tag}", responses={200: _ENVELOPE_ANSWER})
+@router.get("/v1/repos/{ns}/{name}/tags/{tag}", responses={200: ENVELOPE_ANSWER})
 async def show_tag(
     request: Request, ns: str, name: str, tag: str, _caller: Annotated[Caller, Depends(guard.READ)], service: Service
 ) -> Response:
     """The exact envelope of the tag's present statement, also when it withdraws the tag."""
     digest, envelope = await run_in_threadpool(service.resolving.tag_envelope, repository_name(ns, name), Tag(tag))
-    headers = {"ETag": f'"{digest.hex}"', "Cache-Control": "no-cache"}
-    if headers["ETag"] in etags(request):
-        return Response(status_code=304, headers=headers)
-    return Response(envelope, headers=headers, media_type=ENVELOPE_TYPE)
+    return envelope_answer(request, digest, envelope)
 
 
 @router.put(
     "/v1/repos/{ns}/{name}/tags/{tag}",
     status_code=201,
-    responses={201: {"model": DigestAnswer}, 200: _ALREADY},
+    responses={201: {"model": DigestAnswer}, 200: RECORDED_ALREADY},
     openapi_extra=ENVELOPE_BODY,
 )
 async def put_tag(
@@ -187,8 +185,3 @@ def repository_name(ns: str, name: str) -> RepositoryName:
         NameSyntaxError: if it names none.
     """
     return RepositoryName(Namespace(ns), name)
-
-
-def etags(request: Request) -> set[str]:
-    """The entity tags of If-None-Match."""
-    return {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}

@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from pq_registry.errors import Conflict, StorageError
 from pq_registry.storage.catalogue import migrate
@@ -48,17 +49,13 @@ class Catalogue:
         Raises:
             StorageError: if it cannot be opened, or its schema is another than this version's.
         """
-        engine = create_engine(
-            f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS}, pool_size=_POOL, max_overflow=0
-        )
-        event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        engine = _sqlite(path, pool_size=_POOL, max_overflow=0)
+        event.listen(engine, "connect", _check_references)
         catalogue = cls(engine)
         with _reported():
             if upgrade:
                 path.touch(mode=0o600)
-                with catalogue.connection() as connection:
-                    migrate.upgrade(connection)
+                _upgrade_sqlite(path)
             else:
                 with catalogue.connection() as connection:
                     migrate.require_current(connection)
@@ -66,7 +63,7 @@ class Catalogue:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A writing transaction without the object mapper, for migrations."""
+        """A writing transaction without the object mapper."""
         with self._turn, self._writer.begin() as connection:
             yield connection
 
@@ -115,11 +112,35 @@ def _reported() -> Iterator[None]:
         raise StorageError("the catalogue failed", found=type(error).__name__) from error
 
 
+def _sqlite(path: Path, **pool: Any) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS}, **pool)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _upgrade_sqlite(path: Path) -> None:
+    # SQLite alters most of a table by making another one in its place, which it refuses while it checks references.
+    # So migrations have a connection that does not, and all references are checked before they are committed.
+    engine = _sqlite(path, poolclass=NullPool)
+    with engine.execution_options(pqreg_writes=True).begin() as connection:
+        if migrate.upgrade(connection) and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+            raise StorageError("the catalogue refers to rows that do not exist", hint="restore it from a backup")
+
+
 def _configure_sqlite(connection: Any, _record: object) -> None:
     # The driver must not begin transactions by itself: _begin_sqlite does.
     connection.isolation_level = None
+    _set(connection, "journal_mode=WAL", "synchronous=FULL", "trusted_schema=OFF")
+
+
+def _check_references(connection: Any, _record: object) -> None:
+    _set(connection, "foreign_keys=ON")
+
+
+def _set(connection: Any, *pragmas: str) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+    for pragma in pragmas:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -38,19 +38,20 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def upgrade(connection: Connection) -> None:
-    """Run every migration that is missing, inside the caller's transaction.
+def upgrade(connection: Connection) -> bool:
+    """Run every migration that is missing, inside the caller's transaction; answers whether there was any.
 
     Raises:
         StorageError: if the database's schema is not one of this version's history.
     """
     revision = current(connection)
     if revision == head():
-        return
+        return False
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if revision is not None and revision not in known:
         raise _wrong(revision)
     command.upgrade(_config(connection), "head")
+    return True
 
 
 def require_current(connection: Connection) -> None:

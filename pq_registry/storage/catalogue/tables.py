@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pq_registry.storage.catalogue.columns import BigKey, InstantColumn
@@ -131,18 +143,26 @@ class UploadPartRow(Base):
 class StatementRow(Base):
     """A signed statement: the exact bytes of its envelope, by the digest of its payload.
 
-    ``tag`` and ``sequence`` are null for releases; a tag's sequence number is used once.
+    What it is about is in the columns that are not null: ``repository_id`` for all but key statements, ``tag`` for
+    tags, ``release_digest`` and ``recipient`` for grants, ``recipient`` for key statements. A sequence number of a tag,
+    or of a release and a recipient, is used once.
     """
 
     __tablename__ = "statements"
-    __table_args__ = (UniqueConstraint("repository_id", "tag", "sequence"),)
+    __table_args__ = (
+        UniqueConstraint("repository_id", "tag", "sequence"),
+        UniqueConstraint("repository_id", "release_digest", "recipient", "sequence"),
+    )
 
     digest: Mapped[str] = mapped_column(_HEX, primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
-    repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"))
+    namespace_id: Mapped[int] = mapped_column(ForeignKey("namespaces.id"))
+    repository_id: Mapped[int | None] = mapped_column(ForeignKey("repositories.id"))
     signer: Mapped[str] = mapped_column(ForeignKey("identities.id"))
     envelope: Mapped[bytes]
     tag: Mapped[str | None] = mapped_column(String(128))
+    release_digest: Mapped[str | None] = mapped_column(_HEX)
+    recipient: Mapped[str | None] = mapped_column(_HEX)
     sequence: Mapped[int | None] = mapped_column(BigInteger)
     recorded: Mapped[datetime]
 
@@ -166,6 +186,7 @@ class ReleaseRow(Base):
     files: Mapped[int] = mapped_column(Integer)
     created: Mapped[datetime]
     committed: Mapped[datetime]
+    sealed: Mapped[bool] = mapped_column(Boolean, server_default=false())
 
 
 class TagRow(Base):
@@ -181,6 +202,37 @@ class TagRow(Base):
     signer: Mapped[str] = mapped_column(_HEX)
     issued: Mapped[datetime]
     expires: Mapped[datetime]
+
+
+class GrantRow(Base):
+    """The newest statement about one recipient of one sealed release; ``withdrawn`` if that takes the grant back."""
+
+    __tablename__ = "grants"
+    __table_args__ = (Index(None, "repository_id", "recipient"),)
+
+    repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"), primary_key=True)
+    release_digest: Mapped[str] = mapped_column(ForeignKey("releases.digest"), primary_key=True)
+    recipient: Mapped[str] = mapped_column(_HEX, primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    statement: Mapped[str] = mapped_column(ForeignKey("statements.digest"))
+    withdrawn: Mapped[bool] = mapped_column(Boolean)
+    signer: Mapped[str] = mapped_column(_HEX)
+    issued: Mapped[datetime]
+    expires: Mapped[datetime | None]
+
+
+class KeyRow(Base):
+    """The newest key statement about one recipient, by which an identity vouches for its public key."""
+
+    __tablename__ = "keys"
+
+    namespace_id: Mapped[int] = mapped_column(ForeignKey("namespaces.id"), primary_key=True)
+    recipient: Mapped[str] = mapped_column(_HEX, primary_key=True)
+    node: Mapped[str] = mapped_column(String(253))
+    statement: Mapped[str] = mapped_column(ForeignKey("statements.digest"))
+    signer: Mapped[str] = mapped_column(_HEX)
+    issued: Mapped[datetime]
+    not_after: Mapped[datetime | None]
 
 
 class TokenRow(Base):
