@@ -14,6 +14,7 @@ from pqreg_cli.lazy import new_app
 from pqreg_cli.options import (
     JsonOption,
     KeyOption,
+    PassphraseFdOption,
     PassphraseFileOption,
     QuietOption,
     RegistryOption,
@@ -58,6 +59,7 @@ def add(
     expires_days: ExpiresOption = None,
     key: KeyOption = None,
     passphrase_file: PassphraseFileOption = None,
+    passphrase_fd: PassphraseFdOption = None,
     registry: RegistryOption = None,
     token: TokenOption = None,
     trust: TrustOption = None,
@@ -78,7 +80,15 @@ def add(
 
     output = Output(json=json, quiet=quiet)
     wanted = _reference(reference)
-    session = Session(output, registry=registry, token=token, trust=trust, key=key, passphrase_file=passphrase_file)
+    session = Session(
+        output,
+        registry=registry,
+        token=token,
+        trust=trust,
+        key=key,
+        passphrase_file=passphrase_file,
+        passphrase_fd=passphrase_fd,
+    )
     with session.client() as client:
         publisher = publisher_of(session, client)
         recipient = _recipient(publisher, wanted.repository.namespace, to, fingerprint)
@@ -157,6 +167,7 @@ def withdraw(
     to: Annotated[str, typer.Option("--to", metavar="FILE|ID", help="The recipient's .pqpub file, or its id.")],
     key: KeyOption = None,
     passphrase_file: PassphraseFileOption = None,
+    passphrase_fd: PassphraseFdOption = None,
     registry: RegistryOption = None,
     token: TokenOption = None,
     trust: TrustOption = None,
@@ -177,7 +188,15 @@ def withdraw(
 
     output = Output(json=json, quiet=quiet)
     wanted = _reference(reference)
-    session = Session(output, registry=registry, token=token, trust=trust, key=key, passphrase_file=passphrase_file)
+    session = Session(
+        output,
+        registry=registry,
+        token=token,
+        trust=trust,
+        key=key,
+        passphrase_file=passphrase_file,
+        passphrase_fd=passphrase_fd,
+    )
     recipient = read_recipient(Path(to)).id if Path(to).exists() else parse_recipient_id(to)
     with session.client() as client:
         publisher = publisher_of(session, client)

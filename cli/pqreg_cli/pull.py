@@ -16,7 +16,9 @@ from pqreg_cli.options import (
     ConnectionsOption,
     JsonOption,
     LimitRateOption,
+    PassphraseFdOption,
     PassphraseFileOption,
+    ProviderOption,
     QuietOption,
     RegistryOption,
     TokenOption,
@@ -53,9 +55,11 @@ def pull(
     ] = False,
     recipient_key: RecipientKeyOption = None,
     passphrase_file: PassphraseFileOption = None,
+    passphrase_fd: PassphraseFdOption = None,
     registry: RegistryOption = None,
     token: TokenOption = None,
     trust: TrustOption = None,
+    provider: ProviderOption = None,
     connections: ConnectionsOption = None,
     limit_rate: LimitRateOption = None,
     json: JsonOption = False,
@@ -85,8 +89,9 @@ def pull(
 
     output = Output(json=json, quiet=quiet)
     session = Session(
-        output, registry=registry, token=token, trust=trust, connections=connections, limit_rate=limit_rate,
-        recipient_key=recipient_key, passphrase_file=passphrase_file,
+        output, registry=registry, token=token, trust=trust, provider=provider,
+        connections=connections, limit_rate=limit_rate, recipient_key=recipient_key,
+        passphrase_file=passphrase_file, passphrase_fd=passphrase_fd,
     )  # fmt: skip
     wanted = Reference.parse(reference)
     if out is None and not hf_cache:

@@ -18,6 +18,7 @@ from pqreg_cli.options import (
     JsonOption,
     KeyOption,
     LimitRateOption,
+    PassphraseFdOption,
     PassphraseFileOption,
     QuietOption,
     RegistryOption,
@@ -42,6 +43,7 @@ def push(
     *,
     key: KeyOption = None,
     passphrase_file: PassphraseFileOption = None,
+    passphrase_fd: PassphraseFdOption = None,
     license: Annotated[  # noqa: A002  the name of the option
         str | None, typer.Option("--license", metavar="SPDX", help="The licence, e.g. Apache-2.0; part of the release.")
     ] = None,
@@ -86,8 +88,8 @@ def push(
 
     output = Output(json=json, quiet=quiet)
     session = Session(
-        output, registry=registry, token=token, trust=trust, key=key, passphrase_file=passphrase_file,
-        connections=connections, limit_rate=limit_rate,
+        output, registry=registry, token=token, trust=trust, key=key,
+        passphrase_file=passphrase_file, passphrase_fd=passphrase_fd, connections=connections, limit_rate=limit_rate,
     )  # fmt: skip
     wanted = Reference.parse(reference)
     if to and not seal:

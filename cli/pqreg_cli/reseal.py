@@ -15,6 +15,7 @@ from pqreg_cli.options import (
     JsonOption,
     KeyOption,
     LimitRateOption,
+    PassphraseFdOption,
     PassphraseFileOption,
     QuietOption,
     RegistryOption,
@@ -45,6 +46,7 @@ def reseal(
     ] = False,
     key: KeyOption = None,
     passphrase_file: PassphraseFileOption = None,
+    passphrase_fd: PassphraseFdOption = None,
     registry: RegistryOption = None,
     token: TokenOption = None,
     trust: TrustOption = None,
@@ -69,8 +71,8 @@ def reseal(
 
     output = Output(json=json, quiet=quiet)
     session = Session(
-        output, registry=registry, token=token, trust=trust, key=key, passphrase_file=passphrase_file,
-        connections=connections, limit_rate=limit_rate,
+        output, registry=registry, token=token, trust=trust, key=key,
+        passphrase_file=passphrase_file, passphrase_fd=passphrase_fd, connections=connections, limit_rate=limit_rate,
     )  # fmt: skip
     wanted = Reference.parse(reference)
     recipients = [read_recipient(path) for path in to or ()]

@@ -12,6 +12,7 @@ from pqreg_cli.console import Output
 from pqreg_cli.options import (
     JsonOption,
     KeyOption,
+    PassphraseFdOption,
     PassphraseFileOption,
     QuietOption,
     RegistryOption,
@@ -37,6 +38,7 @@ def tag(
     ] = False,
     key: KeyOption = None,
     passphrase_file: PassphraseFileOption = None,
+    passphrase_fd: PassphraseFdOption = None,
     registry: RegistryOption = None,
     token: TokenOption = None,
     trust: TrustOption = None,
@@ -71,13 +73,19 @@ def tag(
             "a tag points at a release of its own repository", expected=wanted.repository, found=source.repository
         )
     assert wanted.tag is not None
-    session = Session(output, registry=registry, token=token, trust=trust, key=key, passphrase_file=passphrase_file)
+    session = Session(
+        output,
+        registry=registry,
+        token=token,
+        trust=trust,
+        key=key,
+        passphrase_file=passphrase_file,
+        passphrase_fd=passphrase_fd,
+    )
     with session.client() as client:
         publisher = publisher_of(session, client)
         read_release(client, wanted.repository, digest, own=publisher.signer.identity, trust=publisher.trust)
-        change = move_tag(
-            publisher, wanted.repository, wanted.tag, digest, lifetime=tag_lifetime(session), renew=renew
-        )
+        change = move_tag(publisher, wanted.repository, wanted.tag, digest, lifetime=tag_lifetime(session), renew=renew)
     _report(output, wanted, change)
 
 
@@ -86,6 +94,7 @@ def rm(
     *,
     key: KeyOption = None,
     passphrase_file: PassphraseFileOption = None,
+    passphrase_fd: PassphraseFdOption = None,
     registry: RegistryOption = None,
     token: TokenOption = None,
     trust: TrustOption = None,
@@ -102,7 +111,15 @@ def rm(
     output = Output(json=json, quiet=quiet)
     wanted = _tag_of(reference)
     assert wanted.tag is not None
-    session = Session(output, registry=registry, token=token, trust=trust, key=key, passphrase_file=passphrase_file)
+    session = Session(
+        output,
+        registry=registry,
+        token=token,
+        trust=trust,
+        key=key,
+        passphrase_file=passphrase_file,
+        passphrase_fd=passphrase_fd,
+    )
     with session.client() as client:
         publisher = publisher_of(session, client)
         change = move_tag(publisher, wanted.repository, wanted.tag, None, lifetime=tag_lifetime(session))

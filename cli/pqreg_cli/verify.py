@@ -15,7 +15,9 @@ from pqreg_cli.console import Output, count_text
 from pqreg_cli.opening import unseal_directory, unseal_remote
 from pqreg_cli.options import (
     JsonOption,
+    PassphraseFdOption,
     PassphraseFileOption,
+    ProviderOption,
     QuietOption,
     RegistryOption,
     TokenOption,
@@ -47,6 +49,7 @@ def verify(
     ] = False,
     recipient_key: RecipientKeyOption = None,
     passphrase_file: PassphraseFileOption = None,
+    passphrase_fd: PassphraseFdOption = None,
     oms_key: Annotated[
         Path | None,
         typer.Option(
@@ -58,6 +61,7 @@ def verify(
     registry: RegistryOption = None,
     token: TokenOption = None,
     trust: TrustOption = None,
+    provider: ProviderOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -83,8 +87,8 @@ def verify(
     """
     output = Output(json=json, quiet=quiet)
     session = Session(
-        output, registry=registry, token=token, trust=trust, recipient_key=recipient_key,
-        passphrase_file=passphrase_file,
+        output, registry=registry, token=token, trust=trust, provider=provider, recipient_key=recipient_key,
+        passphrase_file=passphrase_file, passphrase_fd=passphrase_fd,
     )  # fmt: skip
     path = Path(what)
     if oms_key is not None:
