@@ -29,7 +29,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 TOP = "pqreg"
-NOT_COMMANDS = ("pqreg secret key v1", "pqreg unseal key v1")  # the first lines of key files
+NOT_COMMANDS = tuple(f"pqreg {kind} key v1" for kind in ("secret", "pkcs11", "unseal", "slhdsa"))  # of key files
 
 
 def name(page: Path) -> str:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 # Import name -> distribution, where they differ.
-DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"pkcs11": "python-pkcs11", "OpenSSL": "pyopenssl", "yaml": "pyyaml"}
 HEAVY = (
     "alembic",
     "boto3",
@@ -177,6 +177,7 @@ def test_every_import_is_declared_where_it_is_used() -> None:
     base = distributions(PROJECT["project"]["dependencies"])
     extras = {name: distributions(needs) for name, needs in PROJECT["project"]["optional-dependencies"].items()}
     allowed = {
+        "keys/pqreg_keys": base | extras["pkcs11"],
         "pq_registry/loader": base | extras["torch"],
         "pq_registry/server": base | extras["server"] | {"anyio", "pydantic", "starlette"},  # FastAPI's own parts
         "pq_registry/storage": base | extras["server"],
