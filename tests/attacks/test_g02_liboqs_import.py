@@ -7,6 +7,7 @@ were called, a HOME without anything, proxies that lead nowhere, and settings of
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import subprocess
@@ -116,7 +117,7 @@ def test_g2_with_a_library_it_loads_that_one_and_starts_nothing(hostile: dict[st
 @needs_wrapper
 def test_g2_the_wrapper_has_no_way_to_start_a_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Even with the search out of the way: what it takes for ``subprocess`` starts nothing."""
-    monkeypatch.setattr(oqslibrary.ctypes, "CDLL", lambda _name: None)  # as if the file were fine
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: None)  # as if the file were fine
     with pytest.raises(ProviderUnavailable, match="does not work with") as caught:
         oqslibrary.load_wrapper(tmp_path / "liboqs.so")
     assert "tried to start a program" in str(caught.value.found)

@@ -20,6 +20,7 @@ from pq_registry.crypto.slhdsa import SlhPublic, SlhSecret
 from pq_registry.crypto.suites import Profile
 from pq_registry.errors import FormatError, ProviderUnavailable, SettingError, SignatureInvalid
 from pqreg_keys import custody
+from tests import slhdsa_reference
 from tests.oqs_site import library, needs_liboqs
 
 pytestmark = needs_liboqs
@@ -116,6 +117,16 @@ def test_slh_dsa_signs_and_verifies(slh: SlhSecret) -> None:
     ):
         with pytest.raises(SignatureInvalid, match="SLH-DSA signature is invalid"):
             public.verify(message, made)
+
+
+def test_slh_dsa_is_that_of_fips_205(slh: SlhSecret) -> None:
+    """A second implementation, from the standard alone, accepts our signatures and nothing near them."""
+    signature = slh.sign(MESSAGE)
+    reference = slhdsa_reference.Verifier(slh.public.profile.level, slh.public.key)
+    assert reference.verify(MESSAGE, signature)
+    assert not reference.verify(MESSAGE + b".", signature)
+    assert not reference.verify(MESSAGE, signature, b"context")
+    assert not reference.verify(MESSAGE, signature[:-1] + bytes([signature[-1] ^ 1]))
 
 
 def test_slh_dsa_public_files_are_what_was_written(slh: SlhSecret) -> None:
