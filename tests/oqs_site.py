@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from pq_registry.crypto import liboqs
+from pq_registry.crypto.openssl import OPENSSL
+from pq_registry.crypto.provider import Provider
 from pq_registry.errors import ProviderUnavailable
 
 
@@ -33,6 +35,12 @@ def library() -> Path:
     if isinstance(found, str):
         pytest.skip(found)
     return found
+
+
+def providers() -> list[Provider]:
+    """Every provider that is installed; attacks on verification are tried on all of them."""
+    found = _found()
+    return [OPENSSL] if isinstance(found, str) else [OPENSSL, liboqs.LibOqsProvider(found)]
 
 
 needs_liboqs = pytest.mark.skipif(isinstance(_found(), str), reason=str(_found()))
