@@ -7,7 +7,7 @@ A distribution offers a class through the entry point group ``pq_registry.key_so
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from pq_registry.crypto.recipient import RecipientKey, RecipientSource
@@ -15,6 +15,8 @@ from pq_registry.errors import KeyCustodyError
 from pq_registry.settings import Settings
 
 GROUP = "pq_registry.key_sources"
+DEFAULT = "pqreg_keys.source:FileKeySource"
+"""What is tried where nothing is registered: a source tree that is not installed has no entry points."""
 
 
 def recipient_key(settings: Settings) -> RecipientKey | None:
@@ -27,8 +29,13 @@ def recipient_key(settings: Settings) -> RecipientKey | None:
     path = settings.get("recipient_key")
     if path is None:
         return None
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        source = point.load().from_settings(settings)
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    for point in points or [EntryPoint("default", DEFAULT, GROUP)]:
+        try:
+            offered = point.load()
+        except (ImportError, AttributeError):
+            continue
+        source = offered.from_settings(settings)
         if isinstance(source, RecipientSource):
             return source.open_recipient(Path(path))
     raise KeyCustodyError(

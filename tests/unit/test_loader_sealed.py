@@ -157,6 +157,8 @@ def test_a_key_file_is_read_by_whatever_is_installed_for_it(site: SealingSite, m
     monkeypatch.setenv("PQREG_RECIPIENT_KEY", str(path))
     assert same(load(f"{NAME}:v1", framework="numpy"))
     monkeypatch.setattr(keysource, "entry_points", lambda group: [])
+    assert same(load(f"{NAME}:v1", framework="numpy"))  # as in a source tree
+    monkeypatch.setattr(keysource, "DEFAULT", "nowhere.at_all:Source")
     with pytest.raises(KeyCustodyError):
         load(f"{NAME}:v1", framework="numpy")
 
@@ -166,4 +168,5 @@ def test_the_distribution_offers_the_key_source() -> None:
 
     project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
     module, _, attribute = project["entry-points"][keysource.GROUP]["file"].partition(":")
+    assert f"{module}:{attribute}" == keysource.DEFAULT
     assert f"{FileKeySource.__module__}:{FileKeySource.__qualname__}" == f"{module}:{attribute}"

