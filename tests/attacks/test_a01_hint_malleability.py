@@ -124,7 +124,7 @@ def attacked(profile: Profile, attack: Attack) -> tuple[bytes, bytes]:
 
 def accepted(profile: Profile, signature: bytes) -> bool:
     """What every installed provider answers; they must agree."""
-    answers = set()
+    answers: set[bool] = set()
     for provider in PROVIDERS:
         try:
             answers.add(provider.verify_mldsa(profile, SIGNERS[profile].identity.pq_spki, MESSAGE, signature))

@@ -107,7 +107,7 @@ def test_without_a_root_nothing_follows() -> None:
 
 def test_an_expired_file_is_refused_at_the_second() -> None:
     ends = FOLLOWING.expires
-    assert accept_update(CURRENT, FOLLOWING.encode(), SIGNED, now=ends - timedelta(seconds=1))
+    assert accept_update(CURRENT, FOLLOWING.encode(), SIGNED, now=ends - timedelta(seconds=1)) == FOLLOWING
     for late in (ends, ends + YEAR):
         with pytest.raises(TrustExpired):
             accept_update(CURRENT, FOLLOWING.encode(), SIGNED, now=late)
