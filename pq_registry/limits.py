@@ -135,6 +135,8 @@ UPLOAD_IDLE_SECONDS: Final = 7 * 24 * 3600
 """An upload nobody touched for this long is swept."""
 PAGE_ITEMS: Final = 1000
 """Largest page of a listing."""
+LISTING_ITEMS: Final = 1_000_000
+"""Items of one listing a client gathers page by page; a listing that is longer never ends."""
 MISSING_QUERY_DIGESTS: Final = 1000
 """Digests in one question about what is missing."""
 TOKEN_BYTES: Final = 32

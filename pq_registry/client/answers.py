@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pq_registry import limits
 from pq_registry.client.problems import printable
@@ -132,6 +132,14 @@ class NewToken:
 
 
 @dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of a listing; ``next`` is the ``after`` of the following page."""
+
+    items: tuple[T, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class GrantItem:
     """The latest grant statement about one release and one recipient."""
 
@@ -250,9 +258,9 @@ def identities(fields: Fields) -> tuple[IdentityItem, ...]:
     )
 
 
-def grants(fields: Fields) -> tuple[GrantItem, ...]:
+def grants(fields: Fields) -> Page[GrantItem]:
     """``GET /v1/repos/{ns}/{name}/grants``."""
-    return tuple(
+    items = tuple(
         GrantItem(
             release=item.parsed("release", _digest),
             recipient=item.parsed("recipient", parse_recipient_id),
@@ -262,21 +270,23 @@ def grants(fields: Fields) -> tuple[GrantItem, ...]:
             withdrawn=item.boolean("withdrawn"),
             signer=_word(item, "signer"),
         )
-        for item in fields.objects("items", limit=limits.JSON_RESPONSE_BYTES)
+        for item in fields.objects("items", limit=limits.PAGE_ITEMS)
     )
+    return Page(items, _next(fields))
 
 
-def certificates(fields: Fields) -> tuple[CertificateItem, ...]:
+def certificates(fields: Fields) -> Page[CertificateItem]:
     """``GET /v1/namespaces/{ns}/keys``."""
-    return tuple(
+    items = tuple(
         CertificateItem(
             recipient=item.parsed("recipient", parse_recipient_id),
             node=item.parsed("node", parse_node),
             not_after=item.optional("not_after", parse_instant),
             signer=_word(item, "signer"),
         )
-        for item in fields.objects("items", limit=limits.JSON_RESPONSE_BYTES)
+        for item in fields.objects("items", limit=limits.PAGE_ITEMS)
     )
+    return Page(items, _next(fields))
 
 
 def tokens(fields: Fields) -> tuple[TokenItem, ...]:

@@ -139,8 +139,8 @@ class RegistryClient:
         self, name: RepositoryName, *, release: Digest | None = None, recipient: str | None = None
     ) -> tuple[answers.GrantItem, ...]:
         """The latest grant statement per release and recipient, of all or of those named."""
-        query = _query(release=None if release is None else release.hex, recipient=recipient)
-        return self._get(f"{_repo(name)}/grants{query}", answers.grants, limit=limits.JSON_RESPONSE_BYTES)
+        wanted = {"release": None if release is None else release.hex, "recipient": recipient}
+        return self._every(f"{_repo(name)}/grants", answers.grants, wanted)
 
     def grant_envelope(self, name: RepositoryName, release: Digest, recipient: str) -> bytes | None:
         """The exact envelope of the latest grant statement, or None if there is none."""
@@ -148,7 +148,7 @@ class RegistryClient:
 
     def certificates(self, namespace: Namespace) -> tuple[answers.CertificateItem, ...]:
         """The recipients of a namespace that somebody certified; whether to believe that is in the envelopes."""
-        return self._get(f"{_namespace(namespace)}/keys", answers.certificates, limit=limits.JSON_RESPONSE_BYTES)
+        return self._every(f"{_namespace(namespace)}/keys", answers.certificates, {})
 
     def certificate_envelope(self, namespace: Namespace, recipient: str) -> bytes | None:
         """The exact envelope of a recipient's key statement, or None if there is none."""
@@ -165,13 +165,15 @@ class RegistryClient:
             raise ResponseInvalid(f"the registry does not say how large {digest} is", expected="Content-Length")
         return int(stated)
 
-    def missing(self, name: RepositoryName, digests: Collection[Digest]) -> frozenset[Digest]:
-        """Which of these blobs must be uploaded. Asks in pages."""
+    def missing(
+        self, name: RepositoryName, digests: Collection[Digest], slice_size: int = limits.SHARD_BYTES
+    ) -> frozenset[Digest]:
+        """Which of these blobs must be uploaded in slices of ``slice_size``. Asks in pages."""
         found: set[Digest] = set()
         wanted = sorted(set(digests))
         for start in range(0, len(wanted), limits.MISSING_QUERY_DIGESTS):
             page = wanted[start : start + limits.MISSING_QUERY_DIGESTS]
-            body = {"digests": [str(digest) for digest in page]}
+            body = {"digests": [str(digest) for digest in page], "slice_size": slice_size}
             found |= self._post(f"{_repo(name)}/missing", body, answers.missing)
         if not found <= set(wanted):
             raise ResponseInvalid("the registry misses blobs nobody asked about")
@@ -268,6 +270,24 @@ class RegistryClient:
             return self.exchanger.request("GET", path, limit=limits.GRANT_ENVELOPE_BYTES).body
         except NotFound:
             return None
+
+    def _every(
+        self, path: str, parse: Callable[[Fields], answers.Page[T]], wanted: dict[str, str | None]
+    ) -> tuple[T, ...]:
+        """All items of a listing, page by page."""
+        found: list[T] = []
+        after: str | None = None
+        while True:
+            query = _query(**wanted, after=after, limit=limits.PAGE_ITEMS)
+            page = self._get(path + query, parse, limit=limits.JSON_RESPONSE_BYTES)
+            found += page.items
+            if page.next is None:
+                return tuple(found)
+            if len(found) > limits.LISTING_ITEMS or not page.items:
+                raise ResponseInvalid(
+                    f"the listing {path} does not end", expected=f"at most {limits.LISTING_ITEMS} items"
+                )
+            after = page.next
 
     def _get(self, path: str, parse: Callable[[Fields], T], *, limit: int = limits.SHORT_RESPONSE_BYTES) -> T:
         answer = self.exchanger.request("GET", path, limit=limit)

@@ -93,7 +93,10 @@ def upload_missing(
         PqregError: what ``RegistryClient`` raises, or StorageError if a file cannot be read.
     """
     by_digest = {blob.digest: blob for blob in blobs}  # files of equal content are one blob
-    wanted = client.missing(repository, by_digest)
+    wanted: frozenset[Digest] = frozenset()
+    for slice_size in {blob.slice_size for blob in by_digest.values()}:
+        alike = [digest for digest, blob in by_digest.items() if blob.slice_size == slice_size]
+        wanted |= client.missing(repository, alike, slice_size)
     missing = [blob for digest, blob in by_digest.items() if digest in wanted]
     total = sum(blob.size for blob in missing)
     uploader = _Uploader(client, repository, progress)
@@ -208,7 +211,7 @@ class _Uploader:
 
     def _expect_finished(self, upload: _Open) -> None:
         # The upload is gone: completed, by a request whose answer was lost or by another push, or swept as idle.
-        if self._client.missing(self._repository, [upload.blob.digest]):
+        if self._client.missing(self._repository, [upload.blob.digest], upload.blob.slice_size):
             raise NotFound(
                 f"the registry dropped the upload of {upload.blob.digest}",
                 hint="run the same push again; it goes on from what the registry has",

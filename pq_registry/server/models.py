@@ -33,9 +33,10 @@ class UploadRequest(Request):
 
 
 class MissingRequest(Request):
-    """Asks which blobs must be uploaded."""
+    """Asks which blobs must be uploaded in slices of this size."""
 
     digests: Annotated[list[DigestText], Field(max_length=limits.MISSING_QUERY_DIGESTS)]
+    slice_size: int = limits.SHARD_BYTES
 
 
 class TokenRequest(Request):

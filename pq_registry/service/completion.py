@@ -13,6 +13,7 @@ c. One transaction makes the blob known, refers to it from the repository and fo
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from zlib import crc32
 
 from sqlalchemy import select
@@ -29,7 +30,7 @@ from pq_registry.service.names import find_repository
 from pq_registry.service.parts import Claims, drop_upload, find_upload
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.catalogue.tables import BlobRow, RepositoryBlobRow, UploadPartRow, UploadRow
+from pq_registry.storage.catalogue.tables import BlobRow, BlobSlicingRow, RepositoryBlobRow, UploadPartRow, UploadRow
 from pq_registry.storage.hashing import hash_blob
 from pq_registry.storage.incoming import Incoming
 
@@ -118,17 +119,7 @@ class Completion:
             owner = find_repository(session, repository, lock=True)
             if session.get(UploadRow, upload.id) is None:
                 raise NotFound(f"no upload {upload.id}", hint="it was aborted meanwhile")
-            if session.get(BlobRow, upload.digest) is None:
-                session.add(
-                    BlobRow(
-                        digest=upload.digest,
-                        size=upload.size,
-                        slice_size=upload.slice_size,
-                        shards=shards,
-                        verified_at=now,
-                    )
-                )
-                session.flush()
+            _record_blob(session, upload, shards, now)
             link = session.get(RepositoryBlobRow, (owner.id, upload.digest))
             if link is None:
                 link = RepositoryBlobRow(repository_id=owner.id, digest=upload.digest, added=now)
@@ -145,3 +136,20 @@ class Completion:
         if link is None or find_repository(session, repository).id != link.repository_id:
             return None
         return Digest(link.digest)
+
+
+def _record_blob(session: Session, upload: UploadRow, shards: bytes, now: datetime) -> None:
+    known = session.get(BlobRow, upload.digest)
+    if known is None:
+        session.add(
+            BlobRow(
+                digest=upload.digest,
+                size=upload.size,
+                slice_size=upload.slice_size,
+                shards=shards,
+                verified_at=now,
+            )
+        )
+    elif known.slice_size != upload.slice_size:
+        session.merge(BlobSlicingRow(digest=upload.digest, slice_size=upload.slice_size, shards=shards))
+    session.flush()

@@ -28,6 +28,7 @@ from pq_registry.format.manifest import MANIFEST_NAME, FileEntry, Manifest
 from pq_registry.format.name import RepositoryName
 from pq_registry.format.release import bind, content_digest
 from pq_registry.format.safetensors import LENGTH_BYTES, header_size, parse_header
+from pq_registry.format.sealing import SLICE_BYTES
 from pq_registry.format.statement import ReleaseStatement
 from pq_registry.service import audit
 from pq_registry.service.access import Caller
@@ -69,7 +70,7 @@ class Publishing:
             genuine = genuine_signers(session, repository.namespace, envelope)
             statement = ReleaseStatement.parse(envelope.payload)
             manifest_digest = _manifest_digest(statement, release)
-            facts = visible_blobs(session, caller, [manifest_digest])
+            facts = visible_blobs(session, caller, [manifest_digest], slice_size=limits.SHARD_BYTES)
             _require_present(facts, MANIFEST_NAME, manifest_digest)
             data = read_blob(self._blobs, manifest_digest, limit=limits.MANIFEST_BYTES)
             manifest = bind(statement, release, data)
@@ -78,7 +79,8 @@ class Publishing:
                     "the release belongs to another repository", expected=repository, found=manifest.name
                 )
             require_signer(manifest.signer, genuine)
-            stored = visible_blobs(session, caller, (entry.sha256 for entry in manifest.files))
+            slice_size = limits.SHARD_BYTES if manifest.sealing is None else SLICE_BYTES
+            stored = visible_blobs(session, caller, (entry.sha256 for entry in manifest.files), slice_size=slice_size)
         for entry in manifest.files:
             self._check_file(entry, stored)
         return release, self._record(caller, envelope, body, manifest, manifest_digest)
@@ -86,9 +88,7 @@ class Publishing:
     def _check_file(self, entry: FileEntry, stored: dict[Digest, BlobFacts]) -> None:
         _require_present(stored, entry.path.text, entry.sha256)
         facts = stored[entry.sha256]
-        # One slice or none is the same whatever the slice size: the empty file, or a short one stored long ago.
-        sliced_alike = facts.slice_size == entry.slice_size or entry.size <= limits.SHARD_BYTES
-        if facts.size != entry.size or not sliced_alike or facts.shards != entry.shards:
+        if facts.size != entry.size or facts.shards != entry.shards:
             raise ManifestMismatch(
                 f"{MANIFEST_NAME} and the stored bytes disagree about {entry.path}",
                 expected=f"{facts.size} bytes and the shard digests found on arrival",

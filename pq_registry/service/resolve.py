@@ -12,11 +12,12 @@ from datetime import datetime
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from pq_registry import limits
 from pq_registry.errors import NotFound
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import Namespace, RepositoryName, Tag
 from pq_registry.service.access import Caller
-from pq_registry.service.visible import blob_size, find_visible, missing_blobs, readable_namespace
+from pq_registry.service.visible import blob_size, check_slice_size, find_visible, missing_blobs, readable_namespace
 from pq_registry.storage.blobs import BlobReader, BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import NamespaceRow, ReleaseRow, RepositoryRow, StatementRow, TagRow
@@ -169,10 +170,15 @@ class Resolving:
             raise NotFound(f"no statement {digest}")
         return envelope
 
-    def missing(self, caller: Caller, digests: list[Digest]) -> list[Digest]:
-        """Those the caller would have to upload, in the order asked."""
+    def missing(self, caller: Caller, digests: list[Digest], *, slice_size: int = limits.SHARD_BYTES) -> list[Digest]:
+        """Those the caller would have to upload in slices of ``slice_size``, in the order asked.
+
+        Raises:
+            FormatError: if no release has such slices.
+        """
+        check_slice_size(slice_size)
         with self._catalogue.reading() as session:
-            absent = missing_blobs(session, caller, digests)
+            absent = missing_blobs(session, caller, digests, slice_size=slice_size)
         return [digest for digest in dict.fromkeys(digests) if digest in absent]
 
     def open_blob(self, caller: Caller, digest: Digest) -> BlobReader:

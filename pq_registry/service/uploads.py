@@ -32,13 +32,11 @@ from pq_registry.service.completion import Completion
 from pq_registry.service.frontier import Frontiers
 from pq_registry.service.names import obtain_repository
 from pq_registry.service.parts import Claims, PartPlan, PartWriter, drop_upload, find_upload
+from pq_registry.service.visible import check_slice_size
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import UploadPartRow, UploadRow
 from pq_registry.storage.incoming import Incoming, new_upload_id
-
-SLICE_SIZES = (limits.SHARD_BYTES, limits.SHARD_BYTES + limits.SEAL_TAG_BYTES)
-"""Slices of plain and of sealed files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +78,7 @@ class Uploads:
         """
         if not 0 <= size <= limits.FILE_BYTES:
             raise FormatError("the size is out of bounds", expected=f"0 to {limits.FILE_BYTES}", found=size)
-        if slice_size not in SLICE_SIZES:
-            raise FormatError("no such slice size", expected=" or ".join(map(str, SLICE_SIZES)), found=slice_size)
+        check_slice_size(slice_size)
         now = self._clock()
         with self._catalogue.writing() as session:
             row = obtain_repository(session, repository, now)

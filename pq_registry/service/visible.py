@@ -11,27 +11,46 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, select, true
+from sqlalchemy import ColumnElement, and_, case, exists, or_, select, true
 from sqlalchemy.orm import Session
 
-from pq_registry.errors import NotFound
+from pq_registry import limits
+from pq_registry.errors import FormatError, NotFound
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Caller
 from pq_registry.service.names import find_repository
-from pq_registry.storage.catalogue.tables import BlobRow, NamespaceRow, ReleaseRow, RepositoryBlobRow, RepositoryRow
+from pq_registry.storage.catalogue.tables import (
+    BlobRow,
+    BlobSlicingRow,
+    NamespaceRow,
+    ReleaseRow,
+    RepositoryBlobRow,
+    RepositoryRow,
+)
 
+SLICE_SIZES = (limits.SHARD_BYTES, limits.SHARD_BYTES + limits.SEAL_TAG_BYTES)
+"""Slices of plain and of sealed files."""
 _BATCH = 500
 """Values in one IN clause; SQLite allows 32 766 and PostgreSQL more, plans get no better beyond this."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlobFacts:
-    """What the service has verified about a blob."""
+    """What the service has verified about a blob, ``shards`` in slices of the size that was asked for."""
 
     size: int
-    slice_size: int
     shards: bytes
+
+
+def check_slice_size(slice_size: int) -> None:
+    """Refuse slices that no release has.
+
+    Raises:
+        FormatError: if the size is none of the two.
+    """
+    if slice_size not in SLICE_SIZES:
+        raise FormatError("no such slice size", expected=" or ".join(map(str, SLICE_SIZES)), found=slice_size)
 
 
 def readable_namespace(caller: Caller) -> ColumnElement[bool]:
@@ -64,23 +83,35 @@ def _visible(caller: Caller) -> ColumnElement[bool]:
     )
 
 
-def visible_blobs(session: Session, caller: Caller, digests: Iterable[Digest]) -> dict[Digest, BlobFacts]:
-    """Those of ``digests`` that are verified blobs the caller may read."""
+def _shards(slice_size: int) -> ColumnElement[bytes | None]:
+    # One slice or none is the same whatever the slice size.
+    alike = or_(BlobRow.slice_size == slice_size, BlobRow.size <= min(SLICE_SIZES))
+    other = select(BlobSlicingRow.shards).where(
+        BlobSlicingRow.digest == BlobRow.digest, BlobSlicingRow.slice_size == slice_size
+    )
+    return case((alike, BlobRow.shards), else_=other.scalar_subquery())
+
+
+def visible_blobs(
+    session: Session, caller: Caller, digests: Iterable[Digest], *, slice_size: int
+) -> dict[Digest, BlobFacts]:
+    """Those of ``digests`` that are blobs the caller may read, verified in slices of ``slice_size``."""
     found: dict[Digest, BlobFacts] = {}
     for batch in _batches(sorted({digest.hex for digest in digests})):
-        query = select(BlobRow.digest, BlobRow.size, BlobRow.slice_size, BlobRow.shards)
-        for digest, size, slice_size, shards in session.execute(
-            query.where(BlobRow.digest.in_(batch), _visible(caller))
-        ):
-            found[Digest(digest)] = BlobFacts(size, slice_size, shards)
+        query = select(BlobRow.digest, BlobRow.size, _shards(slice_size))
+        for digest, size, shards in session.execute(query.where(BlobRow.digest.in_(batch), _visible(caller))):
+            if shards is not None:
+                found[Digest(digest)] = BlobFacts(size, shards)
     return found
 
 
-def missing_blobs(session: Session, caller: Caller, digests: Iterable[Digest]) -> set[Digest]:
-    """Those of ``digests`` that must be uploaded before the caller can refer to them."""
+def missing_blobs(session: Session, caller: Caller, digests: Iterable[Digest], *, slice_size: int) -> set[Digest]:
+    """Those of ``digests`` that must be uploaded in slices of ``slice_size`` before the caller can refer to them."""
     wanted = set(digests)
     for batch in _batches(sorted(digest.hex for digest in wanted)):
-        present = session.scalars(select(BlobRow.digest).where(BlobRow.digest.in_(batch), _visible(caller)))
+        present = session.scalars(
+            select(BlobRow.digest).where(BlobRow.digest.in_(batch), _visible(caller), _shards(slice_size).is_not(None))
+        )
         wanted -= {Digest(digest) for digest in present}
     return wanted
 

@@ -13,7 +13,6 @@ import pytest
 
 from pq_registry import limits
 from pq_registry.crypto.recipient import SecretRecipient
-from pq_registry.crypto.shards import shard_digests
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.errors import (
     AccessDenied,
@@ -33,53 +32,15 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.grant import GrantStatement
 from pq_registry.format.instant import utc_now
-from pq_registry.format.keystatement import KeyStatement
-from pq_registry.format.manifest import Manifest
 from pq_registry.format.name import Namespace, RepositoryName
 from pq_registry.format.recipientfile import Kem
 from pq_registry.format.release import statement_of
 from pq_registry.format.sealing import SLICE_BYTES
 from pq_registry.service.registry import Registry
-from pq_registry.service.tokens import host_caller
 from pq_registry.storage.fsck import check_registry
 from tests.samples import FILES, YEAR, manifest, publisher
 from tests.sealing_samples import SECRET, Sealed, seal
-
-CALLER = host_caller()
-ACME = SECRET.namespace
-
-
-def store(registry: Registry, content: bytes, slice_size: int, repository: RepositoryName = SECRET) -> None:
-    """Upload one file."""
-    digest = Digest.of(content)
-    state, _ = registry.uploads.open(CALLER, repository, digest=digest, size=len(content), slice_size=slice_size)
-    for number in range(-(-len(content) // state.part_size)):
-        data = content[number * state.part_size : (number + 1) * state.part_size]
-        shards = shard_digests(data, slice_size)
-        writer = registry.uploads.begin_part(
-            CALLER, repository, state.id, number=number, length=len(data), shards=shards
-        )
-        assert writer is not None
-        try:
-            for start in range(0, len(data), slice_size):
-                writer.write(data[start : start + slice_size])
-            writer.finish()
-        finally:
-            writer.close()
-    registry.uploads.complete(CALLER, repository, state.id)
-
-
-def commit(registry: Registry, sealed: Sealed, made: Manifest | None = None) -> Digest:
-    """Upload and commit a sealed release, or its files under another manifest."""
-    made = made or sealed.manifest
-    for content in sealed.stored.values():
-        store(registry, content, SLICE_BYTES, made.name)
-    data = made.encode()
-    store(registry, data, limits.SHARD_BYTES, made.name)
-    envelope = sign_envelope(statement_of(made, data).encode(), publisher())
-    digest, is_new = registry.publishing.commit(CALLER, made.name, envelope.encode())
-    assert is_new
-    return digest
+from tests.sealing_service import ACME, CALLER, certificate, certify, commit, store
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +108,30 @@ def test_listings_say_which_releases_are_sealed(registry: Registry, sealed: Seal
 
 
 def test_stored_files_must_have_arrived_in_slices_of_a_shard_and_its_tag(registry: Registry, sealed: Sealed) -> None:
-    large = next(content for content in sealed.stored.values() if len(content) > SLICE_BYTES)
-    store(registry, large, limits.SHARD_BYTES)
-    with pytest.raises(ManifestMismatch, match="disagree about sealed/"):
-        commit(registry, sealed)
+    data = sealed.manifest_bytes
+    for content in (*sealed.stored.values(), data):
+        store(registry, content, limits.SHARD_BYTES)
+    envelope = sealed.envelope()
+    with pytest.raises(Conflict, match=r"sealed/\d+ has not been uploaded"):
+        registry.publishing.commit(CALLER, SECRET, envelope.encode())
+
+
+def test_who_stores_bytes_first_does_not_decide_how_they_are_sliced(registry: Registry, sealed: Sealed) -> None:
+    [large] = [content for content in sealed.stored.values() if len(content) > SLICE_BYTES]
+    digest = Digest.of(large)
+    other = RepositoryName.parse("lab/first")
+    store(registry, large, limits.SHARD_BYTES, other)
+    assert registry.resolving.missing(CALLER, [digest]) == []
+    assert registry.resolving.missing(CALLER, [digest], slice_size=SLICE_BYTES) == [digest]
+    commit(registry, sealed)
+    assert registry.resolving.missing(CALLER, [digest]) == []
+    assert registry.resolving.missing(CALLER, [digest], slice_size=SLICE_BYTES) == []
+    plain = manifest({"copy.bin": large}, name=SECRET)
+    store(registry, plain.encode(), limits.SHARD_BYTES)
+    envelope = sign_envelope(statement_of(plain, plain.encode()).encode(), publisher())
+    assert registry.publishing.commit(CALLER, SECRET, envelope.encode())[1]
+    with pytest.raises(FormatError, match="slice size"):
+        registry.resolving.missing(CALLER, [digest], slice_size=1)
 
 
 def test_an_empty_file_has_no_slices_to_disagree_about(registry: Registry, sealed: Sealed) -> None:
@@ -313,25 +294,6 @@ def test_grants_are_listed_in_pages(granted: Granted) -> None:
 
 
 # -- key statements ----------------------------------------------------------------------------------------------------
-
-
-def certificate(recipient: SecretRecipient, **fields: Any) -> KeyStatement:
-    statement = KeyStatement(
-        signer=publisher().identity.id,
-        namespace=ACME,
-        node="node1.example",
-        kem=recipient.public.kem,
-        public_key=recipient.public.public_key,
-        issued=utc_now(),
-        not_after=None,
-    )
-    return replace(statement, **fields)
-
-
-def certify(registry: Registry, statement: KeyStatement, **where: Any) -> Digest:
-    at = {"namespace": ACME, "recipient": statement.recipient, **where}
-    body = sign_envelope(statement.encode(), publisher()).encode()
-    return registry.keys.put(CALLER, at["namespace"], at["recipient"], body)[0]
 
 
 def listed(registry: Registry) -> list[tuple[str, str, datetime | None]]:

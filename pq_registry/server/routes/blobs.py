@@ -92,7 +92,7 @@ async def find_missing(
     repository_name(ns, name)
     asked = await read_model(request, MissingRequest)
     digests = [Digest.parse(text) for text in asked.digests]
-    absent = await run_in_threadpool(service.resolving.missing, caller, digests)
+    absent = await run_in_threadpool(service.resolving.missing, caller, digests, slice_size=asked.slice_size)
     return json_answer({"missing": [str(digest) for digest in absent]})
 
 

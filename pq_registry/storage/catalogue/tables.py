@@ -99,6 +99,20 @@ class BlobRow(Base):
     verified_at: Mapped[datetime]
 
 
+class BlobSlicingRow(Base):
+    """The digests of the slices of another size in which a blob of several slices also arrived.
+
+    The same bytes can be a file of a plain release and one of a sealed release. What a slice is, is the manifest's
+    business, so whoever stores bytes first must not decide for the others.
+    """
+
+    __tablename__ = "blob_slicings"
+
+    digest: Mapped[str] = mapped_column(ForeignKey("blobs.digest"), primary_key=True)
+    slice_size: Mapped[int] = mapped_column(Integer, primary_key=True)
+    shards: Mapped[bytes]
+
+
 class RepositoryBlobRow(Base):
     """Who may read a blob: whoever may read one of the repositories that refer to it.
 

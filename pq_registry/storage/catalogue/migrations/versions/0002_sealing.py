@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sealed releases: grants, key statements, and statements that belong to a namespace rather than to a repository."""
+"""Sealed releases: grants, key statements of a namespace, and bytes known in slices of several sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEX = sa.String(length=64)
 
 
 def upgrade() -> None:
-    """Change statements and releases, create grants and keys."""
+    """Change statements and releases, create grants, keys and slicings."""
     op.add_column("statements", sa.Column("namespace_id", KEY, nullable=True))
     op.execute(
         "UPDATE statements SET namespace_id = "
@@ -33,6 +33,14 @@ def upgrade() -> None:
             op.f("uq_statements_repository_id_release_digest_recipient_sequence"),
             ["repository_id", "release_digest", "recipient", "sequence"],
         )
+    op.create_table(
+        "blob_slicings",
+        sa.Column("digest", HEX, nullable=False),
+        sa.Column("slice_size", sa.Integer(), nullable=False),
+        sa.Column("shards", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["digest"], ["blobs.digest"], name=op.f("fk_blob_slicings_digest")),
+        sa.PrimaryKeyConstraint("digest", "slice_size", name=op.f("pk_blob_slicings")),
+    )
     op.add_column("releases", sa.Column("sealed", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.create_table(
         "grants",
