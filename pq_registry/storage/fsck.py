@@ -6,11 +6,12 @@ consistent state, and a blob that arrives meanwhile is at most noted as unrefere
 
 Checked, each finding naming its object:
 
-1. every blob: present, of its size, SHA-256 and BLAKE3 as recorded; blobs nobody knows are notes, not damage;
+1. every blob: present, of its size, SHA-256 and BLAKE3 as recorded, in slices of every recorded size; blobs nobody
+   knows are notes, not damage;
 2. every statement: its envelope parses, is named by its payload's digest, and both halves verify under its signer;
 3. every release: manifest and statement bind, its name is the repository's, its facts are the manifest's, and every
    file is a recorded blob with the manifest's shards that the repository refers to;
-4. every tag: its statements are an unbroken chain, and the row repeats the last one, whose target is a release.
+4. every tag, grant and key statement, as ``storage.chains`` says.
 """
 
 from __future__ import annotations
@@ -33,30 +34,25 @@ from pq_registry.format.dsse import Envelope
 from pq_registry.format.manifest import MANIFEST_NAME
 from pq_registry.format.release import bind, content_digest
 from pq_registry.format.statement import ReleaseStatement
-from pq_registry.format.tag import TagStatement
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
     BlobRow,
+    BlobSlicingRow,
     IdentityRow,
     ReleaseRow,
     RepositoryBlobRow,
     RepositoryRow,
     StatementRow,
-    TagRow,
 )
+from pq_registry.storage.chains import Finding, check_chains
 from pq_registry.storage.hashing import read_blob
 
 _WORKERS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it should be. Notes waste space; everything else is damage."""
-
-    subject: str
-    problem: str
-    note: bool = False
+_BLOBS = select(BlobRow.digest, BlobRow.size, BlobRow.slice_size, BlobRow.shards)
+_FURTHER_SLICINGS = select(BlobRow.digest, BlobRow.size, BlobSlicingRow.slice_size, BlobSlicingRow.shards).join(
+    BlobSlicingRow, BlobSlicingRow.digest == BlobRow.digest
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +77,12 @@ def check_registry(
         StorageError: if catalogue or store cannot be read at all.
     """
     with catalogue.reading() as session:
-        rows = session.execute(select(BlobRow.digest, BlobRow.size, BlobRow.slice_size, BlobRow.shards)).all()
-        recorded = [_Blob(Digest(digest), size, slice_size, shards) for digest, size, slice_size, shards in rows]
-        findings = [*_statements(session), *_releases(session, blobs), *_tags(session)]
+        recorded = [
+            _Blob(Digest(digest), size, slice_size, shards)
+            for query in (_BLOBS, _FURTHER_SLICINGS)
+            for digest, size, slice_size, shards in session.execute(query)
+        ]
+        findings = [*_statements(session), *_releases(session, blobs), *check_chains(session)]
 
     def check(blob: _Blob) -> list[Finding]:
         return list(_blob(blobs, blob, advance))
@@ -107,7 +106,7 @@ def total_bytes(catalogue: Catalogue) -> int:
         StorageError: if the catalogue cannot be read.
     """
     with catalogue.reading() as session:
-        return sum(session.scalars(select(BlobRow.size)))
+        return sum(size for query in (_BLOBS, _FURTHER_SLICINGS) for _, size, _, _ in session.execute(query))
 
 
 def _blob(blobs: BlobStore, blob: _Blob, advance: Callable[[int], None]) -> Iterator[Finding]:
@@ -178,8 +177,9 @@ def _release(
     statement = ReleaseStatement.parse(envelope.payload)
     data = read_blob(blobs, Digest(row.manifest_digest), limit=limits.MANIFEST_BYTES)
     manifest = bind(statement, Digest(row.digest), data)
-    stated = (str(manifest.name), manifest.signer, manifest.total_size, len(manifest.files), manifest.created)
-    if stated != (name, row.signer, row.size, row.files, row.created):
+    sealed = manifest.sealing is not None
+    stated = (str(manifest.name), manifest.signer, manifest.total_size, len(manifest.files), manifest.created, sealed)
+    if stated != (name, row.signer, row.size, row.files, row.created, row.sealed):
         yield Finding(subject, "the catalogue's facts are not those of its manifest")
     if content_digest(manifest.files).hex != row.content_digest:
         yield Finding(subject, "its recorded content digest is not that of its files")
@@ -191,51 +191,12 @@ def _release(
         blob = session.get(BlobRow, entry.sha256.hex) if entry.sha256.hex in linked else None
         if blob is None:
             yield Finding(subject, f"the repository does not refer to the blob of {entry.path}")
-        elif (blob.size, blob.shards) != (entry.size, entry.shards):
+        elif blob.size != entry.size or entry.shards not in _slicings(session, blob, entry.slice_size):
             yield Finding(subject, f"the blob of {entry.path} is recorded with other sizes or shards")
 
 
-def _tags(session: Session) -> Iterator[Finding]:
-    rows = session.execute(select(ReleaseRow.repository_id, ReleaseRow.digest))
-    releases = {(repository_id, digest) for repository_id, digest in rows}
-    current = {(row.repository_id, row.tag): row for row in session.scalars(select(TagRow))}
-    query = (
-        select(StatementRow, RepositoryRow.id, RepositoryRow.name)
-        .join(RepositoryRow, RepositoryRow.id == StatementRow.repository_id)
-        .where(StatementRow.tag.is_not(None))
-        .order_by(StatementRow.repository_id, StatementRow.tag, StatementRow.sequence)
-    )
-    last: dict[tuple[int, str], TagStatement] = {}
-    digests: dict[tuple[int, str], Digest] = {}
-    for row, repository_id, name in session.execute(query):
-        subject = f"tag {name}:{row.tag} statement {row.sequence}"
-        key = (repository_id, row.tag or "")
-        try:
-            envelope = Envelope.parse(row.envelope)
-            statement = TagStatement.parse(envelope.payload)
-        except PqregError as error:
-            yield Finding(subject, str(error))
-            continue
-        before = last[key].sequence if key in last else 0
-        if (str(statement.repository), str(statement.tag), statement.sequence) != (name, row.tag, row.sequence):
-            yield Finding(subject, "it is recorded under another name or sequence")
-        if (statement.sequence, statement.previous) != (before + 1, digests.get(key)):
-            yield Finding(subject, "it does not follow the statement before it")
-        if statement.target is not None and (row.repository_id, statement.target.hex) not in releases:
-            yield Finding(subject, f"its target {statement.target} is not a release of the repository")
-        last[key], digests[key] = statement, envelope.payload_digest
-    for key, tag in current.items():
-        statement_now = last.pop(key, None)
-        if statement_now is None or _facts(tag) != _stated(statement_now, digests[key]):
-            yield Finding(f"tag {tag.tag} of repository {tag.repository_id}", "it does not repeat its last statement")
-    for _, name_of_tag in last:
-        yield Finding(f"tag {name_of_tag}", "it has statements but no entry")
-
-
-def _facts(row: TagRow) -> tuple[object, ...]:
-    return row.sequence, row.statement, row.target, row.signer, row.issued, row.expires
-
-
-def _stated(statement: TagStatement, digest: Digest) -> tuple[object, ...]:
-    target = None if statement.target is None else statement.target.hex
-    return statement.sequence, digest.hex, target, statement.signer, statement.issued, statement.expires
+def _slicings(session: Session, blob: BlobRow, slice_size: int) -> list[bytes]:
+    further = session.get(BlobSlicingRow, (blob.digest, slice_size))
+    if blob.slice_size == slice_size or blob.size <= min(blob.slice_size, slice_size):
+        return [blob.shards]
+    return [] if further is None else [further.shards]
