@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,15 +13,19 @@ import pytest
 from sqlalchemy import event, select
 
 from pq_registry import limits
+from pq_registry.crypto.recipient import SecretRecipient
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
+from pq_registry.format.recipientfile import Kem
 from pq_registry.server.guard import policies
 from pq_registry.service import audit
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.catalogue.tables import AuditEventRow
 from tests.attacks.test_d01_routes_without_policy import example
 from tests.samples import YEAR, publisher, release, tag_statement
+from tests.sealing_samples import seal
+from tests.sealing_service import certificate, publish_sealed, put_grant, put_key
 from tests.server_harness import Answer, RunningRegistry
 
 
@@ -92,6 +97,24 @@ def test_every_change_writes_one_event(registry: RunningRegistry) -> None:
     registry.put_tag(None, sequence=2, previous=first.payload_digest)
     assert new() == ["tag-withdrawn"]
 
+    sealed, node = seal({"a.json": b"{}"}), SecretRecipient.generate(Kem.MLKEM768_X25519)
+    publish_sealed(registry, sealed)
+    assert new() == ["upload-opened", "blob-stored"] * 3 + ["release-committed"]
+    grant = sealed.grant(node, issued=now, expires=None)
+    given = sign_envelope(grant.encode(), publisher())
+    put_grant(registry, given, sealed.release, node.public.id)
+    assert new() == ["grant-set"]
+    put_grant(registry, given, sealed.release, node.public.id)
+    assert new() == []
+    away = replace(grant, sequence=2, previous=given.payload_digest, wrapped=None)
+    put_grant(registry, away, sealed.release, node.public.id)
+    assert new() == ["grant-withdrawn"]
+    vouched = sign_envelope(certificate(node).encode(), publisher())
+    put_key(registry, vouched, node.public.id)
+    assert new() == ["key-certified"]
+    put_key(registry, vouched, node.public.id)
+    assert new() == []
+
     registry.open_upload(b"forgotten")
     assert new() == ["upload-opened"]
     registry.clock.offset = timedelta(seconds=limits.UPLOAD_IDLE_SECONDS + 1)
@@ -114,6 +137,9 @@ def test_reading_and_refusals_write_nothing(registry: RunningRegistry) -> None:
         if method == "GET":
             registry.request(method, example(path).replace("0" * 64, digest.hex))
     registry.put_tag(digest, sequence=9, previous=digest)
+    node = SecretRecipient.generate(Kem.MLKEM768_X25519)
+    put_grant(registry, seal({"a.json": b"{}"}).grant(node, issued=utc_now()), digest, node.public.id)
+    put_key(registry, sign_envelope(certificate(node).encode(), publisher("mallory")), node.public.id)
     assert new() == []
 
 
