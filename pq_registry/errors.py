@@ -330,7 +330,7 @@ class Conflict(PolicyError):
 
 
 class SequenceUsed(Conflict):
-    """Another statement already has this tag's sequence number."""
+    """Another statement already has this sequence number."""
 
 
 class AlreadyExists(Conflict):
