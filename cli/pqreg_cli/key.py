@@ -17,6 +17,7 @@ from pq_registry.durable import write_file
 from pq_registry.errors import UsageError
 from pq_registry.settings import Settings
 from pqreg_cli import keycare
+from pqreg_cli.certify import certify
 from pqreg_cli.console import Output
 from pqreg_cli.keycare import key_settings, known_passphrase, new_passphrase
 from pqreg_cli.keyview import described, fields
@@ -199,5 +200,5 @@ def _made(
     return custody.generate_on_token(profile, pkcs11, access, create=create)
 
 
-for command in (keycare.passphrase, keycare.backup, keycare.restore):
+for command in (keycare.passphrase, keycare.backup, keycare.restore, certify):
     app.command()(command)

@@ -63,9 +63,9 @@ class Windows:
         if len(stored) < WINDOW or not len(self._words):
             return None
         words = _words(stored, 1)
-        positions = np.arange(len(words))
-        for mix, one in zip(_MIXES, self._filters, strict=True):
-            positions = positions[one[self._hashed(words[positions], mix)]]
+        first, second = self._filters
+        positions = np.flatnonzero(first.take(self._hashed(words, _MIXES[0])))
+        positions = positions[second.take(self._hashed(words[positions], _MIXES[1]))]
         low = np.searchsorted(self._words, words[positions], "left")
         high = np.searchsorted(self._words, words[positions], "right")
         for met in np.flatnonzero(low < high):
