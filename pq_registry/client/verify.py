@@ -73,7 +73,13 @@ def verify_directory(
         # 6. The file set and the sizes.
         directory.check_files(manifest)
         # 8. The content.
-        check_content(directory, manifest, progress=progress or NullProgress(), workers=workers or cores(), full=full)
+        check_content(
+            directory,
+            manifest,
+            progress=progress or NullProgress(),
+            workers=cores() if workers is None else workers,
+            full=full,
+        )
     return verified
 
 
