@@ -79,6 +79,9 @@ def test_an_interrupt_stops_a_pull_that_waits_for_its_peer(site: Site) -> None:
     with pytest.raises(KeyboardInterrupt):
         site.pull(resolved, connections=1)
     assert time.monotonic() - begun < limits.INTERRUPT_SECONDS
+    deadline = time.monotonic() + 5
+    while any(thread.name.startswith("pqreg-") for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)  # they have said that they are done, and are about to end
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pqreg-")]
     release.set()
     assert final_names(site.out) == set()
