@@ -200,3 +200,5 @@ LOADER_THREADS: Final = 16
 """Threads that read a local release; a few saturate memory on every machine seen."""
 SHORT_RESPONSE_BYTES: Final = MIB
 """An answer of a server that lists nothing long, e.g. to a commit or a tag's envelope."""
+PROGRESS_BYTES: Final = 256 * KIB
+"""What a try must bring for a range to be granted new tries; so a range of 16 MiB ends after 64 x ATTEMPTS of them."""
