@@ -6,6 +6,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -407,3 +411,31 @@ def test_the_result_does_not_depend_on_how_the_key_is_given(model: Path, name: s
     shell.export(PQREG_KEY=None)
     assert "no key is configured" in shell.run("push", model, name, expect=2).err
     assert shell.run("push", model, name, "--key", "keys/alice.pqkey", "--json").json["minted"]
+
+
+def test_tags_that_differ_in_case_are_two_tags(registry: Registry, model: Path, name: str, tmp_path: Path) -> None:
+    publisher = publisher_at(registry, tmp_path)
+    push_as(publisher, model, f"{name}:V1")
+    push_as(publisher, make_model(model, "changed"), f"{name}:V1")
+    assert push_as(publisher, model, f"{name}:v1").tag_change.statement.sequence == 1
+    assert [statement.sequence for statement in registry.tag_chain(f"{name}:V1")] == [1, 2]
+
+
+def test_an_interrupted_push_ends_at_once_with_status_130_and_is_taken_up(
+    registry: Registry, name: str, shell: Shell, tmp_path: Path
+) -> None:
+    model = make_model(tmp_path / "model", name, size=2 * limits.PART_BYTES)
+    running = shell.start("push", model, name, "--limit-rate", "4M", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    opened = re.compile(rf"/v1/repos/{re.escape(name)}/uploads")
+    deadline = time.monotonic() + 60
+    while not any(opened.match(line["path"]) for line in registry.requests()):
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.02)  # between two looks at the log; the deadline above decides
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=20)
+    assert running.returncode == 130, err
+    assert "Traceback" not in err
+    assert registry.releases(name) == []
+    assert shell.run("push", model, name, "--json").json["minted"]
+    assert max(registry.acknowledged_parts().values()) == 1

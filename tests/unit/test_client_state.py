@@ -63,7 +63,8 @@ def test_nothing_seen_is_nothing_and_leaves_no_trace(seen: SeenTags, tmp_path: P
 
 def test_what_was_seen_is_kept_for_its_owner_by_name_and_not_by_case(seen: SeenTags, tmp_path: Path) -> None:
     seen.advance(V1, SeenTag(3, ONE))
-    assert seen.get(V1) == SeenTags(tmp_path / "state").get(Reference.parse("ACME/MiniLM:V1")) == SeenTag(3, ONE)
+    assert seen.get(V1) == SeenTags(tmp_path / "state").get(Reference.parse("ACME/MiniLM:v1")) == SeenTag(3, ONE)
+    assert seen.get(Reference.parse("acme/minilm:V1")) is None, "tags that differ in case are two tags"
     assert seen.get(Reference.parse("acme/minilm:v2")) is None
     (record,) = (tmp_path / "state" / "tags").iterdir()
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
