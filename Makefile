@@ -41,7 +41,7 @@ $(VENV)/.model: $(VENV)/pyvenv.cfg Makefile
 	@touch $@
 
 $(VENV)/.torch: $(VENV)/pyvenv.cfg requirements/torch.txt
-	@echo "installing torch (CPU)"
+	@echo "installing torch"
 	@$(PIP) --requirement requirements/torch.txt
 	@touch $@
 
@@ -52,7 +52,7 @@ test: $(VENV)/.dev $(VENV)/.model ## Run every test; what was left out is listed
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 	@$(BIN)/python -c 'import importlib.util as u; u.find_spec("torch") or print("left out: tests that need torch, which is not installed (make test-torch)")'
 
-torch: $(VENV)/.torch ## Install the CPU build of torch beside the rest
+torch: $(VENV)/.torch ## Install torch beside the rest (CPU is enough; on some platforms PyPI has only a CUDA build of 5 GB)
 
 test-torch: torch test ## Run every test, with torch
 
