@@ -126,6 +126,8 @@ REQUEST_HEAD_BYTES: Final = 128 * KIB
 """Request line and headers; the largest header is Pqreg-Shards of a part of a 16 TiB file (36 KiB)."""
 REQUEST_HEAD_SECONDS: Final = 30
 """How long a client may take to send request line and headers."""
+RECEIVE_BUFFER_BYTES: Final = 256 * KIB
+"""What a connection may have received and nobody asked for yet; one read of the event loop brings as much again."""
 KEEP_ALIVE_SECONDS: Final = 60
 """How long the service keeps an idle connection; clients hash between requests."""
 BODY_SILENCE_SECONDS: Final = 30
