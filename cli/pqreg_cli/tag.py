@@ -75,9 +75,7 @@ def tag(
     with session.client() as client:
         publisher = publisher_of(session, client)
         read_release(client, wanted.repository, digest, own=publisher.signer.identity, trust=publisher.trust)
-        change = move_tag(
-            publisher, wanted.repository, wanted.tag, digest, lifetime=tag_lifetime(session), renew=renew
-        )
+        change = move_tag(publisher, wanted.repository, wanted.tag, digest, lifetime=tag_lifetime(session), renew=renew)
     _report(output, wanted, change)
 
 
