@@ -106,7 +106,7 @@ def test_f08_damaged_directories(site: Site) -> None:
         with pytest.raises(PqregError):
             verify_directory(site.out, site.offline)
         path.write_bytes(original[path])
-    assert verify_directory(site.out, site.offline)
+    verify_directory(site.out, site.offline)
     assert content(site.out) == FILES
 
 
@@ -128,9 +128,9 @@ def test_f08_any_answer_parses_or_is_refused(body: bytes) -> None:
             answers.read(body, parse, what="an answer")
         except PqregError as error:
             assert str(error).isprintable()
-    error = refusal(500, "application/problem+json", body, what="GET /", changing=True)
-    assert isinstance(error, PqregError)
-    assert (str(error) + str(error.hint)).isprintable()
+    refused = refusal(500, "application/problem+json", body, what="GET /", changing=True)
+    assert isinstance(refused, PqregError)
+    assert (str(refused) + str(refused.hint)).isprintable()
 
 
 @given(text=st.text(max_size=60) | st.from_regex(r"https?://[^ ]{0,40}", fullmatch=True))
