@@ -47,8 +47,14 @@ def cut(handler: Handler) -> bool:
     return True
 
 
+def no_content(handler: Handler) -> bool:
+    handler.send_response(204)
+    handler.end_headers()
+    return True
+
+
 def status(number: int, body: bytes = b"", kind: str = "application/json") -> Callable[[Handler], bool]:
-    return lambda handler: handler.send(number, body, kind) is None
+    return lambda handler: handler.send(number, body, kind)
 
 
 FAILURES: dict[str, Callable[[Handler], bool]] = {
@@ -62,7 +68,7 @@ FAILURES: dict[str, Callable[[Handler], bool]] = {
     "html": status(200, b"<html>please log in</html>", "text/html"),
     "true": status(200, b"true"),
     "object": status(200, b"{}"),
-    "no content": lambda handler: handler.send_response(204) is None and handler.end_headers() is None,
+    "no content": no_content,
     "401": status(401),
     "404": status(404),
 }

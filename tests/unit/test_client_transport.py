@@ -346,7 +346,7 @@ def test_the_bandwidth_cap_paces_and_forgets_no_more_than_its_burst() -> None:
 
 def test_the_cap_holds_for_what_is_sent(registry) -> None:
     registry.rules["PUT"] = lambda handler: (
-        bool(handler.rfile.read(int(handler.headers["Content-Length"]))) and (handler.send(200, b"{}") is None)
+        bool(handler.rfile.read(int(handler.headers["Content-Length"]))) and (handler.send(200, b"{}"))
     )
     now = [0.0]
     bucket = TokenBucket(1_000_000, clock=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))

@@ -228,7 +228,7 @@ def test_a_registry_that_lacks_a_file_is_found_out(site: Site, trouble: str) -> 
     elif trouble == "size":
         site.registry.blobs[name] += b"x"
     else:
-        site.registry.rules[f"HEAD /v1/blobs/sha256/{name}"] = lambda handler: handler.send(500, b"") is None
+        site.registry.rules[f"HEAD /v1/blobs/sha256/{name}"] = lambda handler: handler.send(500, b"")
     with site.client() as client, pytest.raises(ServerRefused if trouble == "refused" else FileSetMismatch):
         verify_remote(resolved, client)
 
