@@ -6,8 +6,7 @@ before the handler, answers the ``Caller``, and raises where it must not go on. 
 NotAuthenticated, with one that is not enough AccessDenied. When the catalogue fails, nobody is let in.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: the oldest FastAPI we allow cannot resolve those of a callable object.
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Annotated
