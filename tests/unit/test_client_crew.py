@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pq_registry import limits
+from pq_registry import durable, limits
 from pq_registry.client.crew import Crew, Shared, cores
 from pq_registry.client.schedule import Schedule
 from pq_registry.client.source import DirectorySource
@@ -178,3 +178,12 @@ def test_a_directory_as_a_source_reads_what_is_there(site: Site) -> None:
             source.read_into(entries["config.json"], 0, view[:8])
     with pytest.raises(UsageError):
         DirectorySource(site.home / "nothing")
+
+
+def test_writing_early_is_a_hint_and_may_be_missing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"big": os.urandom(17 * SHARD)}
+    resolved = site.resolve(site.add(files))
+    site.pull(resolved)
+    monkeypatch.setattr(durable, "_sync_file_range", lambda: None)
+    site.pull(resolved, site.home / "other")
+    assert content(site.out) == content(site.home / "other") == files
