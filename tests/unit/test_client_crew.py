@@ -14,9 +14,12 @@ import pytest
 
 from pq_registry import durable, limits
 from pq_registry.client.crew import Crew, Shared, cores
+from pq_registry.client.pull import pull
+from pq_registry.client.rate import TokenBucket
 from pq_registry.client.schedule import Schedule
-from pq_registry.client.source import DirectorySource
+from pq_registry.client.source import DirectorySource, RemoteSource
 from pq_registry.client.staging import StagedFile, Staging
+from pq_registry.client.transport import RegistryClient
 from pq_registry.client.tree import Tree
 from pq_registry.errors import FileSetMismatch, UsageError
 from tests.fake_registry import Handler, serving
@@ -187,3 +190,24 @@ def test_writing_early_is_a_hint_and_may_be_missing(site: Site, monkeypatch: pyt
     monkeypatch.setattr(durable, "_sync_file_range", lambda: None)
     site.pull(resolved, site.home / "other")
     assert content(site.out) == content(site.home / "other") == files
+
+
+def test_an_interrupt_ends_a_capped_pull_although_everything_has_been_sent(site: Site) -> None:
+    """What waits in the socket's buffer is left there: an interrupted transfer does not first finish."""
+    resolved = site.resolve(site.add({"big": os.urandom(3 * SHARD)}))
+    interrupted = threading.Event()
+
+    def sleep(_seconds: float) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+    rate = TokenBucket(SHARD, sleep=sleep)
+    with (
+        RegistryClient(site.registry.url, rate=rate) as client,
+        RemoteSource(client) as source,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        pull(resolved, source, site.out, connections=1)
+    assert site.pull(resolved).fetched == 3 * SHARD
