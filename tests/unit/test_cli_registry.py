@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from pqreg_cli.console import Output
 from pqreg_cli.main import run
+from pqreg_cli.session import Session
 from tests.server_harness import RunningRegistry
 
 Pqreg = Callable[..., tuple[int, str, str]]
@@ -106,3 +108,15 @@ def test_fsck_of_something_else(pqreg: Pqreg, tmp_path: Path) -> None:
     status, _, err = pqreg("fsck", "--data", tmp_path)
     assert status == 3
     assert "Traceback" not in err
+
+
+def test_a_token_over_plain_http_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PQREG_TOKEN", "secret-token")
+    for url, warned in (("http://models.invalid:1", True), ("https://models.invalid:1", False)):
+        with Session(Output(), registry=url).client():
+            pass
+        err = capsys.readouterr().err
+        assert ("unencrypted" in err) is warned
+        assert "secret-token" not in err
