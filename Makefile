@@ -41,7 +41,7 @@ $(VENV)/.model: $(VENV)/pyvenv.cfg Makefile
 	@touch $@
 
 $(VENV)/.torch: $(VENV)/pyvenv.cfg requirements/torch.txt
-	@echo "installing torch (CPU)"
+	@echo "installing torch"
 	@$(PIP) --requirement requirements/torch.txt
 	@touch $@
 
@@ -53,7 +53,7 @@ test: $(VENV)/.dev $(VENV)/.model ## Run every test; what was left out is listed
 	@$(BIN)/python -c 'import importlib.util as u; u.find_spec("torch") or print("left out: tests that need torch, which is not installed (make test-torch)")'
 	@test -f build/liboqs/stamp || test -n "$$OQS_INSTALL_PATH" || echo "left out: tests that need liboqs, if it is not installed (make liboqs)"
 
-torch: $(VENV)/.torch ## Install the CPU build of torch beside the rest
+torch: $(VENV)/.torch ## Install torch beside the rest (CPU is enough; on some platforms PyPI has only a CUDA build of 5 GB)
 
 liboqs: ## Build liboqs and SLH-DSA into build/liboqs (needs cargo, cmake and cc)
 	@deploy/liboqs/build.sh

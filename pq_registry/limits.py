@@ -152,6 +152,8 @@ REQUEST_HEAD_BYTES: Final = 128 * KIB
 """Request line and headers; the largest header is Pqreg-Shards of a part of a 16 TiB file (36 KiB)."""
 REQUEST_HEAD_SECONDS: Final = 30
 """How long a client may take to send request line and headers."""
+RECEIVE_BUFFER_BYTES: Final = 256 * KIB
+"""What a connection may have received and nobody asked for yet; one read of the event loop brings as much again."""
 KEEP_ALIVE_SECONDS: Final = 60
 """How long the service keeps an idle connection; clients hash between requests."""
 BODY_SILENCE_SECONDS: Final = 30
@@ -228,3 +230,5 @@ LOADER_THREADS: Final = 16
 """Threads that read a local release; a few saturate memory on every machine seen."""
 SHORT_RESPONSE_BYTES: Final = MIB
 """An answer of a server that lists nothing long, e.g. to a commit or a tag's envelope."""
+PROGRESS_BYTES: Final = 256 * KIB
+"""What a try must bring for a range to be granted new tries; so a range of 16 MiB ends after 64 x ATTEMPTS of them."""

@@ -55,9 +55,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("data", None, "directory of the registry service's data"),
     Setting("listen", "127.0.0.1:8470", "address and port the registry service listens on"),
     Setting("public_read", "false", "whether the registry service lets anyone read without a token"),
-    Setting(
-        "hosts", None, "host names the registry service answers to, by commas; by default any, on loopback its own"
-    ),
+    Setting("hosts", None, "host names the service answers to, by commas; by default any, on loopback its own"),
     Setting("log_level", "info", "least severe event the registry service logs: debug, info, warning or error"),
     Setting("tls_ca", None, "path of a PEM file with the certificate authorities to accept instead of the system's"),
 )

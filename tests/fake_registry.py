@@ -89,21 +89,21 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer  # noqa: N815  # the base class names them
 
-    def route(self) -> None:
+    def route(self) -> bool:
         """The honest answer."""
         registry = self.registry
         path = self.path.partition("?")[0]
         if match := re.fullmatch(r"/v1/blobs/sha256/([0-9a-f]{64})", path):
-            self._blob(match[1])
-        elif match := re.fullmatch(r"/v1/statements/([0-9a-f]{64})", path):
+            return self._blob(match[1])
+        if match := re.fullmatch(r"/v1/statements/([0-9a-f]{64})", path):
             data = registry.statements.get(match[1])
             if data is None:
                 return self.problem(404, "not-found")
-            self.json({"envelope": base64.b64encode(data).decode(), "tlog_proof": None})
-        elif match := re.fullmatch(r"/v1/repos/[^/]+/[^/]+/releases/([0-9a-f]{64})", path):
+            return self.json({"envelope": base64.b64encode(data).decode(), "tlog_proof": None})
+        if match := re.fullmatch(r"/v1/repos/[^/]+/[^/]+/releases/([0-9a-f]{64})", path):
             if match[1] not in registry.manifests:
                 return self.problem(404, "not-found")
-            self.json(
+            return self.json(
                 {
                     "digest": f"sha256:{match[1]}",
                     "statement": match[1],
@@ -111,17 +111,15 @@ class Handler(BaseHTTPRequestHandler):
                     "created": "2026-11-21T12:00:00Z",
                 }
             )
-        elif match := re.fullmatch(r"/v1/repos/[^/]+/[^/]+/tags/(.+)", path):
+        if match := re.fullmatch(r"/v1/repos/[^/]+/[^/]+/tags/(.+)", path):
             if match[1] not in registry.tags:
                 return self.problem(404, "not-found")
-            self.send(200, registry.tags[match[1]], "application/vnd.dsse.envelope.v1+json")
-        elif path == "/v1/whoami":
-            self.json({"role": "reader", "namespaces": ["acme"], "expires": None})
-        else:
-            self.problem(404, "not-found")
-        return None
+            return self.send(200, registry.tags[match[1]], "application/vnd.dsse.envelope.v1+json")
+        if path == "/v1/whoami":
+            return self.json({"role": "reader", "namespaces": ["acme"], "expires": None})
+        return self.problem(404, "not-found")
 
-    def _blob(self, hex_digest: str) -> None:
+    def _blob(self, hex_digest: str) -> bool:
         data = self.registry.blobs.get(hex_digest)
         if data is None:
             return self.problem(404, "not-found")
@@ -135,8 +133,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(
         self, status: int, body: bytes, kind: str = "application/json", headers: Mapping[str, str] | None = None
-    ) -> None:
-        """An answer with its length."""
+    ) -> bool:
+        """An answer with its length; true, so that a rule can be this call alone."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -145,15 +143,16 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+        return True
 
-    def json(self, value: object, status: int = 200) -> None:
+    def json(self, value: object, status: int = 200) -> bool:
         """A JSON answer."""
-        self.send(status, json.dumps(value).encode())
+        return self.send(status, json.dumps(value).encode())
 
-    def problem(self, status: int, code: str, **fields: object) -> None:
+    def problem(self, status: int, code: str, **fields: object) -> bool:
         """A problem document."""
         body = {"type": f"/problems/{code}", "title": code, "status": status, **fields}
-        self.send(status, json.dumps(body).encode(), "application/problem+json")
+        return self.send(status, json.dumps(body).encode(), "application/problem+json")
 
 
 class _Server(ThreadingHTTPServer):

@@ -26,7 +26,7 @@ ALPHABET = (
     string.ascii_letters + string.digits + " !#$%&'()+,-.;=@[]^_`{}~" + "äÖßéñŁ\u0130\u0131\u017f\u212aΣςабя中文한"
     "\u0301\u0345\u00a0\u2028\u202e\ufb01\uffff\U0001f600\U0001d11e\U0010ffff"
 )
-_WILD = ALPHABET + "\x00\x1f\x7f\x9f\"\\/\n\t"
+_WILD = ALPHABET + '\x00\x1f\x7f\x9f"\\/\n\t'
 
 digests = st.binary(min_size=32, max_size=32).map(lambda raw: Digest(raw.hex()))
 ids = st.binary(min_size=32, max_size=32).map(bytes.hex)
@@ -56,9 +56,7 @@ _path_texts = st.lists(_component, min_size=1, max_size=4).map(
     lambda parts: unicodedata.normalize("NFC", "/".join(parts))
 )
 paths = _path_texts.filter(_valid(ReleasePath, FormatError)).map(ReleasePath)
-tensor_names = st.text(ALPHABET, min_size=1, max_size=60).filter(
-    lambda name: name != "__metadata__"
-)
+tensor_names = st.text(ALPHABET, min_size=1, max_size=60).filter(lambda name: name != "__metadata__")
 envelopes = st.builds(
     Envelope, st.binary(max_size=300), st.binary(min_size=1, max_size=120), st.binary(min_size=1, max_size=200)
 )

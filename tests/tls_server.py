@@ -86,8 +86,9 @@ def serving_tls(certificate: Path, registry: FakeRegistry | None = None) -> Iter
             self.request.close()
 
     class Server(_Server):
-        def handle_error(self, request: socket.socket, client_address: object) -> None:
+        def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
             """A client that refuses the certificate is no error of a test."""
+            assert isinstance(request, socket.socket)
             request.close()
 
     server = Server(("127.0.0.1", 0), type("_TlsHandler", (TlsHandler,), {"registry": registry}))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pq_registry import __version__
-from pq_registry.errors import EXIT_INTERRUPTED, EXIT_USAGE
+from pq_registry.errors import EXIT_INTERRUPTED, EXIT_USAGE, StorageError
 from pqreg_cli.lazy import LazyGroup, keep_examples
 from pqreg_cli.problem import Problem
 
@@ -91,6 +91,10 @@ def run(arguments: list[str]) -> int:
         return _pipe_broken()
     except BrokenPipeError:
         return _pipe_broken()
+    except OSError as error:
+        # The library lets none out, so this is the output: a full disk, a terminal that went away.
+        unwritten = StorageError("the output cannot be written", found=error.strerror)
+        return _report(unwritten, as_json=as_json, debug=debug)
     except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it is reported and not thrown at the user
         return _report(error, as_json=as_json, debug=debug)
     if status == EXIT_INTERRUPTED:

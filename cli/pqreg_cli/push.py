@@ -205,10 +205,13 @@ def _report(
     if result.registered:
         output.note(f"identity {manifest.signer} is now registered for {result.repository.namespace}")
     pieces = [(sent.sent, "sent"), (sent.resumed, "sent before"), (sent.present, "present")]
-    output.line(
-        f"published {result.repository}:{result.tag}" if result.minted else "nothing changed: this release exists",
-        "good",
-    )
+    if result.minted:
+        did = f"published {result.repository}:{result.tag}"
+    elif result.tag_change.changed:
+        did = f"set {result.repository}:{result.tag}: no file changed, so the release that exists is used"
+    else:
+        did = "nothing changed: this release exists, and the tag points there"
+    output.line(did, "good")
     output.fields(
         [
             ("release", f"{result.repository}@{result.release}"),

@@ -38,7 +38,10 @@ class Session:
         """
         from pq_registry.client.configured import registry_client
 
-        return registry_client(self.settings)
+        client = registry_client(self.settings)
+        if self.settings.get("token") and not client.origin.private:
+            self.output.warning(f"the token goes to {client.origin} unencrypted, for all on the way to read; use https")
+        return client
 
     def verifier(self, *, online: bool) -> Verifier:
         """The verifier of the configured trust file; without one it refuses and says how to get one.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
@@ -44,7 +43,8 @@ class Crew:
     def __init__(self, abort: Callable[[], None] = lambda: None) -> None:
         self._abort = abort
         self._error: BaseException | None = None
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._working = 0
         self._stopped = threading.Event()
         self.ended = True
 
@@ -65,29 +65,44 @@ class Crew:
         self.ended = False
         try:
             for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+                self._begin(thread)
+            # Not by join: in Python 3.11 an interrupted join takes a running thread for an ended one (gh-90882).
+            self._wait(None)
         except BaseException:
             self._stop()
             # A thread that is just connecting cannot be woken; it is left behind rather than waited for.
-            deadline = time.monotonic() + limits.INTERRUPT_SECONDS
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join(max(0.0, deadline - time.monotonic()))
-            self.ended = not any(thread.is_alive() for thread in threads)
+            self._wait(limits.INTERRUPT_SECONDS)
             raise
-        self.ended = True
+        for thread in threads:
+            thread.join()
         if self._error is not None:
             raise self._error
+
+    def _begin(self, thread: threading.Thread) -> None:
+        with self._changed:
+            self._working += 1
+        try:
+            thread.start()
+        except BaseException:
+            with self._changed:
+                self._working -= 1
+            raise
+
+    def _wait(self, timeout: float | None) -> None:
+        with self._changed:
+            self.ended = self._changed.wait_for(lambda: not self._working, timeout)
 
     def _one(self, work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as error:  # noqa: BLE001  # handed to the caller, whatever it is
-            with self._lock:
+            with self._changed:
                 self._error = self._error or error
             self._stop()
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
 
     def _stop(self) -> None:
         if not self._stopped.is_set():

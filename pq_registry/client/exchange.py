@@ -24,7 +24,7 @@ from pq_registry.client.failure import WireFailure
 from pq_registry.client.origin import Origin, parse_location
 from pq_registry.client.problems import refusal
 from pq_registry.client.rate import TokenBucket
-from pq_registry.client.wire import UNCAPPED, Body, Tls, Wire
+from pq_registry.client.wire import UNCAPPED, Body, Tls, Wire, WireResponse
 from pq_registry.errors import ConnectionFailed, PqregError, ResponseInvalid, ServerRefused
 
 AGAIN = frozenset({429, 500, 502, 503, 504})
@@ -237,11 +237,21 @@ def _complete(
 ) -> Answer:
     try:
         response = wire.exchange(method, target, headers, limit=max(limit, limits.PROBLEM_BYTES), body=body, rate=rate)
-        good = 200 <= response.status < 300
         if response.status in REDIRECTS:
             wire.close()  # whatever the body is, it is not read
             return Answer(response.status, response.headers, b"")
-        return Answer(response.status, response.headers, response.receive(limit if good else limits.PROBLEM_BYTES))
+        if not 200 <= response.status < 300:
+            return Answer(response.status, response.headers, excuse(wire, response))
+        return Answer(response.status, response.headers, response.receive(limit))
     except BaseException:
         wire.close()
         raise
+
+
+def excuse(wire: Wire, response: WireResponse) -> bytes:
+    """The body of a refusal, if it is one a problem document could be; the status counts in any case."""
+    try:
+        return response.receive(limits.PROBLEM_BYTES)
+    except WireFailure:
+        wire.close()
+        return b""

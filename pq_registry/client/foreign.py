@@ -60,7 +60,7 @@ def verify_oms(
         try:
             crew = Crew()
             resources = Shared(sorted(statement.resources, key=lambda resource: -sizes[resource[0]]))
-            crew.run(lambda: _hash_files(tree, crew, resources, progress), workers or cores())
+            crew.run(lambda: _hash_files(tree, crew, resources, progress), cores() if workers is None else workers)
         finally:
             progress.done()
     return statement

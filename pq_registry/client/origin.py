@@ -6,6 +6,7 @@ Two URLs are of one origin when all three agree after normalisation (lower case,
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
@@ -34,7 +35,12 @@ class Origin:
     @property
     def private(self) -> bool:
         """Whether nobody on the network can read a credential sent there: TLS, or this machine."""
-        return self.encrypted or self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.encrypted or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False  # a name: also one that merely begins with 127.
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pq_registry import limits
-from pq_registry.client.exchange import AGAIN, REDIRECTS, Exchanger, failed, pause_before, refused_by_storage
+from pq_registry.client.exchange import AGAIN, REDIRECTS, Exchanger, excuse, failed, pause_before, refused_by_storage
 from pq_registry.client.failure import WireFailure
 from pq_registry.client.origin import Origin, parse_location
 from pq_registry.client.problems import refusal
@@ -67,8 +67,8 @@ class RangeReader:
                     raise error from None
             if error is None:
                 continue
-            # A shard's worth of progress earns new patience; a server that gives a byte per try does not.
-            attempt = 1 if got - before >= limits.SHARD_BYTES else attempt + 1
+            # Progress earns new patience, as on a slow line that breaks often; a byte per try does not.
+            attempt = 1 if got - before >= limits.PROGRESS_BYTES else attempt + 1
             if attempt > limits.ATTEMPTS:
                 raise error
             self._exchanger.sleep(pause_before(max(attempt, 2), retry_after))
@@ -124,7 +124,7 @@ class RangeReader:
         status = response.status
         if wire is self._registry:
             kind = response.headers.get("Content-Type", "")
-            error = refusal(status, kind, response.receive(limits.PROBLEM_BYTES), what=f"GET {path}", changing=False)
+            error = refusal(status, kind, excuse(wire, response), what=f"GET {path}", changing=False)
             if status not in AGAIN:
                 raise error
             return error, response.headers.get("Retry-After")

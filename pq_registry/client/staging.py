@@ -23,7 +23,7 @@ from pq_registry import limits
 from pq_registry.client.content import Head, check_whole
 from pq_registry.client.tree import READ, Tree, read_fully, write_fully
 from pq_registry.crypto.shards import shard_digest
-from pq_registry.durable import reported, storage_error
+from pq_registry.durable import reported, start_writeback, storage_error
 from pq_registry.errors import StorageError
 from pq_registry.format.manifest import FileEntry
 
@@ -164,6 +164,10 @@ class StagedFile:
         offset, length = self.entry.shard_range(index)
         with reported("write", self._path):
             write_fully(self._descriptor, view[:length], offset)
+        if (index + 1) % limits.RANGE_SHARDS == 0:
+            # The disk works while the network does; shards of this run that are not there yet do no harm.
+            run = limits.RANGE_SHARDS * limits.SHARD_BYTES
+            start_writeback(self._descriptor, offset + length - run, run)
         with self._lock:
             self._present[index] = 1
             self.missing -= 1

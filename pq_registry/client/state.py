@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this client has seen: per tag the newest statement it accepted, so that no registry can take it back.
 
-One file per tag, ``STATE/tags/<sha256 of the lower-case "ns/name:tag">.json``, canonical JSON::
+One file per tag, ``STATE/tags/<sha256 of "ns/name:tag">.json``, canonical JSON::
 
     {"payload": "sha256:...", "reference": "ns/name:tag", "schema": "urn:pq-registry:seen-tag:v1", "sequence": 7}
 
+The repository is written in lower case, because its name is compared without regard to case; tags are not.
 It is keyed by name and not by URL: a mirror is held to what the registry showed. Changes happen under a lock on the
 directory and are durable. A damaged file is an error, not a clean slate: forgetting would allow a rollback.
 """
@@ -95,7 +96,7 @@ class SeenTags:
     def _place(self, reference: Reference) -> tuple[str, Path]:
         if reference.tag is None:
             raise UsageError(f"{reference} names no tag")
-        label = f"{reference.repository}:{reference.tag}".lower()
+        label = f"{reference.repository.key}:{reference.tag}"
         return label, self._directory / f"{hashlib.sha256(label.encode()).hexdigest()}.json"
 
     @contextlib.contextmanager

@@ -88,9 +88,7 @@ class VerifiedRelease:
 class Verifier:
     """What a trust file lets a client believe at one point in time."""
 
-    def __init__(
-        self, trust_bytes: bytes | None, now: datetime, *, online: bool, provider: Provider = OPENSSL
-    ) -> None:
+    def __init__(self, trust_bytes: bytes | None, now: datetime, *, online: bool, provider: Provider = OPENSSL) -> None:
         """Step 0.
 
         Args:

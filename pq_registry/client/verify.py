@@ -82,7 +82,11 @@ def verify_contents(
         # 8. The content.
         with DirectorySource(directory) as source:
             check_content(
-                source, contents.files, progress=progress or NullProgress(), workers=workers or cores(), full=full
+                source,
+                contents.files,
+                progress=progress or NullProgress(),
+                workers=cores() if workers is None else workers,
+                full=full,
             )
     return contents
 

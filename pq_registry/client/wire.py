@@ -114,7 +114,7 @@ class WireResponse(http.client.HTTPResponse):
         Args:
             view: where the body goes.
             rate: the cap on receiving.
-            stopped: whether to stop waiting for the cap.
+            stopped: whether to give up.
             arrived: told how many bytes came, after each piece, in this thread. Its exceptions pass through.
 
         Raises:
@@ -124,6 +124,8 @@ class WireResponse(http.client.HTTPResponse):
             raise WireFailure(f"expected {len(view)} bytes, announced {self.length}", again=False, odd=True)
         got = 0
         while got < len(view):
+            if stopped():  # what a closed socket still has to give is not waited for
+                raise WireFailure("interrupted", again=False)
             with reported():
                 count = self.fp.readinto1(view[got : got + rate.slice_bytes])
             if not count:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -125,6 +126,8 @@ class TensorStream:
             while (run := self._take()) is not None:
                 scratch = self._move(run, scratch)
         except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, whatever it is
+            # Whoever keeps the error must not keep, through its traceback, buffers with bytes that failed their check.
+            traceback.clear_frames(error.__traceback__)
             self._stop(error)
 
     def _move(self, run: Run, scratch: memoryview) -> memoryview:

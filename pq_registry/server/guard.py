@@ -6,8 +6,7 @@ before the handler, answers the ``Caller``, and raises where it must not go on. 
 NotAuthenticated, with one that is not enough AccessDenied. When the catalogue fails, nobody is let in.
 """
 
-from __future__ import annotations
-
+# No postponed annotations here: the oldest FastAPI we allow cannot resolve those of a callable object.
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Annotated
@@ -21,7 +20,7 @@ from pq_registry import limits
 from pq_registry.errors import NotAuthenticated
 from pq_registry.format.name import Namespace
 from pq_registry.server.context import REQUEST_ID, TOKEN_ID
-from pq_registry.service.access import Caller, Permission, denied
+from pq_registry.service.access import Caller, Permission, anonymous, denied
 from pq_registry.service.registry import Registry
 
 NAMESPACE_PARAMETER = "ns"
@@ -59,10 +58,14 @@ class Policy:
         self._check_body(request)
         registry: Registry = request.app.state.registry
         public_read: bool = request.app.state.config.public_read
+        request_id: str = request.scope[REQUEST_ID]
         token = None if self.permission is None else bearer_token(request)
-        caller = await run_in_threadpool(
-            registry.tokens.authenticate, token, public_read=public_read, request_id=request.scope[REQUEST_ID]
-        )
+        if token is None:  # nothing to look up, and no thread to wait for: probes answer under any load
+            caller = anonymous(public_read=public_read, request_id=request_id)
+        else:
+            caller = await run_in_threadpool(
+                registry.tokens.authenticate, token, public_read=public_read, request_id=request_id
+            )
         request.scope[TOKEN_ID] = caller.token_id
         if self.permission is not None:
             self._require(caller, self.permission, request.path_params.get(NAMESPACE_PARAMETER))

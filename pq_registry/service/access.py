@@ -167,6 +167,11 @@ class Caller:
         return self.rights
 
 
+def anonymous(*, public_read: bool, request_id: str) -> Caller:
+    """A caller without a token."""
+    return Caller(token_id="", rights=None, expires=None, public_read=public_read, request_id=request_id)
+
+
 def denied(permission: Permission, where: str) -> AccessDenied:
     """The refusal of ``permission`` in ``where``."""
     roles = [role.value for role in Role if permission in PERMISSIONS[role]]

@@ -70,22 +70,23 @@ class Frontier:
             return
         try:
             with self._open() as file:
+                buffer = memoryview(bytearray(min(limits.HASH_CHUNK_BYTES, self._part_size)))
                 while self._next in self._verified and not self._dead:
-                    self._hash_part(file)
+                    self._hash_part(file, buffer)
                     self._next += 1
         except PqregError:
             self._dead = True  # a part may be half hashed: only a new frontier can go on
             raise
 
-    def _hash_part(self, file: IncomingFile) -> None:
+    def _hash_part(self, file: IncomingFile, buffer: memoryview) -> None:
         offset = self._next * self._part_size
         end = min(offset + self._part_size, self._size)
         while offset < end:
-            data = file.read(offset, min(limits.HASH_CHUNK_BYTES, end - offset))
-            if not data:
+            count = file.read_into(offset, buffer[: end - offset])
+            if count == 0:
                 raise StorageError("an upload is shorter than its verified parts")
-            self._sha256.update(data)
-            offset += len(data)
+            self._sha256.update(buffer[:count])
+            offset += count
 
 
 class Frontiers:

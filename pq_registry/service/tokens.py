@@ -27,10 +27,8 @@ from pq_registry.format.instant import format_instant, is_expired
 from pq_registry.service import audit
 from pq_registry.service.access import (
     Caller,
-    Permission,
     Rights,
     Role,
-    denied,
     format_namespaces,
     parse_namespaces,
     parse_role,
@@ -87,15 +85,13 @@ class Tokens:
         self._catalogue = catalogue
         self._clock = clock
 
-    def authenticate(self, token: str | None, *, public_read: bool, request_id: str) -> Caller:
-        """The caller behind a token. Without a token the caller has no rights of its own.
+    def authenticate(self, token: str, *, public_read: bool, request_id: str) -> Caller:
+        """The caller behind a token.
 
         Raises:
             NotAuthenticated: if the token is unknown, expired or revoked.
             StorageError: if the catalogue fails; then nobody is let in.
         """
-        if token is None:
-            return Caller(token_id="", rights=None, expires=None, public_read=public_read, request_id=request_id)
         row = None
         if TOKEN_PATTERN.fullmatch(token):
             wanted = hash_token(token)
@@ -231,16 +227,6 @@ def host_caller() -> Caller:
     """Whoever holds the data directory itself: first start, and ``pqreg token --data`` on the host."""
     rights = Rights(role=Role.ADMIN, namespaces=None)
     return Caller(token_id="", rights=rights, expires=None, public_read=False, request_id="host")
-
-
-def require_manage(caller: Caller) -> None:
-    """Refuse callers who may not manage tokens at all.
-
-    Raises:
-        AccessDenied: if the caller may not.
-    """
-    if not caller.may_somewhere(Permission.MANAGE_TOKENS):
-        raise denied(Permission.MANAGE_TOKENS, "any namespace")
 
 
 def _check_request(rights: Rights, expires_days: int, note: str) -> None:

@@ -58,14 +58,14 @@ class IncomingFile:
         with durable.reported("write", self.path):
             os.ftruncate(self._descriptor, size)
 
-    def read(self, offset: int, length: int) -> bytes:
-        """Up to ``length`` bytes from ``offset``.
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """Fill ``view`` from ``offset``; answers how many bytes there were.
 
         Raises:
             StorageError: if the file system fails.
         """
         with durable.reported("read", self.path):
-            return os.pread(self._descriptor, length, offset)
+            return os.preadv(self._descriptor, [view], offset)
 
     def sync(self) -> None:
         """Make what was written durable.

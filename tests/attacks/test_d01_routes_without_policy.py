@@ -37,6 +37,11 @@ PUBLIC_READING = {
 HEX = "0" * 64
 
 
+def nothing() -> dict[str, str]:
+    """A handler."""
+    return {}
+
+
 def example(path: str) -> str:
     """A path that matches the template."""
     values = {"ns": "acme", "name": "minilm", "hex": HEX, "tag": "v1", "id": "0" * 32, "n": "0"}
@@ -92,10 +97,10 @@ def test_an_application_with_an_unguarded_route_is_not_created(
 
         router.add_route("/v1/forgotten", lambda _request: Response())
     elif unguarded == "unmarked":
-        router.add_api_route("/v1/forgotten", dict)
+        router.add_api_route("/v1/forgotten", nothing)
     else:
         dependencies = [Depends(PUBLIC), Depends(READ)]
-        router.add_api_route("/v1/{ns}/forgotten", dict, dependencies=dependencies)
+        router.add_api_route("/v1/{ns}/forgotten", nothing, dependencies=dependencies)
     monkeypatch.setattr(health, "router", router)
     with pytest.raises(RuntimeError, match=r"forgotten|cannot state"):
         create_app(registry.registry, registry.app.state.config)
@@ -105,7 +110,7 @@ def test_a_namespace_policy_needs_a_namespace_in_the_path() -> None:
     from fastapi import Depends
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_api_route("/v1/everything", dict, dependencies=[Depends(READ)])
+    app.add_api_route("/v1/everything", nothing, dependencies=[Depends(READ)])
     assert isinstance(READ, Policy)
     with pytest.raises(RuntimeError, match="names no namespace"):
         policies(app)

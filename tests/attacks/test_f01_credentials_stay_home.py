@@ -166,7 +166,7 @@ def test_f01_a_second_redirect_is_refused(
 )  # fmt: skip
 def test_f01_from_tls_nothing_leads_to_less_and_odd_targets_lead_nowhere(authority: Authority, location: str) -> None:
     with serving_tls(authority.issue("127.0.0.1")) as home:
-        home.rules["/"] = lambda handler: handler.send(302, b"", headers={"Location": location}) is None
+        home.rules["/"] = lambda handler: handler.send(302, b"", headers={"Location": location})
         with RegistryClient(home.url, CANARY, ca=authority.ca, sleep=lambda _: None) as client:
             with pytest.raises(PqregError) as caught:
                 client.blob_bytes(Digest.of(BLOB), 10)
@@ -182,7 +182,7 @@ def test_f01_from_tls_nothing_leads_to_less_and_odd_targets_lead_nowhere(authori
     ['Bearer realm="http://127.0.0.2:9/token",service="x"', "Basic realm=x", "Negotiate", 'Bearer realm="\x07"'],
 )
 def test_f01_a_challenge_is_not_followed(home: FakeRegistry, challenge: str) -> None:
-    home.rules["/"] = lambda handler: handler.send(401, b"", headers={"WWW-Authenticate": challenge}) is None
+    home.rules["/"] = lambda handler: handler.send(401, b"", headers={"WWW-Authenticate": challenge})
     with RegistryClient(home.url, CANARY, sleep=lambda _: None) as client, pytest.raises(NotAuthenticated) as caught:
         client.whoami()
     assert len(home.seen) == 1

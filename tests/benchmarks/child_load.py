@@ -90,7 +90,7 @@ def read_all(directory: Path) -> list[mmap.mmap]:
     kept = []
     for path in directory.glob("*.safetensors"):
         descriptor, size = os.open(path, os.O_RDONLY), path.stat().st_size
-        memory = mmap.mmap(-1, size)
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
         kept.append(memory)
         view = memoryview(memory)

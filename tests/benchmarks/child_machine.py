@@ -49,7 +49,7 @@ def first_touch(size: int) -> float:
     """GB/s at which one thread gets fresh memory."""
     rates = []
     for _ in range(TIMES):
-        memory = mmap.mmap(-1, size)
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
         begun = time.perf_counter()
         for offset in range(0, size, 4096):

@@ -38,7 +38,7 @@ def upload(registry: Registry, content: bytes) -> None:
     state, _ = registry.uploads.open(
         caller, REPOSITORY, digest=digest, size=len(content), slice_size=limits.SHARD_BYTES
     )
-    if 0 not in state.parts:
+    if content and 0 not in state.parts:
         writer = registry.uploads.begin_part(
             caller, REPOSITORY, state.id, number=0, length=len(content), shards=shard_digests(content)
         )

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.e2e.shell import READY, Shell
+from tests.e2e.shell import READY, Ended, Shell
 from tests.publishing import Registry
 
 DEADLINE = 120
@@ -22,7 +22,7 @@ DEADLINE = 120
 
 
 class Service:
-    """``pqreg serve`` on ``root/name``; the log goes on across restarts."""
+    """``pqreg serve`` on ``root/name``; port and log stay the same across restarts."""
 
     def __init__(self, root: Path, name: str = "data") -> None:
         self.root = root
@@ -31,12 +31,13 @@ class Service:
         self._shell = Shell(root, "operator")
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
+        self._registries: list[Registry] = []
 
     def start(self, *prefix: str) -> bool:
         """Start, below ``prefix`` (strace and its options) if given; False if it ended before it was ready."""
         begin = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("a") as log:
-            command = self._shell.command("serve", "--data", self.data, "--listen", "127.0.0.1:0")
+            command = self._shell.command("serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port}")
             self._process = subprocess.Popen(
                 [*prefix, *command], text=True, cwd=self.root, env=self._shell.environment, stdout=log, stderr=log
             )
@@ -50,6 +51,11 @@ class Service:
         return True
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -61,7 +67,16 @@ class Service:
         self._end(signal.SIGTERM)
 
     def registry(self) -> Registry:
-        return Registry(f"http://127.0.0.1:{self.port}", self.token, self.data, self.log)
+        """What the tests talk to; its clients are closed when the service is killed for good."""
+        registry = Registry(f"http://127.0.0.1:{self.port}", self.token, self.data, self.log)
+        self._registries.append(registry)
+        return registry
+
+    def close(self) -> None:
+        self.kill()
+        for registry in self._registries:
+            for client in registry.clients:
+                client.close()
 
     @property
     def token(self) -> str:
@@ -175,6 +190,17 @@ def publishing_shell(root: Path, name: str, url: str, token: str) -> Shell:
     if not (root / "keys" / f"{name}.pqkey").exists():
         shell.run("key", "generate", name, "--dir", "keys", "--no-passphrase")
     return shell
+
+
+def run_below(shell: Shell, prefix: list[str], *words: str | Path) -> Ended:
+    """Run a command of ``shell`` below another program."""
+    done = subprocess.run(
+        [*prefix, *shell.command(*words)], check=False, capture_output=True, text=True, timeout=DEADLINE,
+        cwd=shell.root, env=shell.environment,
+    )  # fmt: skip
+    ended = Ended(tuple(map(str, words)), done.returncode, done.stdout, done.stderr)
+    ended.check_presentable()
+    return ended
 
 
 def committed(registry: Registry, repository: str) -> int:

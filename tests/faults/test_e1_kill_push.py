@@ -65,7 +65,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         service.stop()
         assert service.fsck() == ""
     finally:
-        service.kill()
+        service.close()
         relay.close()
 
 
@@ -79,8 +79,6 @@ def finish(bench: Bench, model: Path, name: str) -> None:
     assert [str(statement.target) for statement in registry.tag_chain(f"acme/{name}:v1")] == [result["digest"]]
     assert max(registry.acknowledged_parts().values()) == 1
     assert not list((bench.shell.home / ".local/state/pqreg/plans").glob("*.json"))
-    for client in registry.clients:
-        client.close()
 
 
 @pytest.mark.slow

@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from pq_registry import limits
+from pq_registry.client.pull import pull
+from pq_registry.client.rate import TokenBucket
 from pq_registry.client.resolve import resolve
+from pq_registry.client.source import RemoteSource
+from pq_registry.client.transport import RegistryClient
 from pq_registry.client.verify import verify_directory
 from pq_registry.errors import Conflict, PqregError, ShardMismatch, StorageError, UsageError
 from pq_registry.format.name import Reference
@@ -257,3 +261,43 @@ def test_a_file_where_the_directory_should_be_is_reported(site: Site) -> None:
         site.pull(site.add())
     with pytest.raises(UsageError):
         site.pull(site.add(), connections=0)
+
+
+def test_a_pull_keeps_to_its_bandwidth_cap(site: Site) -> None:
+    files = {"a": os.urandom(3 * SHARD), "b": os.urandom(SHARD)}
+    resolved = site.resolve(site.add(files))
+    now, lock = [0.0], threading.Lock()
+
+    def sleep(seconds: float) -> None:
+        with lock:
+            now[0] += seconds
+
+    rate = TokenBucket(1024 * 1024, clock=lambda: now[0], sleep=sleep)
+    with RegistryClient(site.registry.url, rate=rate) as client, RemoteSource(client) as source:
+        pull(resolved, source, site.out, connections=3)
+    assert now[0] == pytest.approx(4 * SHARD / (1024 * 1024), rel=0.1)
+    assert content(site.out) == files
+
+
+def test_progress_sees_every_byte_once_whether_fetched_or_found(site: Site) -> None:
+    class Watcher:
+        def __init__(self) -> None:
+            self.total = self.seen = 0
+            self.lock = threading.Lock()
+
+        def start(self, _label: str, total_bytes: int) -> None:
+            self.total = total_bytes
+
+        def advance(self, count: int) -> None:
+            with self.lock:
+                self.seen += count
+
+        def done(self) -> None:
+            pass
+
+    resolved = site.resolve(site.add())
+    for _ in range(2):
+        watcher = Watcher()
+        with site.client() as client, RemoteSource(client) as source:
+            pull(resolved, source, site.out, progress=watcher)
+        assert watcher.seen == watcher.total == sum(map(len, set(FILES.values())))

@@ -346,10 +346,27 @@ def test_the_bandwidth_cap_paces_and_forgets_no_more_than_its_burst() -> None:
 
 def test_the_cap_holds_for_what_is_sent(registry) -> None:
     registry.rules["PUT"] = lambda handler: (
-        bool(handler.rfile.read(int(handler.headers["Content-Length"]))) and (handler.send(200, b"{}") is None)
+        bool(handler.rfile.read(int(handler.headers["Content-Length"]))) and (handler.send(200, b"{}"))
     )
     now = [0.0]
     bucket = TokenBucket(1_000_000, clock=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
     with RegistryClient(registry.url, rate=bucket) as client:
         client.put_part(NAME, "u", 0, memoryview(bytearray(2_000_000)), b"")
     assert now[0] == pytest.approx(2.0, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("url", "private"),
+    [
+        ("https://models.example.org", True),
+        ("http://127.0.0.1:8470", True),
+        ("http://127.8.9.1", True),
+        ("http://[::1]:8470", True),
+        ("http://localhost", True),
+        ("http://models.example.org", False),
+        ("http://127.0.0.1.example.org", False),
+        ("http://10.0.0.1", False),
+    ],
+)
+def test_which_registries_may_see_a_token_in_the_clear(url: str, private: bool) -> None:
+    assert parse_registry(url)[0].private is private

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -173,6 +175,28 @@ def test_a_shard_two_tensors_share_withholds_both(mode: str):
     units = select(manifest({"m.safetensors": content}))
     with pytest.raises(ShardMismatch, match="shard 1 of"):
         next(stream(units, MemorySource({"m.safetensors": bytes(bad)}), mode).tensors())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_error_that_is_kept_keeps_no_buffer(mode: str, monkeypatch: pytest.MonkeyPatch):
+    files, _ = sample()
+    bad = bytearray(files["b.safetensors"])
+    bad[-1] ^= 1
+    buffers: list[weakref.ref[np.ndarray]] = []
+
+    def recorded(mapping: mmap.mmap) -> np.ndarray:
+        array = np.frombuffer(mapping, np.uint8)
+        buffers.append(weakref.ref(array))
+        return array
+
+    monkeypatch.setattr("pq_registry.loader.memory.as_array", recorded)
+    monkeypatch.setattr("pq_registry.loader.placement.as_array", recorded)
+    with pytest.raises(ShardMismatch) as kept:
+        list(stream(select(manifest(files)), MemorySource({**files, "b.safetensors": bytes(bad)}), mode).tensors())
+    gc.collect()
+    assert buffers
+    assert [buffer for buffer in buffers if buffer() is not None] == []
+    assert kept.value.step == 8
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -34,9 +34,31 @@ def test_reference_forms(text: str, tag: str | None, digest: str | None) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["", "acme", "/x", "acme/", "a/b/c", "acme/x:", "acme/x@", f"acme/x@{HEX}", "acme/-x", ".a/x", "a..b/x", "a--b/x",
-     "acme/x:" + "a" * 40, "acme/x:" + "A" * 64, "acme/x:-v", "acme/x y", "acme/ü", "acme/x\n", f"acme/x@sha256:{HEX[:-1]}",
-     f"acme/x@sha256:{HEX.upper()}", "a" * 97 + "/x", "acme/x:" + "v" * 129, "acme/x@sha512:" + HEX],
+    [
+        "",
+        "acme",
+        "/x",
+        "acme/",
+        "a/b/c",
+        "acme/x:",
+        "acme/x@",
+        f"acme/x@{HEX}",
+        "acme/-x",
+        ".a/x",
+        "a..b/x",
+        "a--b/x",
+        "acme/x:" + "a" * 40,
+        "acme/x:" + "A" * 64,
+        "acme/x:-v",
+        "acme/x y",
+        "acme/ü",
+        "acme/x\n",
+        f"acme/x@sha256:{HEX[:-1]}",
+        f"acme/x@sha256:{HEX.upper()}",
+        "a" * 97 + "/x",
+        "acme/x:" + "v" * 129,
+        "acme/x@sha512:" + HEX,
+    ],
 )
 def test_reference_refused(text: str) -> None:
     with pytest.raises(NameSyntaxError):
@@ -50,8 +72,16 @@ def test_names_compare_without_case() -> None:
 def test_instant_round_trip_and_junk() -> None:
     instant = datetime(2026, 11, 21, 18, 52, 0, tzinfo=UTC)
     assert parse_instant(format_instant(instant)) == instant
-    for text in ("2026-11-21", "2026-11-21T18:52:00+00:00", "2026-02-30T00:00:00Z", "2026-11-21T18:52:00.0Z",
-                 "2026-11-21t18:52:00z", "٢٠٢٦-11-21T18:52:00Z", "2026-11-21T24:00:00Z", "2026-11-21T18:52:00Z\n"):
+    for text in (
+        "2026-11-21",
+        "2026-11-21T18:52:00+00:00",
+        "2026-02-30T00:00:00Z",
+        "2026-11-21T18:52:00.0Z",
+        "2026-11-21t18:52:00z",
+        "٢٠٢٦-11-21T18:52:00Z",
+        "2026-11-21T24:00:00Z",
+        "2026-11-21T18:52:00Z\n",
+    ):
         with pytest.raises(FormatError):
             parse_instant(text)
 

@@ -43,7 +43,7 @@ def test_what_a_task_brings_comes_before_what_waits_and_the_rest_is_not_even_mad
     def opening(name: str) -> Task:
         def run() -> list[Task]:
             events.append(f"open {name}")
-            return [lambda: events.append(f"part {name}") or []]  # type: ignore[func-returns-value]
+            return [lambda: events.append(f"part {name}") or []]
 
         return run
 

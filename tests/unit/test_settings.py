@@ -17,7 +17,12 @@ def test_precedence(tmp_path: Path) -> None:
     environment = {"PQREG_REGISTRY": "environment", "PQREG_TRUST": "environment"}
     settings = Settings({"registry": "option", "trust": None}, environment=environment, config_file=config)
     assert [settings.get(name) for name in ("registry", "trust", "key", "connections", "token")] == [
-        "option", "environment", "file", "4", None]
+        "option",
+        "environment",
+        "file",
+        "4",
+        None,
+    ]
 
 
 def test_a_missing_setting_says_how_to_give_it(tmp_path: Path) -> None:

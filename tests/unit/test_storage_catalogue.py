@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The catalogue: its history of schemas, its transactions, and what leaves it when it fails."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select, text
+
+from pq_registry.errors import Conflict, StorageError
+from pq_registry.storage.catalogue import migrate
+from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.tables import Base, NamespaceRow, RepositoryRow
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path):
+    found = Catalogue.open_sqlite(tmp_path / "catalogue.sqlite3", upgrade=True)
+    yield found
+    found.close()
+
+
+def test_the_history_ends_in_the_tables_of_today(catalogue: Catalogue) -> None:
+    with catalogue.connection() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        assert migrate.current(connection) == migrate.head()
+
+
+def test_opening_again_changes_nothing(tmp_path: Path, catalogue: Catalogue) -> None:
+    again = Catalogue.open_sqlite(tmp_path / "catalogue.sqlite3", upgrade=True)
+    again.check()
+    again.close()
+    assert (tmp_path / "catalogue.sqlite3").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("upgrade", [True, False])
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path, upgrade: bool) -> None:
+    path = tmp_path / "catalogue.sqlite3"
+    Catalogue.open_sqlite(path, upgrade=True).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="another version"):
+        Catalogue.open_sqlite(path, upgrade=upgrade)
+    assert path.read_bytes() == before
+
+
+def test_an_empty_database_is_only_filled_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.sqlite3"
+    with pytest.raises(StorageError, match="another version"):
+        Catalogue.open_sqlite(path, upgrade=False)
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.sqlite3"
+    path.write_bytes(b"this is not a database at all" * 100)
+    with pytest.raises(StorageError, match="the catalogue failed"):
+        Catalogue.open_sqlite(path, upgrade=True)
+
+
+def test_durability_settings(catalogue: Catalogue) -> None:
+    with catalogue.reading() as session:
+        found = {name: session.execute(text(f"PRAGMA {name}")).scalar() for name in
+                 ("journal_mode", "synchronous", "foreign_keys")}  # fmt: skip
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_a_block_that_raises_changes_nothing(catalogue: Catalogue) -> None:
+    with pytest.raises(ZeroDivisionError), catalogue.writing() as session:
+        session.add(NamespaceRow(key="acme", name="acme", created=NOW))
+        session.flush()
+        raise ZeroDivisionError
+    with catalogue.reading() as session:
+        assert session.scalars(select(NamespaceRow)).all() == []
+
+
+def test_instants_come_back_aware_and_exact(catalogue: Catalogue) -> None:
+    with catalogue.writing() as session:
+        session.add(NamespaceRow(key="acme", name="acme", created=NOW))
+    with catalogue.reading() as session:
+        assert session.scalars(select(NamespaceRow.created)).one() == NOW
+
+
+def test_constraints_are_conflicts_and_failures_are_storage_errors(catalogue: Catalogue) -> None:
+    with catalogue.writing() as session:
+        session.add(NamespaceRow(key="acme", name="acme", created=NOW))
+    with pytest.raises(Conflict), catalogue.writing() as session:
+        session.add(NamespaceRow(key="acme", name="ACME", created=NOW))
+    with pytest.raises(Conflict), catalogue.writing() as session:
+        session.add(RepositoryRow(namespace_id=99, key="x/y", name="x/y", created=NOW, updated=NOW))
+    with pytest.raises(StorageError), catalogue.reading() as session:
+        session.execute(text("SELECT * FROM no_such_table"))
+
+
+def test_writers_take_turns(catalogue: Catalogue) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def count_up(_: int) -> None:
+        with catalogue.writing() as session:
+            row = session.scalars(select(NamespaceRow).where(NamespaceRow.key == "count")).one()
+            row.name = str(int(row.name) + 1)
+
+    with catalogue.writing() as session:
+        session.add(NamespaceRow(key="count", name="0", created=NOW))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(count_up, range(100)))
+    with catalogue.reading() as session:
+        assert session.scalars(select(NamespaceRow.name)).one() == "100"
+
+
+def test_the_schema_of_postgresql_can_be_written() -> None:
+    from sqlalchemy.dialects import postgresql
+    from sqlalchemy.schema import CreateTable
+
+    for table in Base.metadata.sorted_tables:
+        assert str(CreateTable(table).compile(dialect=postgresql.dialect())).strip().startswith("CREATE TABLE")

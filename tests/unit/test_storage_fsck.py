@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fsck: one altered byte or row anywhere is found, and the finding names its object (B8's idea)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from pq_registry.format.digest import Digest
+from pq_registry.format.instant import utc_now
+from pq_registry.service.registry import Registry
+from pq_registry.storage.fsck import check_registry, total_bytes
+from tests.faults.publishing import FILES, documents, publish
+from tests.samples import publisher
+
+CONTENT = Digest.of(FILES["weights.json"])
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Iterator[Registry]:
+    registry = Registry.open(tmp_path / "registry", utc_now)
+    publish(registry)
+    yield registry
+    registry.close()
+
+
+def findings(registry: Registry) -> list[str]:
+    return [f"{item.subject}: {item.problem}" for item in check_registry(registry.catalogue, registry.blobs)]
+
+
+def test_nothing_is_found_where_all_is_well(whole: Registry) -> None:
+    hashed: list[int] = []
+    assert check_registry(whole.catalogue, whole.blobs, advance=hashed.append) == []
+    assert sum(hashed) == total_bytes(whole.catalogue) > len(FILES["weights.json"])
+
+
+def blob_path(registry: Registry, digest: Digest) -> Path:
+    path: Path = registry.blobs.path(digest)  # type: ignore[attr-defined]
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda p: p.write_bytes(b"{" + p.read_bytes()[1:]), ["its bytes are those of", "shard digests"]),
+        (lambda p: p.write_bytes(p.read_bytes()[:-1]), ["bytes, not"]),
+        (lambda p: p.unlink(), ["missing from the store"]),
+    ],
+    ids=["flipped", "cut", "gone"],
+)
+def test_damaged_blobs(whole: Registry, damage: Callable[[Path], None], expected: list[str]) -> None:
+    damage(blob_path(whole, CONTENT))
+    found = findings(whole)
+    assert len(found) == len(expected)
+    for line, words in zip(found, expected, strict=True):
+        assert line.startswith(f"blob {CONTENT}: ")
+        assert words in line
+
+
+def test_a_damaged_manifest_is_found_twice(whole: Registry) -> None:
+    envelope, manifest, _ = documents()
+    path = blob_path(whole, Digest.of(manifest))
+    path.write_bytes(manifest.replace(b"weights", b"WEIGHTS"))
+    found = findings(whole)
+    assert any(line.startswith(f"release acme/minilm@{envelope.payload_digest}: ") for line in found)
+    assert any(line.startswith(f"blob {Digest.of(manifest)}: ") for line in found)
+
+
+def test_a_blob_nobody_knows_is_a_note(whole: Registry, tmp_path: Path) -> None:
+    (tmp_path / "temporary").write_bytes(b"orphan")
+    whole.blobs.adopt(tmp_path / "temporary", Digest.of(b"orphan"))
+    found = check_registry(whole.catalogue, whole.blobs)
+    assert [(item.subject, item.note) for item in found] == [(f"blob {Digest.of(b'orphan')}", True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "subject"),
+    [
+        ("UPDATE blobs SET shards = zeroblob(32) WHERE size > 1000 AND size < 3100", "blob "),
+        ("UPDATE blobs SET size = size + 1 WHERE digest = :content", "blob "),
+        ("UPDATE statements SET envelope = CAST(replace(envelope, '=', 'A') AS BLOB)", "statement "),
+        ("UPDATE statements SET envelope = (SELECT envelope FROM statements WHERE kind = 'tag') WHERE kind = 'release'",
+         "statement "),
+        ("UPDATE releases SET size = size + 1", "release "),
+        ("UPDATE releases SET signer = content_digest", "release "),
+        ("UPDATE releases SET content_digest = manifest_digest", "release "),
+        ("DELETE FROM repository_blobs WHERE digest = :content", "release "),
+        ("UPDATE tags SET sequence = 2", "tag "),
+        ("UPDATE tags SET target = NULL", "tag "),
+        ("UPDATE tags SET expires = expires + 1", "tag "),
+        ("DELETE FROM tags", "tag "),
+        ("UPDATE statements SET sequence = 2 WHERE kind = 'tag'", "tag "),
+        ("UPDATE repositories SET name = 'acme/other'", "release "),
+    ],
+)  # fmt: skip
+def test_altered_rows(whole: Registry, change: str, subject: str) -> None:
+    with whole.catalogue.writing() as session:
+        arguments = {"content": CONTENT.hex} if ":content" in change else {}
+        assert session.execute(text(change), arguments).rowcount  # type: ignore[attr-defined]
+    assert any(line.startswith(subject) for line in findings(whole)), findings(whole)
+
+
+def test_swapped_keys_of_an_identity(whole: Registry) -> None:
+    with whole.catalogue.writing() as session:
+        other = publisher("mallory").identity.to_pem().decode()
+        session.execute(text("UPDATE identities SET public = :public"), {"public": other})
+    found = findings(whole)
+    assert sum(line.startswith("statement ") for line in found) == 4  # two statements, wrong id and wrong signature
