@@ -14,8 +14,8 @@ from pq_registry.crypto.secret import SecretBytes
 from pq_registry.crypto.suites import Profile
 from pq_registry.errors import FormatError, KeyCustodyError, PqregError, WrongPassphrase
 from pqreg_keys import custody, keyfile
-from pqreg_keys.material import KeyMaterial
 from pqreg_keys.keyfile import PassphraseCost
+from pqreg_keys.material import KeyMaterial
 from pqreg_keys.passphrase import Passphrase, fixed
 
 CHEAP = PassphraseCost(64, 1, 1)

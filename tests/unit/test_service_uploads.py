@@ -18,7 +18,8 @@ from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Caller, Rights, Role
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
-from pq_registry.service.uploads import SLICE_SIZES, part_size_for
+from pq_registry.service.uploads import part_size_for
+from pq_registry.service.visible import SLICE_SIZES
 from tests.samples import REPOSITORY
 from tests.server_harness import MovableClock
 
