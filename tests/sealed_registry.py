@@ -87,7 +87,8 @@ def _register(registry: SealedRegistry, handler: Handler, body: bytes) -> None:
 
 def _repository(registry: SealedRegistry, handler: Handler, _body: bytes) -> None:
     if not registry.releases:
-        return handler.problem(404, "not-found")
+        handler.problem(404, "not-found")
+        return
     items = []
     for release in reversed(registry.releases):
         manifest = registry.manifest(release)
@@ -97,7 +98,7 @@ def _repository(registry: SealedRegistry, handler: Handler, _body: bytes) -> Non
                 "files": len(manifest.files), "signer": manifest.signer,
             }
         )  # fmt: skip
-    return handler.json({"name": str(manifest.name), "tags": [], "releases": items, "next": None})
+    handler.json({"name": str(manifest.name), "tags": [], "releases": items, "next": None})
 
 
 def _missing(registry: SealedRegistry, handler: Handler, body: bytes) -> None:
@@ -169,8 +170,9 @@ def _grants(registry: SealedRegistry, handler: Handler, _body: bytes) -> None:
 def _grant(registry: SealedRegistry, handler: Handler, _body: bytes, release: str, recipient: str) -> None:
     chain = registry.grants.get((release, recipient))
     if not chain:
-        return handler.problem(404, "not-found")
-    return handler.send(200, chain[-1], "application/vnd.dsse.envelope.v1+json")
+        handler.problem(404, "not-found")
+        return
+    handler.send(200, chain[-1], "application/vnd.dsse.envelope.v1+json")
 
 
 def _put_grant(registry: SealedRegistry, handler: Handler, body: bytes, release: str, recipient: str) -> None:
@@ -178,11 +180,12 @@ def _put_grant(registry: SealedRegistry, handler: Handler, body: bytes, release:
     grant = GrantStatement.parse(Envelope.parse(body).payload)
     last = Envelope.parse(chain[-1]).payload_digest if chain else None
     if grant.sequence != len(chain) + 1 or grant.previous != last:
-        return handler.problem(409, "sequence-used")
+        handler.problem(409, "sequence-used")
+        return
     assert (grant.release.hex, grant.recipient) == (release, recipient)
     assert registry.manifest(release).sealing is not None
     chain.append(body)
-    return handler.json({}, 201)
+    handler.json({}, 201)
 
 
 def _certificates(registry: SealedRegistry, handler: Handler, _body: bytes) -> None:
@@ -201,8 +204,9 @@ def _certificates(registry: SealedRegistry, handler: Handler, _body: bytes) -> N
 
 def _certificate(registry: SealedRegistry, handler: Handler, _body: bytes, recipient: str) -> None:
     if recipient not in registry.keys:
-        return handler.problem(404, "not-found")
-    return handler.send(200, registry.keys[recipient], "application/vnd.dsse.envelope.v1+json")
+        handler.problem(404, "not-found")
+        return
+    handler.send(200, registry.keys[recipient], "application/vnd.dsse.envelope.v1+json")
 
 
 def _put_certificate(registry: SealedRegistry, handler: Handler, body: bytes, recipient: str) -> None:

@@ -258,7 +258,7 @@ def test_a_registry_can_neither_forge_nor_alter_a_grant(site: SealingSite, model
     genuine = Envelope.parse(site.registry.grants[(release, node.public.id)][0])
     for half in ({"ec_signature": bytes(70)}, {"pq_signature": bytes(4627)}):
         with pytest.raises((SignatureInvalid, UntrustedSigner)):
-            site.unseal(node, grant=replace(genuine, **half).encode())  # type: ignore[arg-type]
+            site.unseal(node, grant=replace(genuine, **half).encode())
     rogue = publisher("rogue")
     statement = replace(GrantStatement.parse(genuine.payload), signer=rogue.identity.id)
     with pytest.raises(UntrustedSigner):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pq_registry.client.plan import PlanKey
 from pq_registry.client.sealedplan import SealedPlan
 from pq_registry.crypto.sealing import FileSealer
 from pq_registry.errors import AccessDenied, PqregError, SourceChanged
@@ -93,7 +94,7 @@ def test_a_rerun_goes_on_with_the_very_same_release(
     with pytest.raises(AccessDenied):
         site.push(model, node.public)
     parts = {(name, number): data for name, number, data in site.registry.parts}
-    planned = [SealedPlan.parse(path.read_bytes(), key) for path in plans(site) if (key := _key(site, model))]
+    planned = [SealedPlan.parse(path.read_bytes(), _key(site, model)) for path in plans(site)]
     assert len(planned) == (0 if what == "/tags/" else 1)
     restore(site)
     sent = len(site.registry.parts)
@@ -108,8 +109,7 @@ def test_a_rerun_goes_on_with_the_very_same_release(
     assert contents_of(site.home / "out") == model_files()
 
 
-def _key(site: SealingSite, model: Path) -> object:
-    from pq_registry.client.plan import PlanKey
+def _key(site: SealingSite, model: Path) -> PlanKey:
     from tests.samples import publisher
     from tests.sealing_site import REFERENCE
 
@@ -134,7 +134,7 @@ def test_a_file_changed_between_a_killed_push_and_its_rerun_never_meets_the_old_
     keys_after = set(uses) - keys_before
     # Everything was sealed under new keys, the unchanged files as well; nothing of the old plan was published.
     assert len(keys_after) == sum(entry.shard_count for entry in result.pushed.manifest.files)
-    assert result.pushed.release != SealedPlan.parse(old, _key(site, model)).plan.release  # type: ignore[arg-type]
+    assert result.pushed.release != SealedPlan.parse(old, _key(site, model)).plan.release
     late = set(uses)
     site.push(model)
     assert set(uses) == late
