@@ -27,7 +27,13 @@ START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CAN = {
     Role.READER: {Permission.READ},
     Role.PUBLISHER: {Permission.READ, Permission.PUBLISH},
-    Role.OWNER: {Permission.READ, Permission.PUBLISH, Permission.REGISTER_IDENTITY, Permission.MANAGE_TOKENS},
+    Role.OWNER: {
+        Permission.READ,
+        Permission.PUBLISH,
+        Permission.REGISTER_IDENTITY,
+        Permission.REGISTER_KEY,
+        Permission.MANAGE_TOKENS,
+    },
     Role.ADMIN: set(Permission),
 }
 RIGHTS = st.builds(
