@@ -156,9 +156,10 @@ class ReleaseDirectory:
                 descriptor = self._open(parts)
             except FileNotFoundError:
                 return None
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                return None
             with os.fdopen(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    return None
                 return file.read(limit + 1)  # one more than allowed, so that the parser sees that it is too large
 
     def _open(self, parts: tuple[str, ...]) -> int:

@@ -124,6 +124,20 @@ def test_a_missing_piece_of_evidence_is_named(pulled: Site, name: str, kind: typ
     assert caught.value.step == step
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "step"),
+    [("model.sig", SignatureInvalid, 2), ("model.pq.sig", SignatureInvalid, 2), ("pqreg.json", ManifestMismatch, 3)],
+)
+def test_a_directory_in_the_place_of_evidence_is_missing_evidence(
+    pulled: Site, name: str, kind: type[PqregError], step: int
+) -> None:
+    (pulled.out / name).unlink()
+    (pulled.out / name).mkdir()
+    with pytest.raises(kind) as caught:
+        verify_directory(pulled.out, pulled.offline)
+    assert caught.value.step == step
+
+
 @pytest.mark.parametrize("name", ["model.sig", "model.pq.sig", "pqreg.json"])
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x00\xff", b"[" * 100_000])
 def test_f08_damaged_evidence_is_an_error_of_the_tree(pulled: Site, name: str, damage: bytes) -> None:
