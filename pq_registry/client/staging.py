@@ -12,6 +12,7 @@ earlier, from the page cache. So the chain costs no thread of its own and keeps 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -220,10 +221,14 @@ class StagedFile:
         offset = index * self.entry.slice_size
         if offset >= self.entry.size:
             return self.entry.shard_count
+        seek_data = getattr(os, "SEEK_DATA", None)  # not on every platform
+        if seek_data is None:
+            return index
         try:
-            return os.lseek(self._descriptor, offset, os.SEEK_DATA) // self.entry.slice_size
-        except OSError:
-            return self.entry.shard_count  # ENXIO: nothing but a hole up to the end
+            return os.lseek(self._descriptor, offset, seek_data) // self.entry.slice_size
+        except OSError as error:
+            # ENXIO: nothing but a hole up to the end. Any other error says nothing about holes, so all may be data.
+            return self.entry.shard_count if error.errno == errno.ENXIO else index
 
 
 def open_kept(tree: Tree, parts: tuple[str, ...], entry: FileEntry) -> int | None:

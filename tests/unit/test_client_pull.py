@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -236,6 +237,30 @@ def test_a_stopped_pull_continues_from_its_verified_shards(site: Site) -> None:
     assert content(site.out) == files
     assert result.present == 16 * SHARD
     assert site.registry.bytes_served() == sum(map(len, files.values()))
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, None])
+def test_where_holes_cannot_be_told_nothing_that_is_there_is_fetched_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, number: int | None
+) -> None:
+    files = {"big": os.urandom(4 * SHARD + 99)}
+    digest = site.add(files)
+    resolved = site.resolve(digest)
+    entry = resolved.verified.release.manifest.files[0]
+    staged = site.out / ".pqreg/incoming" / entry.sha256.hex
+    staged.parent.mkdir(parents=True)
+    staged.write_bytes(files["big"][: 3 * SHARD])
+
+    def refused(*_args: object) -> int:
+        assert number is not None
+        raise OSError(number, os.strerror(number))
+
+    if number is None:
+        monkeypatch.delattr(os, "SEEK_DATA")
+    monkeypatch.setattr(os, "lseek", refused)
+    result = site.pull(resolved)
+    assert (result.present, result.fetched) == (3 * SHARD, SHARD + 99)
+    assert content(site.out) == files
 
 
 def test_the_disk_is_known_to_be_too_small_before_anything_is_fetched(
