@@ -32,13 +32,11 @@ from pq_registry.service.completion import Completion
 from pq_registry.service.frontier import Frontiers
 from pq_registry.service.names import obtain_repository
 from pq_registry.service.parts import Claims, PartPlan, PartWriter, drop_upload, find_upload
-from pq_registry.service.visible import SLICE_SIZES, check_slice_size
+from pq_registry.service.visible import check_slice_size
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import UploadPartRow, UploadRow
 from pq_registry.storage.incoming import Incoming, new_upload_id
-
-__all__ = ["SLICE_SIZES", "UploadState", "Uploads", "part_size_for"]
 
 
 @dataclass(frozen=True, slots=True)
