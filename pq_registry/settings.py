@@ -15,6 +15,7 @@ import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, unique
 from pathlib import Path
 
 from pq_registry.durable import make_directory, write_file
@@ -60,6 +61,17 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("tls_ca", None, "path of a PEM file with the certificate authorities to accept instead of the system's"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
+# A passphrase or PIN may begin or end with white space; nothing else does on purpose.
+_VERBATIM = frozenset({"passphrase", "pin"})
+
+
+@unique
+class Source(Enum):
+    """Where a setting's value may come from, the winner first."""
+
+    GIVEN = "option"
+    ENVIRONMENT = "environment"
+    FILE = "config file"
 
 
 class Settings:
@@ -84,11 +96,19 @@ class Settings:
 
     def get(self, name: str) -> str | None:
         """The value of a setting, or its default."""
-        setting = _BY_NAME[name]
-        for source in (self._given.get(name), self._environment.get(setting.variable), self._file.get(name)):
-            if source:
-                return source
-        return setting.default
+        source = self.source(name)
+        return _BY_NAME[name].default if source is None else self.value_from(source, name)
+
+    def source(self, name: str) -> Source | None:
+        """Where the value of a setting comes from; None if it is the default."""
+        return next((source for source in Source if self.value_from(source, name)), None)
+
+    def value_from(self, source: Source, name: str) -> str | None:
+        """What one source says about a setting, whether or not another wins."""
+        if source is Source.GIVEN:
+            return self._given.get(name)
+        value = self._environment.get(_BY_NAME[name].variable) if source is Source.ENVIRONMENT else self._file.get(name)
+        return value if value is None or name in _VERBATIM else value.strip()
 
     def given(self, name: str) -> bool:
         """Whether a setting was given on the command line."""

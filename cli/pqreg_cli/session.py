@@ -36,10 +36,13 @@ class Session:
         Raises:
             SettingError: if no registry is configured, or its URL is wrong.
         """
-        from pq_registry.client.configured import registry_client
+        from pq_registry.client.configured import credential, registry_client
 
         client = registry_client(self.settings)
-        if self.settings.get("token") and not client.origin.private:
+        sent = credential(self.settings)
+        if sent.withheld is not None:
+            self.output.warning(sent.withheld)
+        if sent.token and not client.origin.private:
             self.output.warning(f"the token goes to {client.origin} unencrypted, for all on the way to read; use https")
         return client
 

@@ -3,21 +3,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from pq_registry import limits
+from pq_registry.client.origin import Origin, parse_registry
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.trust import Verifier
 from pq_registry.crypto.provider import Provider
 from pq_registry.crypto.providers import provider_named
-from pq_registry.errors import TrustMissing
-from pq_registry.settings import Settings, parse_rate
+from pq_registry.errors import SettingError, TrustMissing
+from pq_registry.settings import Settings, Source, parse_rate
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The token that goes with the registry in effect, or why the one that is configured does not go there."""
+
+    token: str | None
+    withheld: str | None = None
+
+
+def credential(settings: Settings) -> Credential:
+    """The token for the registry in effect: only one that was given with it, or for it.
+
+    A token of the config file is for the registry of that file. One of the environment is for ``PQREG_REGISTRY``, or
+    for whichever registry is in effect where that is not set. One that was given is for the registry in effect.
+
+    Raises:
+        SettingError: if no registry is configured.
+    """
+    registry, token = settings.require("registry"), settings.get("token")
+    source = settings.source("token")
+    if token is None or source is None or source is Source.GIVEN:
+        return Credential(token)
+    belongs = settings.value_from(source, "registry")
+    if source is Source.ENVIRONMENT and not belongs:
+        return Credential(token)
+    if belongs and (registry == belongs or _same_origin(registry, belongs)):
+        return Credential(token)
+    where = f"the token of the {source.value} was not given with the registry {_shown(registry)} and is not sent there"
+    return Credential(None, f"{where}; give --token (token=) to log in there")
+
+
+def _same_origin(one: str, other: str) -> bool:
+    origin = _origin(one)
+    return origin is not None and origin == _origin(other)
+
+
+def _origin(url: str) -> Origin | None:
+    try:
+        return parse_registry(url)[0]
+    except SettingError:
+        return None
+
+
+def _shown(url: str) -> str:
+    # Not the URL as it was given: it may hold a password.
+    return str(_origin(url) or "in effect")
 
 
 def registry_client(settings: Settings) -> RegistryClient:
-    """A client of the configured registry; the caller closes it.
+    """A client of the configured registry, with the token that belongs to it; the caller closes it.
 
     Raises:
         SettingError: if no registry is configured, or a setting is malformed.
@@ -25,7 +74,7 @@ def registry_client(settings: Settings) -> RegistryClient:
     ca = settings.get("tls_ca")
     return RegistryClient(
         settings.require("registry"),
-        settings.get("token"),
+        credential(settings).token,
         ca=None if ca is None else Path(ca),
         rate=TokenBucket(parse_rate(settings.require("limit_rate"))),
     )

@@ -7,6 +7,7 @@ likes; every shard is checked against the manifest that was verified here.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from pq_registry.client.keysource import recipient_key
 from pq_registry.client.resolve import resolve
 from pq_registry.client.source import DirectorySource, RemoteSource, ShardSource
 from pq_registry.client.state import SeenTags
+from pq_registry.client.transport import RegistryClient
 from pq_registry.client.trust import VerifiedRelease
 from pq_registry.client.unsealing import Unsealed, fetch_grant, no_grant, no_key, unseal
 from pq_registry.crypto.recipient import RecipientKey
@@ -32,6 +34,7 @@ from pq_registry.format.name import Reference
 from pq_registry.format.release import Release
 from pq_registry.settings import Settings
 
+_LOG = logging.getLogger(__name__)
 EXPECT_HINT = 'say which release it must be: expect="namespace/name" or expect="namespace/name@sha256:..."'
 
 
@@ -114,7 +117,7 @@ def _local(path: Path, expected: Reference, settings: Settings, now: datetime, k
         if grant is None and settings.get("registry") is None:
             raise no_grant(release, key.public.id, "none in .pqreg/grants, and no registry to ask")
         if grant is None:
-            with configured.registry_client(settings) as client:
+            with _client(settings) as client:
                 grant = fetch_grant(client, release, key.public.id)
         with DirectorySource(directory) as source:
             unsealed = unseal(contents.verified, grant, key=key, source=source, verifier=verifier)
@@ -124,7 +127,7 @@ def _local(path: Path, expected: Reference, settings: Settings, now: datetime, k
 def _remote(reference: Reference, settings: Settings, now: datetime, key: RecipientKey | None) -> OpenRelease:
     verifier = configured.verifier(settings, now, online=False)
     connections = configured.connections(settings)
-    with configured.registry_client(settings) as client:
+    with _client(settings) as client:
         verified = resolve(reference, client, verifier, SeenTags(settings.state_dir)).verified
         # Many shards per request, but no more scratch memory than half the ring, however many connections there are.
         longest = limits.LOADER_RING_BYTES // (2 * connections * limits.SHARD_BYTES)
@@ -138,6 +141,14 @@ def _remote(reference: Reference, settings: Settings, now: datetime, key: Recipi
         with RemoteSource(client) as source:
             unsealed = unseal(verified, grant, key=key, source=source, verifier=verifier)
     return _unsealing(opened, unsealed)
+
+
+def _client(settings: Settings) -> RegistryClient:
+    client = configured.registry_client(settings)
+    withheld = configured.credential(settings).withheld
+    if withheld is not None:
+        _LOG.warning("%s", withheld)
+    return client
 
 
 def _key(key: RecipientKey | None, settings: Settings, release: Release) -> RecipientKey:
