@@ -24,6 +24,7 @@
     │   ├── KeyCustodyError        WrongPassphrase, KeyFileExposed
     │   ├── RecipientUncertified   a recipient's key that nobody vouches for
     │   ├── ProviderUnavailable    an implementation that was asked for is not installed
+    │   ├── SelfTestFailed         the algorithms here do not give their known answers
     │   ├── NotAuthenticated, AccessDenied
     │   └── Conflict               SequenceUsed, AlreadyExists
     ├── TransportError             network or server                                  exit 3
@@ -307,6 +308,12 @@ class ProviderUnavailable(PolicyError):
     """The implementation of the algorithms that was asked for is not installed, or may not be loaded."""
 
     status = 501
+
+
+class SelfTestFailed(PolicyError):
+    """An algorithm does not give its known answer here, so nothing is verified or signed."""
+
+    status = 500
 
 
 class NotAuthenticated(PolicyError):

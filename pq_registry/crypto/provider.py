@@ -71,7 +71,11 @@ def verify_half(
 
     Raises:
         SignatureInvalid: unless the provider answered exactly True.
+        SelfTestFailed: if the algorithms do not give their known answers here.
     """
+    from pq_registry.crypto import selftest  # it stands above this seam
+
+    selftest.ensure()
     suite = profile.half(half)
     if not _length_fits(profile, half, signature):
         raise _invalid(half, suite.algorithm, f"a signature of {len(signature)} bytes")

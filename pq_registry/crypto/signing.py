@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from pq_registry.crypto import selftest
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.openssl import OPENSSL, verify_model_signing
 from pq_registry.crypto.provider import Provider, verify_half
@@ -53,7 +54,9 @@ def sign_envelope(payload: bytes, signer: Signer, *, provider: Provider = OPENSS
 
     Raises:
         SignatureInvalid: if what the signer made does not verify under its own identity.
+        SelfTestFailed: if the algorithms do not give their known answers here.
     """
+    selftest.ensure()
     ec_signature, pq_signature = signer.sign(pae(payload))
     envelope = Envelope(payload, ec_signature, pq_signature)
     verify_envelope(envelope, signer.identity, provider=provider)
@@ -157,6 +160,8 @@ def verify_ec_only(payload: bytes, signature: bytes, public_pem: bytes) -> None:
     Raises:
         FormatError: if ``public_pem`` is not such a key.
         SignatureInvalid: if the signature is not valid.
+        SelfTestFailed: if the algorithms do not give their known answers here.
     """
+    selftest.ensure()
     if verify_model_signing(public_pem, pae(payload), signature) is not True:
         raise SignatureInvalid("the signature is invalid", expected="a valid ECDSA signature")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from pq_registry.crypto import selftest
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.openssl import OPENSSL
 from pq_registry.crypto.provider import Provider, verify_half
@@ -91,7 +92,9 @@ def sign_trust(
         FormatError: if ``payload`` is not a trust file, or holds an unusable key.
         SignatureInvalid: if what was made does not verify.
         ProviderUnavailable: if ``slh`` is given and no library with SLH-DSA is installed.
+        SelfTestFailed: if the algorithms do not give their known answers here.
     """
+    selftest.ensure()
     check_keys(TrustFile.parse(payload))
     signed = message(payload)
     ec_signature, pq_signature = signer.sign(signed)
