@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -21,7 +21,7 @@ from pqreg_cli.trustsign import SignatureOption, SignedByOption, SlhSignedByOpti
 from pqreg_cli.trustview import show_trust, trust_json
 
 if TYPE_CHECKING:
-    from pq_registry.client.trustedit import Role
+    from pq_registry.client.trustedit import Bound, Role
     from pq_registry.crypto.identity import PublicIdentity
     from pq_registry.format.name import Namespace
     from pq_registry.format.trustfile import TrustFile
@@ -86,7 +86,7 @@ def init(
 
     now = utc_now()
     trust = trustedit.new_trust(now=now, lifetime=_lifetime(expires_days), grace_days=grace_days)
-    trust = _with_publishers(trust, publisher, None, None, _profile(min_profile))
+    trust = _with_publishers(trust, publisher, _bound(None), _bound(None), _profile(min_profile))
     trust = _with_root(_with_roles(trust, revoker, enrolment), root, root_slh)
     remarks = trustedit.check(trust, now=now)
     _check_parent(file)
@@ -102,10 +102,11 @@ def add(
     *,
     publisher: Publishers = [],  # noqa: B006
     not_before: Annotated[
-        str | None, typer.Option("--not-before", metavar="DATE", help="Signatures of the publishers count from here.")
+        str | None,
+        typer.Option("--not-before", metavar="DATE", help="Their signatures count from here; 'none': always."),
     ] = None,
     not_after: Annotated[
-        str | None, typer.Option("--not-after", metavar="DATE", help="Signatures of the publishers count up to here.")
+        str | None, typer.Option("--not-after", metavar="DATE", help="Their signatures count up to here; 'none': on.")
     ] = None,
     pin: Annotated[
         list[str],
@@ -121,9 +122,10 @@ def add(
     root_slh: RootSlh = None,
     json: JsonOption = False,
 ) -> None:
-    """Add to a trust file and count its version up. A publisher that is there gets the window that is given.
+    """Add to a trust file and count its version up. A publisher that is there keeps what is not given.
 
-    DATE is a day (2027-01-31, meaning its first second in UTC) or an instant (2027-01-31T12:00:00Z).
+    DATE is a day (2027-01-31, meaning its first second in UTC), an instant (2027-01-31T12:00:00Z), or none, which
+    removes that bound of the publishers' validity window. What the file accepts now and did not before is said.
 
     Examples:
       pqreg trust add trust.json --publisher acme=keys/bob.pqpub
@@ -142,14 +144,14 @@ def add(
     if (not_before or not_after or min_profile) and not publisher:
         raise UsageError("--not-before, --not-after and --min-profile belong to --publisher")
     now = utc_now()
-    trust = _load(file)
-    trust = _with_publishers(trust, publisher, _instant(not_before), _instant(not_after), _profile(min_profile))
+    before = _load(file)
+    trust = _with_publishers(before, publisher, _bound(not_before), _bound(not_after), _profile(min_profile))
     trust = _with_root(_with_roles(trust, revoker, enrolment), root, root_slh)
     for namespace, digest in _pairs(pin, Digest.parse):
         trust = trustedit.pin(trust, namespace, digest)
     lifetime = None if expires_days is None else _lifetime(expires_days)
     trust = trustedit.next_version(trust, now=now, lifetime=lifetime)
-    remarks = trustedit.check(trust, now=now)
+    remarks = (*trustedit.loosened(before, trust), *trustedit.check(trust, now=now))
     write_file(file, trust.encode())
     output = Output(json=json)
     output.line(f"wrote {file}, now version {trust.version}", "good")
@@ -242,8 +244,8 @@ def _load(file: Path) -> TrustFile:
 def _with_publishers(
     trust: TrustFile,
     publishers: list[str],
-    not_before: datetime | None,
-    not_after: datetime | None,
+    not_before: Bound,
+    not_after: Bound,
     min_profile: int | None,
 ) -> TrustFile:
     from pq_registry.client import trustedit
@@ -293,16 +295,19 @@ def _identity(text: str) -> PublicIdentity:
                          hint=error.hint) from None  # fmt: skip
 
 
-def _instant(text: str | None) -> datetime | None:
+def _bound(text: str | None) -> Bound:
+    from pq_registry.client.trustedit import Keep
     from pq_registry.format.instant import parse_instant
 
     if text is None:
+        return Keep.KEEP
+    if text == "none":
         return None
     try:
         return parse_instant(text if "T" in text else f"{text}T00:00:00Z")
     except FormatError:
         raise NameSyntaxError(
-            "not a date", expected="2027-01-31 or 2027-01-31T12:00:00Z", found=repr(text)[:80]
+            "not a date", expected="2027-01-31, 2027-01-31T12:00:00Z or none", found=repr(text)[:80]
         ) from None
 
 

@@ -2,7 +2,8 @@
 """Changing a trust file: values in, a new value out. Nothing is read or written here, and the clock is an argument.
 
 A change never weakens what is there by accident: an identity below the namespace's ``min_profile`` is refused instead
-of being added in vain or lowering it, and nothing is removed. Every change that is written counts ``version`` up,
+of being added in vain or lowering it, a validity window stays unless it is named, and nothing is removed. What a change
+allows that was not allowed before, ``loosened`` says. Every change that is written counts ``version`` up,
 because a client may demand that it never sees a lower one.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Literal
 
 from pq_registry.crypto.identity import PublicIdentity
@@ -23,6 +25,16 @@ from pq_registry.format.name import Namespace
 from pq_registry.format.trustfile import NamespaceTrust, TrustedIdentity, TrustFile, TrustRoot
 
 Role = Literal["revokers", "enrolment"]
+
+
+class Keep(Enum):
+    """A bound of a validity window that is not named, so it stays as it is."""
+
+    KEEP = "keep"
+
+
+Bound = datetime | None | Literal[Keep.KEEP]
+"""A bound of a validity window: a date, None for no bound, or the present one."""
 
 
 def new_trust(*, now: datetime, lifetime: timedelta, grace_days: int = 0) -> TrustFile:
@@ -54,14 +66,14 @@ def add_publisher(
     namespace: Namespace,
     identity: PublicIdentity,
     *,
-    not_before: datetime | None = None,
-    not_after: datetime | None = None,
+    not_before: Bound = Keep.KEEP,
+    not_after: Bound = Keep.KEEP,
     min_profile: int | None = None,
 ) -> TrustFile:
     """Believe what ``identity`` signs for ``namespace``, within a window if one is given.
 
-    An identity that is there already gets the window that is given. ``min_profile`` is set for the namespace if given;
-    a new namespace without it demands level 5.
+    An identity that is there already keeps the bounds that are not given. ``min_profile`` is set for the namespace if
+    given; a new namespace without it demands level 5.
 
     Raises:
         UsageError: if the identity's profile is below what the namespace demands, or nothing would change.
@@ -70,7 +82,13 @@ def add_publisher(
     present = trust.namespaces.get(namespace.key)
     demanded = min_profile or (present.min_profile if present else 5)
     _check_profile(namespace, identity, demanded)
-    entry = TrustedIdentity(identity.id, identity.to_pem().decode("ascii"), not_before, not_after)
+    known = next((known for known in present.identities if known.id == identity.id), None) if present else None
+    entry = TrustedIdentity(
+        identity.id,
+        identity.to_pem().decode("ascii"),
+        (known.not_before if known else None) if not_before is Keep.KEEP else not_before,
+        (known.not_after if known else None) if not_after is Keep.KEEP else not_after,
+    )
     if present is None:
         return _with(trust, NamespaceTrust(namespace, (entry,), (entry.id,), demanded))
     changed = replace(
@@ -145,6 +163,39 @@ def check(trust: TrustFile, *, now: datetime) -> tuple[str, ...]:
     """
     check_keys(trust)
     return tuple(_remarks(trust, now))
+
+
+def loosened(before: TrustFile, after: TrustFile) -> tuple[str, ...]:
+    """What ``after`` accepts that ``before`` did not, of namespaces and identities in both, one sentence each."""
+    return tuple(_loosened(before, after))
+
+
+def _loosened(before: TrustFile, after: TrustFile) -> Iterable[str]:
+    for key, now in after.namespaces.items():
+        then = before.namespaces.get(key)
+        if then is None:
+            continue
+        if now.min_profile < then.min_profile:
+            yield f"{now.namespace}: the lowest accepted profile is now {now.min_profile}; it was {then.min_profile}"
+        earlier = {known.id: known for known in then.identities}
+        for identity in now.identities:
+            known = earlier.get(identity.id)
+            if known is not None and _wider(known, identity):
+                yield (
+                    f"{now.namespace}: the validity window of {identity.id} is now {_window(identity)}; "
+                    f"it was {_window(known)}"
+                )
+
+
+def _wider(then: TrustedIdentity, now: TrustedIdentity) -> bool:
+    starts = then.not_before is not None and (now.not_before is None or now.not_before < then.not_before)
+    ends = then.not_after is not None and (now.not_after is None or now.not_after > then.not_after)
+    return starts or ends
+
+
+def _window(identity: TrustedIdentity) -> str:
+    start, end = identity.not_before, identity.not_after
+    return f"{format_instant(start) if start else 'any time'} to {format_instant(end) if end else 'any time'}"
 
 
 def _remarks(trust: TrustFile, now: datetime) -> Iterable[str]:

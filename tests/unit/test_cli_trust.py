@@ -94,6 +94,32 @@ def test_add_changes_the_window_of_a_publisher(folder: Path) -> None:
     assert entry.not_after == datetime(2027, 1, 31, 12, tzinfo=UTC)
 
 
+def test_add_keeps_the_window_that_is_not_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = ["trust", "add", "trust.json", "--publisher", "acme=alice.pqpub"]
+    assert run(["trust", "init", "trust.json", "--publisher", "acme=alice.pqpub"]) == 0
+    assert run([*again, "--not-before", "2027-01-01", "--not-after", "2027-01-31"]) == 0
+    assert "was" not in capsys.readouterr().err
+    start, end = datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 1, 31, tzinfo=UTC)
+
+    def window() -> tuple[datetime | None, datetime | None]:
+        (entry,) = trust().namespaces["acme"].identities
+        return entry.not_before, entry.not_after
+
+    assert run(again) == 2  # nothing would change; in particular no bound is dropped
+    assert run([*again, "--min-profile", "3"]) == 0
+    assert "acme: the lowest accepted profile is now 3; it was 5" in capsys.readouterr().err
+    assert window() == (start, end)
+    assert run([*again, "--not-after", "2027-01-30"]) == 0
+    assert "the validity window" not in capsys.readouterr().err
+    assert run([*again, "--not-after", "2027-02-28"]) == 0
+    assert "it was 2027-01-01T00:00:00Z to 2027-01-30T00:00:00Z" in capsys.readouterr().err
+    assert run([*again, "--not-after", "none"]) == 0
+    assert window() == (start, None)
+    assert "is now 2027-01-01T00:00:00Z to any time" in capsys.readouterr().err
+    assert run([*again, "--not-before", "none"]) == 0
+    assert window() == (None, None)
+
+
 def test_add_with_expiry_renews(folder: Path) -> None:
     assert run(["trust", "init", "trust.json", "--publisher", "acme=alice.pqpub", "--expires-days", "1"]) == 0
     assert run(["trust", "add", "trust.json", "--expires-days", "30"]) == 0
