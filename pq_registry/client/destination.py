@@ -7,10 +7,11 @@ pulled, and those of every manifest of the same repository found as ``pqreg.json
 manifests are kept while files are being replaced. In order:
 
 1. the new and the old manifest (and pqreg.inner of an unsealed release) are written to ``.pqreg/manifests``, so that a
-   rerun after a crash knows every file;
+   rerun after a crash knows every file, and for a second path with the same content a copy is staged: what may find the
+   disk full or a directory in its way is done while the old release still stands;
 2. the old evidence is removed: from here on nothing calls the directory a release;
 3. files that only older releases list are removed;
-4. staged files, all verified and durable, are renamed to their places; a second path with the same content is a copy;
+4. staged files, all verified and durable, are renamed to their places;
 5. directories are synced, then ``pqreg.json``, ``model.pq.sig`` and ``model.sig`` are written (of an unsealed release
    below ``.pqreg``: ``client.unsealplace``);
 6. what the pull kept under ``.pqreg`` is removed.
@@ -23,22 +24,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Protocol
 
 from pq_registry import limits
-from pq_registry.client.directory import TOLERATED, write_evidence
+from pq_registry.client.directory import write_evidence
+from pq_registry.client.occupants import make_room, refuse_foreign
 from pq_registry.client.staging import HOUSE, INCOMING, Staging, open_kept
 from pq_registry.client.tree import READ, Tree, read_fully, write_fully
 from pq_registry.client.trust import VerifiedRelease
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.shards import check_shard
-from pq_registry.durable import TEMPORARY_SUFFIX, make_directory, reported, write_file
-from pq_registry.errors import Conflict, PqregError, UsageError
+from pq_registry.durable import make_directory, reported, write_file
+from pq_registry.errors import Conflict, PqregError
 from pq_registry.format.digest import Digest
 from pq_registry.format.inner import bind_inner
 from pq_registry.format.manifest import MANIFEST_NAME, FileEntry, Manifest
@@ -47,7 +48,6 @@ from pq_registry.format.sealing import INNER_NAME
 from pq_registry.format.statement import EVIDENCE
 
 MANIFESTS = (HOUSE, "manifests")
-_LEFTOVER = re.compile(r"\.(?:.*\.)?[0-9a-f]{16}" + re.escape(TEMPORARY_SUFFIX), re.ASCII | re.DOTALL)
 
 
 class Destination(Protocol):
@@ -58,6 +58,8 @@ class Destination(Protocol):
 
     path: Path
     staging: Staging
+    copies: bool
+    """Whether a second path with the same content takes space of its own."""
 
     def begin(self, verified: VerifiedRelease) -> None:
         """Prepare for this release, and keep others out."""
@@ -80,16 +82,18 @@ class PlainDirectory:
     """A directory that holds this one release."""
 
     staging: Staging
+    copies = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tree: Tree | None = None
 
     def begin(self, verified: VerifiedRelease) -> None:
-        """Make the directory if needed, lock it, and see that it holds nothing foreign.
+        """Make the directory if needed, lock it, and see that nothing foreign is in it or in the way.
 
         Raises:
-            UsageError: if it is not a directory, or holds files that are of no release of this repository.
+            UsageError: if it is not a directory, holds files that are of no release of this repository, or a directory
+                that is not empty where a file is to stand.
             Conflict: if another pull works there.
             StorageError: if it cannot be written.
         """
@@ -98,6 +102,9 @@ class PlainDirectory:
         lock(tree)
         known = self._known(verified.release)
         refuse_foreign(tree, known | {MANIFEST_NAME, *EVIDENCE}, what=f"release of {verified.release.name}")
+        own = {entry.path.text for entry in self._files(verified.release)} | {MANIFEST_NAME, *EVIDENCE}
+        kept = {f"{HOUSE}/{name}" for name in (*EVIDENCE, MANIFEST_NAME, INNER_NAME)}
+        make_room(tree, own | kept, removed=known - own)
         self.staging = Staging(tree)
         self.staging.create()
 
@@ -117,13 +124,16 @@ class PlainDirectory:
         obsolete = self._known(release) - {entry.path.text for entry in files}
         with reported("replace the files in", tree.path):
             self._keep_documents(self._documents(release))  # 1.
+            staged = self._stage_copies(files, in_place)
             self._remove_evidence()  # 2.
             os.fsync(tree.descriptor)
             for text in sorted(obsolete):  # 3.
                 parts = tuple(text.split("/"))
-                tree.unlink(parts)
+                # A file of an older release may be a folder of this one, which an interrupted pull has made.
+                with contextlib.suppress(IsADirectoryError):
+                    tree.unlink(parts)
                 tree.prune(parts[:-1])
-            self._place(files, in_place)  # 4.
+            self._place(files, staged)  # 4.
             for folder in sorted({entry.path.parts[:-1] for entry in files}):  # 5.
                 with tree.directory(folder) as descriptor:
                     os.fsync(descriptor)
@@ -142,17 +152,29 @@ class PlainDirectory:
         assert self._tree is not None
         return self._tree
 
-    def _place(self, entries: Sequence[FileEntry], in_place: AbstractSet[str]) -> None:
-        tree = self._opened()
-        origin = {entry.sha256: entry for entry in entries if entry.path.text in in_place}
+    def _stage_copies(self, entries: Sequence[FileEntry], in_place: AbstractSet[str]) -> dict[str, str]:
+        """Stage what has the same content as another path; answers the staged name of every path not in place."""
+        origin = {entry.sha256: entry.path.parts for entry in entries if entry.path.text in in_place}
+        staged: dict[str, str] = {}
         for entry in entries:
             if entry.path.text in in_place:
                 continue
             if entry.sha256 in origin:
-                copy_verified(tree, origin[entry.sha256], self.staging)
+                name = self.staging.copy_name(entry, len(staged))
+                copy_verified(self._opened(), origin[entry.sha256], entry, self.staging, name)
+            else:
+                name = entry.sha256.hex
+                origin[entry.sha256] = (*INCOMING, name)
+            staged[entry.path.text] = name
+        return staged
+
+    def _place(self, entries: Sequence[FileEntry], staged: Mapping[str, str]) -> None:
+        tree = self._opened()
+        for entry in entries:
+            if (name := staged.get(entry.path.text)) is None:
+                continue
             with tree.directory(INCOMING) as incoming, tree.directory(entry.path.parts[:-1], create=True) as folder:
-                os.rename(entry.sha256.hex, entry.path.parts[-1], src_dir_fd=incoming, dst_dir_fd=folder)
-            origin[entry.sha256] = entry
+                os.rename(name, entry.path.parts[-1], src_dir_fd=incoming, dst_dir_fd=folder)
 
     def _files(self, release: Release) -> Sequence[FileEntry]:
         """The files as they are to lie here."""
@@ -226,43 +248,11 @@ def lock(tree: Tree) -> None:
         raise Conflict(f"another pull is working in {tree.path}", hint="wait until it has ended") from None
 
 
-def refuse_foreign(tree: Tree, known: set[str], *, what: str, links: bool = False) -> None:
-    """See that a directory holds nothing but files of ``known`` paths, and what tools leave there.
-
-    Args:
-        tree: the directory.
-        known: paths of files that may be there.
-        what: a word for what the directory may hold.
-        links: whether a symbolic link may stand for a file, because it will be replaced.
-
-    Raises:
-        UsageError: naming some of what else is there.
-        StorageError: if a directory cannot be read.
-    """
-    foreign = []
-    with reported("read the directory", tree.path):
-        for entry in tree.walk(skip=TOLERATED):
-            parts = tuple(entry.text.split("/"))
-            if entry.text in known and (entry.regular or (links and entry.link is not None)):
-                continue
-            if _LEFTOVER.fullmatch(parts[-1]) and (links or len(parts) == 1):
-                tree.unlink(parts)  # of an interrupted write of ours: only the holder of the lock writes here
-            else:
-                foreign.append(entry.text if entry.regular else f"{entry.text} (no regular file)")
-    if foreign:
-        raise UsageError(
-            f"{tree.path} holds files that are not of a {what}",
-            expected="a new or empty directory, or one with an older release",
-            found=", ".join(repr(text) for text in sorted(foreign)[:5]) + (", ..." if len(foreign) > 5 else ""),
-            hint="choose another directory, or move these files away",
-        )
-
-
-def copy_verified(tree: Tree, entry: FileEntry, staging: Staging) -> None:
-    """Stage a copy of a file in place, checking its shards on the way."""
-    source = tree.open(entry.path.parts, READ)
+def copy_verified(tree: Tree, origin: tuple[str, ...], entry: FileEntry, staging: Staging, name: str) -> None:
+    """Stage a durable copy of a file whose content is that of ``entry``, checking its shards on the way."""
+    source = tree.open(origin, READ)
     try:
-        target = staging.open(entry)
+        target = staging.open(entry, name)
         try:
             buffer = memoryview(bytearray(entry.slice_size))
             for index in range(entry.shard_count):

@@ -27,8 +27,9 @@ import stat
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from pq_registry.client.destination import lock, refuse_foreign
+from pq_registry.client.destination import lock
 from pq_registry.client.directory import write_evidence
+from pq_registry.client.occupants import make_room, refuse_foreign
 from pq_registry.client.resolve import Resolved
 from pq_registry.client.staging import INCOMING, Staging, open_kept
 from pq_registry.client.tree import Tree
@@ -54,6 +55,7 @@ class HubCache:
     """A Hugging Face cache (``$HF_HUB_CACHE``) as a destination."""
 
     staging: Staging
+    copies = False
 
     def __init__(self, hub: Path, resolved: Resolved) -> None:
         """Pull into the cache at ``hub``; the tag of what was resolved, if any, becomes a reference there."""
@@ -66,7 +68,7 @@ class HubCache:
 
         Raises:
             PolicyError: if a directory belongs to somebody else or everybody may write to it.
-            UsageError: if the snapshot holds foreign files.
+            UsageError: if the snapshot holds foreign files, or directories in the place of files.
             Conflict: if another pull works there.
             StorageError: if it cannot be written.
         """
@@ -87,6 +89,7 @@ class HubCache:
         with Tree(tree.path.joinpath(*snapshot)) as inside:
             known = {entry.path.text for entry in verified.release.manifest.files}
             refuse_foreign(inside, known | {MANIFEST_NAME, *EVIDENCE}, what="snapshot of this release", links=True)
+            make_room(inside, known | {MANIFEST_NAME, *EVIDENCE})
         self.staging = Staging(tree)
         self.staging.create()
 

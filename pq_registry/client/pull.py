@@ -141,7 +141,7 @@ class _Transfer:
         try:
             shared = Shared(contents)
             looking.run(lambda: self._look(looking, shared), min(max(cores(), connections), len(contents)))
-            self._check_space()
+            self._check_space(contents)
             # The largest first: one begun last would be fetched while the other connections have nothing to do.
             self._wanted.sort(key=lambda file: -file.entry.size)
             schedule = Schedule(self._wanted, self._opened)
@@ -194,8 +194,11 @@ class _Transfer:
             os.close(descriptor)
         return not crew.stopped()
 
-    def _check_space(self) -> None:
+    def _check_space(self, contents: Sequence[tuple[FileEntry, ...]]) -> None:
         needed = sum(file.missing_bytes for file in self._wanted)
+        for entries in contents if self._place.copies else ():
+            absent = sum(entry.path.text not in self.in_place for entry in entries)
+            needed += entries[0].size * min(absent, len(entries) - 1)  # one of them is in place or staged, not copied
         path = self._place.staging.path
         status = os.statvfs(path)
         if needed > (free := status.f_bavail * status.f_frsize):

@@ -40,22 +40,30 @@ class Staging:
         self.path = tree.path.joinpath(*INCOMING)
 
     def create(self) -> None:
-        """Make the directory, for its owner only.
+        """Make the directory, for its owner only, and remove copies that an interrupted pull left.
 
         Raises:
             StorageError: if it cannot be made, or something else stands there.
         """
         with reported("create the directory", self.path), self.tree.directory(INCOMING, create=True) as descriptor:
             os.fchmod(descriptor, 0o700)
+        with reported("remove", self.path):
+            for item in list(self.tree.walk(below=INCOMING)):
+                if "." in item.text.removeprefix("/".join(INCOMING)):  # a copy is cheaper to make again than to check
+                    self.tree.unlink(tuple(item.text.split("/")))
+
+    def copy_name(self, entry: FileEntry, number: int) -> str:
+        """The name of a copy of the staged file of ``entry``; an interrupted pull's copies are not kept."""
+        return f"{entry.sha256.hex}.{number}"
 
     def holds(self, entry: FileEntry) -> bool:
         """Whether there is something staged under the name of ``entry``."""
         return self.tree.status((*INCOMING, entry.sha256.hex)) is not None
 
-    def open(self, entry: FileEntry) -> int:
-        """A descriptor of the staged file of ``entry``, made if it is not there, in its final size."""
-        name = (*INCOMING, entry.sha256.hex)
-        path = self.path / entry.sha256.hex
+    def open(self, entry: FileEntry, copy: str | None = None) -> int:
+        """A descriptor of the staged file of ``entry``, or a copy, made if it is not there, in its final size."""
+        name = (*INCOMING, copy or entry.sha256.hex)
+        path = self.path / name[-1]
         with reported("write", path):
             status = self.tree.status(name)
             # Whatever we did not make ourselves is not written through: a link, or a second name of another file.

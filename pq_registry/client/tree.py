@@ -8,6 +8,7 @@ outside. Methods raise OSError; callers say what they were doing (``durable.repo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -127,6 +128,23 @@ class Tree:
             except OSError:
                 return
             parts = parts[:-1]
+
+    def remove_empty(self, parts: tuple[str, ...]) -> None:
+        """Remove the directory ``parts`` and those below it, except what holds files."""
+        found: list[tuple[str, ...]] = []
+        waiting = [parts]
+        while waiting:
+            folder = waiting.pop()
+            found.append(folder)
+            with self.directory(folder) as descriptor, os.scandir(descriptor) as listing:
+                waiting += [(*folder, entry.name) for entry in listing if entry.is_dir(follow_symlinks=False)]
+        for folder in reversed(found):
+            try:
+                with self.directory(folder[:-1]) as parent:
+                    os.rmdir(folder[-1], dir_fd=parent)
+            except OSError as error:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+                    raise
 
 
 def read_fully(descriptor: int, view: memoryview, offset: int) -> int:
