@@ -18,13 +18,14 @@ from typing import Any
 
 from tests.benchmarks import report
 from tests.benchmarks.contest import Patience, Section
+from tests.benchmarks.sealsections import seal_sections
 from tests.benchmarks.sections import KEYS, LOCAL, pull_section
 from tests.benchmarks.stage import ROOT, Stage
 
 FULL, QUICK = (4, 1), (4, 16)
 """Weight files, and the divisor of their width: 4 x 512 MiB, or 4 x 32 MiB."""
-DISK_FACTOR = 5
-"""Copies of the model that can exist at once: corpus, registry, release, output, and the first two of a push."""
+DISK_FACTOR = 7
+"""Copies of the model that can exist at once: corpus, registry and release, plain and sealed, and three of ``seal``."""
 PATIENCE_SECONDS = 400.0
 """What a whole run may wait for other processes to be quiet."""
 
@@ -64,13 +65,15 @@ def run(stage: Stage, keys: tuple[str, ...], rounds: int, sections: list[Section
     """Measure the sections ``keys`` in order, adding each to ``sections`` as it is done."""
     for key in (key for key in KEYS if key in keys and key in ("hash", "push", "scale")):
         sections.append(LOCAL[key](stage, rounds))
-    if not {"pull", "verify", "load"} & set(keys):
+    if not {"pull", "verify", "load", "seal"} & set(keys):
         return
     with stage.serving("registry") as registry:
         stage.push(registry)
         stage.make_release(registry)
         if "pull" in keys:
             sections.append(pull_section(stage, rounds, registry))
+        if "seal" in keys:
+            sections.extend(seal_sections(stage, rounds, registry))
     for key in (key for key in KEYS if key in keys and key in ("verify", "load")):
         sections.append(LOCAL[key](stage, rounds))
 

@@ -5,6 +5,8 @@
 ``pqreg-again``      the same, the second time in one process, after the first result was dropped
 ``pqreg-pass``       ``pq_registry.iter_tensors``, each tensor dropped: what verified tensors cost by themselves
 ``pqreg-stream``     ``pq_registry.iter_tensors``, each tensor copied into parameters that exist already
+``pqreg-sealed``     ``pq_registry.load`` of a sealed release, with the recipient key of the environment
+``pqreg-sealedpass`` ``pq_registry.iter_tensors`` of it, each tensor dropped
 ``safetensors-map``  ``safetensors`` ``load_file``, then one byte of every page read: mapped from the page cache
 ``safetensors-own``  the same, then every tensor cloned: in memory of its own, as pq_registry.load leaves it
 ``safetensors-stream`` the same, each tensor copied into parameters that exist already
@@ -26,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.stage import REPOSITORY
+from tests.benchmarks.stage import REPOSITORY, SEALED_REPOSITORY
 
 Tensors = dict[str, Any]
 PAGE = 4096
@@ -125,6 +127,21 @@ def verified_pass(directory: Path, framework: str, _into: Tensors) -> object:
     return [name for name, _ in iter_tensors(directory, expect=REPOSITORY, framework=framework)]  # type: ignore[arg-type]
 
 
+def sealed(directory: Path, framework: str, _into: Tensors) -> object:
+    """pq_registry.load of a sealed release."""
+    from pq_registry import load
+
+    return load(directory, expect=SEALED_REPOSITORY, framework=framework)  # type: ignore[arg-type]
+
+
+def sealed_pass(directory: Path, framework: str, _into: Tensors) -> object:
+    """pq_registry.iter_tensors of a sealed release; answers the names."""
+    from pq_registry import iter_tensors
+
+    tensors = iter_tensors(directory, expect=SEALED_REPOSITORY, framework=framework)  # type: ignore[arg-type]
+    return [name for name, _ in tensors]
+
+
 def mapped(directory: Path, _framework: str, _into: Tensors) -> object:
     """safetensors, every page touched."""
     import torch
@@ -151,6 +168,8 @@ MODES: dict[str, Callable[[Path, str, Tensors], object]] = {
     "pqreg-again": verified,
     "pqreg-pass": verified_pass,
     "pqreg-stream": verified_stream,
+    "pqreg-sealed": sealed,
+    "pqreg-sealedpass": sealed_pass,
     "safetensors-map": mapped,
     "safetensors-own": cloned,
     "safetensors-stream": copied,

@@ -21,6 +21,7 @@ from tests.benchmarks.contest import Patience, process_cpu
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = "acme/bench:v1"
 REPOSITORY = "acme/bench"
+SEALED_REPOSITORY = "acme/sealed"
 _READY = re.compile(r"^pqreg: serving on (http://\S+) data ", re.MULTILINE)
 
 
@@ -48,6 +49,8 @@ class Stage:
         self.key = self.work / "keys" / "alice.pqkey"
         self.trust = self.work / "trust.json"
         self.release = self.work / "release"
+        self.sealed = self.work / "sealed"
+        self.recipient = self.work / "keys" / "node1.pqkey"
         paths = os.pathsep.join(str(ROOT / part) for part in (".", "cli", "keys"))
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PQREG_", "XDG_", "HF_"))}
         self.env = {
@@ -144,6 +147,17 @@ class Stage:
         """A verified directory of the release, with its evidence."""
         if not self.release.exists():
             self.pqreg("pull", REFERENCE, str(self.release), "--quiet", env=self.env_for(registry))
+
+    def make_sealed(self, registry: Registry) -> None:
+        """The model again, sealed for a recipient of its own: a verified directory of ciphertext and its grant."""
+        if self.sealed.exists():
+            return
+        environment = {**self.env_for(registry), "XDG_STATE_HOME": str(self.work / "publisher")}
+        reference = f"{SEALED_REPOSITORY}:v1"
+        self.pqreg("key", "generate", "node1", "--recipient", "--dir", str(self.key.parent), "--no-passphrase")
+        words = ("push", str(self.corpus), reference, "--key", str(self.key), "--quiet", "--seal")
+        self.pqreg(*words, "--to", str(self.recipient.with_suffix(".pqpub")), env=environment)
+        self.pqreg("pull", reference, str(self.sealed), "--sealed", "--quiet", env=environment)
 
     def blobs(self) -> dict[str, str]:
         """Path of each file of the release to its blob's route."""

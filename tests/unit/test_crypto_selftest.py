@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from pq_registry.crypto import sealing, selftest
-from pq_registry.crypto.openssl import OpenSslProvider
+from pq_registry.crypto.openssl import OPENSSL, OpenSslProvider
 from pq_registry.crypto.provider import verify_half
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.crypto.suites import Profile
@@ -90,7 +91,7 @@ BREAKS: list[tuple[str, object, str, Any]] = [
     ("ML-DSA-87", OpenSslProvider, "verify_mldsa", answer_true),
     ("ML-DSA-87", OpenSslProvider, "verify_mldsa", refuse),
     ("ML-DSA-87", OpenSslProvider, "verify_mldsa", panic),
-    ("HKDF-SHA512", sealing.hmac, "digest", other_mac),
+    ("HKDF-SHA512", hmac, "digest", other_mac),
     ("AES-256-GCM", sealing, "AESGCM", StuckGcm),
     ("AES-256-GCM", sealing, "AESGCM", LaxGcm),
 ]
@@ -107,7 +108,7 @@ def test_a_broken_primitive_is_refused_before_anything_is_verified_or_signed(
     for use in (
         lambda: sign_envelope(b"payload", signer),
         lambda: verify_half(
-            selftest.OPENSSL, "ec", Profile.LEVEL_5, spki=signer.identity.ec_spki, message=b"x",
+            OPENSSL, "ec", Profile.LEVEL_5, spki=signer.identity.ec_spki, message=b"x",
             signature=envelope.ec_signature,
         ),
     ):  # fmt: skip
