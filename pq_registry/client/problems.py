@@ -3,7 +3,8 @@
 
 The text comes from the other side: it is bounded, stripped of control characters (a terminal obeys those) and marked
 as the registry's words. Only classes a registry can know about are mapped; in particular no answer to a GET can pose
-as a verification this client made itself.
+as a verification this client made itself, or as a refusal by policy other than 401 and 403. And only the registry's
+own document can say that something is not there: a 404 without it comes from a proxy, or a wrong URL.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from pq_registry.errors import (
 from pq_registry.format.strict_json import Value, parse_strict
 
 MEDIA_TYPE = "application/problem+json"
-_BY_STATUS: dict[int, type[PqregError]] = {401: NotAuthenticated, 403: AccessDenied, 404: NotFound, 409: Conflict}
+_BY_STATUS: dict[int, type[PqregError]] = {401: NotAuthenticated, 403: AccessDenied}
+_BY_STATUS_ON_CHANGE = _BY_STATUS | {409: Conflict}
+_NOT_FOUND = 404
 _HINTS: dict[type[PqregError], str] = {
     NotAuthenticated: "log in (pqreg login) or set PQREG_TOKEN",
     AccessDenied: "ask the registry's operator for a token with the role and namespace this needs",
@@ -64,7 +67,12 @@ def refusal(status: int, content_type: str, body: bytes, *, what: str, changing:
     """
     problem = _problem(content_type, body)
     code = str(problem.get("type", "")).removeprefix("/problems/")
-    kind = (_ON_CHANGE if changing else _ANY).get(code) or _BY_STATUS.get(status, ServerRefused)
+    kinds, statuses = (_ON_CHANGE, _BY_STATUS_ON_CHANGE) if changing else (_ANY, _BY_STATUS)
+    kind = kinds.get(code) or statuses.get(status, ServerRefused)
+    if kind is NotFound and status != _NOT_FOUND:
+        kind = ServerRefused
+    elif status == _NOT_FOUND and not body and _is_problem(content_type):
+        kind = NotFound  # the answer to a HEAD has no body
     words = problem.get("detail") or problem.get("title")
     message = f"the registry refused {what}" + (f": {printable(words)}" if words else "")
     found = problem.get("found")
@@ -80,8 +88,12 @@ def refusal(status: int, content_type: str, body: bytes, *, what: str, changing:
     )
 
 
+def _is_problem(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
+
+
 def _problem(content_type: str, body: bytes) -> dict[str, Value]:
-    if content_type.partition(";")[0].strip().lower() != MEDIA_TYPE:
+    if not _is_problem(content_type):
         return {}
     try:
         problem = parse_strict(body, what="the problem document", limit=limits.PROBLEM_BYTES)

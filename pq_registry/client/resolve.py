@@ -68,12 +68,15 @@ def resolve_tag(reference: Reference, client: RegistryClient, verifier: Verifier
         VerificationError: a subclass of the step that refused.
     """
     assert reference.tag is not None
-    envelope = client.tag_envelope(reference.repository, reference.tag)
-    if envelope is None:
+    try:
+        envelope = client.present_tag_envelope(reference.repository, reference.tag)
+    except NotFound as error:
         raise NotFound(
-            f"there is no tag {reference.tag} in {reference.repository}",
-            hint=f"list what is there: pqreg ls {reference.repository}",
-        )
+            f"there is no tag {reference.tag} in {reference.repository}: {error.message}",
+            expected=error.expected,
+            found=error.found,
+            hint=error.hint or f"list what is there: pqreg ls {reference.repository}",
+        ) from None
     statement = verifier.tag(envelope, reference, seen.get(reference))
     # Accepted, so remembered before anything else can fail: also a withdrawal must not be taken back.
     seen.advance(reference, SeenTag(statement.sequence, Envelope.parse(envelope).payload_digest))

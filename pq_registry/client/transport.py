@@ -128,12 +128,14 @@ class RegistryClient:
     def tag_envelope(self, name: RepositoryName, tag: Tag) -> bytes | None:
         """The exact envelope of a tag's statement, or None if there is no such tag."""
         try:
-            answer = self.exchanger.request(
-                "GET", f"{_repo(name)}/tags/{quote(str(tag), safe='')}", limit=limits.TAG_ENVELOPE_BYTES
-            )
+            return self.present_tag_envelope(name, tag)
         except NotFound:
             return None
-        return answer.body
+
+    def present_tag_envelope(self, name: RepositoryName, tag: Tag) -> bytes:
+        """The exact envelope of a tag's statement. Raises NotFound, in the registry's words."""
+        path = f"{_repo(name)}/tags/{quote(str(tag), safe='')}"
+        return self.exchanger.request("GET", path, limit=limits.TAG_ENVELOPE_BYTES).body
 
     def grants(
         self, name: RepositoryName, *, release: Digest | None = None, recipient: str | None = None

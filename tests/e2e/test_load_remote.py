@@ -204,6 +204,6 @@ def test_a_tag_cannot_be_rolled_back_for_a_loader(
     push_as(alice, published.root / "model", "acme/moving:v1")
     alice.client.close()
     assert "a" in pq_registry.load("acme/moving:v1", framework="numpy", names=["a"])
-    monkeypatch.setattr(RegistryClient, "tag_envelope", lambda *_: old)
+    monkeypatch.setattr(RegistryClient, "present_tag_envelope", lambda *_: old)
     with pytest.raises(TagRollback):
         pq_registry.load("acme/moving:v1", framework="numpy")

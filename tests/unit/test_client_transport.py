@@ -15,6 +15,7 @@ from pq_registry.client.exchange import pause_before
 from pq_registry.client.origin import Origin, parse_location, parse_registry
 from pq_registry.client.problems import refusal
 from pq_registry.client.rate import TokenBucket
+from pq_registry.client.resolve import resolve_tag
 from pq_registry.client.transport import RegistryClient
 from pq_registry.errors import (
     AccessDenied,
@@ -31,7 +32,7 @@ from pq_registry.errors import (
     ShardMismatch,
 )
 from pq_registry.format.digest import Digest
-from pq_registry.format.name import Namespace, RepositoryName, Tag
+from pq_registry.format.name import Namespace, Reference, RepositoryName, Tag
 from tests.fake_registry import FakeRegistry, Handler, serving
 
 NAME = RepositoryName.parse("acme/minilm")
@@ -144,8 +145,12 @@ def test_nobody_listening_is_a_connection_failure() -> None:
     [
         (401, None, False, NotAuthenticated),
         (403, None, False, AccessDenied),
-        (404, None, False, NotFound),
+        (404, None, False, ServerRefused),  # a proxy's, or a wrong URL
+        (404, "not-found", False, NotFound),
+        (200, "not-found", False, ServerRefused),
         (409, None, True, Conflict),
+        (409, None, False, ServerRefused),  # nothing was to change, so policy has nothing to refuse
+        (409, "sequence-used", False, ServerRefused),
         (400, None, True, ServerRefused),
         (500, None, False, ServerRefused),
         (409, "sequence-used", True, SequenceUsed),
@@ -154,7 +159,7 @@ def test_nobody_listening_is_a_connection_failure() -> None:
         (422, "shard-mismatch", False, ServerRefused),  # a GET cannot pose as a verification of ours
         (422, "tag-rollback", False, ServerRefused),
         (403, "no-such-class", True, AccessDenied),
-        (404, "pqreg-error", True, NotFound),
+        (404, "pqreg-error", True, ServerRefused),
     ],
 )
 def test_a_problem_becomes_an_error_of_the_tree(status, problem, changing, kind) -> None:
@@ -168,7 +173,7 @@ def test_a_problem_keeps_its_fields_and_loses_its_terminal_codes() -> None:
     body = json.dumps(
         {"detail": "a\x1b[31mb\r\n", "expected": 5, "found": "x" * 9999, "hint": "h\x07", "step": 6, "instance": "id"}
     ).encode()
-    error = refusal(404, "application/problem+json", body, what="GET /x", changing=False)
+    error = refusal(422, "application/problem+json", body, what="GET /x", changing=False)
     assert error.expected == "5"
     assert len(error.found or "") == 300
     assert error.step == 6
@@ -271,6 +276,28 @@ def test_missing_asks_in_pages_and_believes_only_what_was_asked(client, registry
 def test_an_absent_tag_is_none_and_an_absent_content_is_nothing(client) -> None:
     assert client.tag_envelope(NAME, Tag("v1")) is None
     assert client.releases_with_content(NAME, DIGEST) == ()
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/json", "application/problem+json"])
+def test_a_404_that_is_not_the_registrys_word_says_nothing_about_a_tag(client, registry, kind: str) -> None:
+    registry.rules["/tags/"] = lambda handler: handler.send(404, b'{"title": "no"}', kind) or True
+    with pytest.raises(ServerRefused):
+        client.tag_envelope(NAME, Tag("v1"))
+
+
+def test_a_head_without_a_body_can_say_that_nothing_is_there(client, registry) -> None:
+    with pytest.raises(NotFound):
+        client.blob_size(DIGEST)
+
+
+def test_a_missing_tag_is_told_in_the_registrys_words(client, registry) -> None:
+    words = {"type": "/problems/not-found", "detail": "no repository ACME/m", "hint": "it is written acme/m"}
+    body = json.dumps(words).encode()
+    registry.rules["/tags/"] = lambda handler: handler.send(404, body, "application/problem+json") or True
+    with pytest.raises(NotFound) as caught:
+        resolve_tag(Reference.parse("ACME/m:v1"), client, None, None)
+    assert "no repository ACME/m" in str(caught.value)
+    assert caught.value.hint == "it is written acme/m"
 
 
 def test_listings_are_parsed(client, registry) -> None:
