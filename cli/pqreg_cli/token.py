@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pq_registry import limits
+from pq_registry.errors import UsageError
 from pqreg_cli.console import Output
 from pqreg_cli.lazy import new_app
 from pqreg_cli.options import JsonOption, RegistryOption, TokenOption
@@ -22,6 +24,7 @@ app = new_app(
     help="Create, list and revoke access tokens. A token never makes one with more rights than its own, and takes the "
     "tokens made with it along when it is revoked.",
 )
+_ROLES = ("reader", "publisher", "owner", "admin")
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -51,6 +54,10 @@ def create(
       pqreg token create --role admin --namespace '*' --data /var/lib/pqreg
     """
     output = Output(json=json)
+    if role not in _ROLES:
+        raise UsageError("--role is wrong", expected=", ".join(_ROLES), found=repr(role)[:40])
+    if not 1 <= days <= limits.TOKEN_LIFETIME_DAYS:
+        raise UsageError("--days is wrong", expected=f"1 to {limits.TOKEN_LIFETIME_DAYS}", found=days)
     if data is not None:
         token_id, text = _create_on_host(data, role, namespace, days, note)
     else:

@@ -45,11 +45,17 @@ def read(path: Path) -> SecretBytes:
     Raises:
         KeyFileExposed: if others than the user who runs this own, may read or may write the file.
         FormatError: if it is not a secret key file.
+        UsageError: if there is none.
         StorageError: if it cannot be read.
     """
     # Non-blocking: opening a pipe that stands at this path must not hang.
     with reported("open the secret key file", path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except FileNotFoundError:
+            raise UsageError(
+                f"there is no secret key file {path}", hint="check the path, or make one: pqreg key generate NAME"
+            ) from None
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):

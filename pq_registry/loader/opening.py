@@ -77,6 +77,12 @@ def open_release(
     Raises:
         PqregError: UsageError for arguments that cannot be meant, or why the release is not believed.
     """
+    if not isinstance(what, str | os.PathLike) or not os.fspath(what):
+        raise UsageError(
+            "this names no release", expected="a reference or the path of a directory", found=repr(what)[:80]
+        )
+    if expect is not None and not isinstance(expect, str):
+        raise UsageError("expect is wrong", expected="text", found=repr(expect)[:80], hint=EXPECT_HINT)
     if expect is None and isinstance(what, str):
         return _remote(_reference(what), settings, now, key)
     if expect is None:

@@ -38,6 +38,9 @@ class Scope(Enum):
     """In all namespaces, by the caller's own token."""
 
 
+_WHERE = {Scope.SOMEWHERE: "any namespace", Scope.EVERYWHERE: "every namespace"}
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What one route demands. ``permission`` None lets anyone in; ``body`` is the most bytes of a request's body."""
@@ -86,7 +89,7 @@ class Policy:
             raise NotAuthenticated(
                 "this needs a token", expected="Authorization: Bearer <token>", hint="set PQREG_TOKEN or log in"
             )
-        raise denied(permission, namespace if namespace is not None else f"{self.scope.value}")
+        raise denied(permission, namespace if namespace is not None else _WHERE[self.scope])
 
     def _check_body(self, request: Request) -> None:
         length = request.headers.get("content-length")

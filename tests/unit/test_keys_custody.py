@@ -110,7 +110,7 @@ def test_a_pipe_a_folder_and_nothing_are_refused_at_once(tmp_path: Path) -> None
     for name in ("pipe", "."):
         with pytest.raises(FormatError, match="not a secret key file"):
             custody.load(tmp_path / name)
-    with pytest.raises(StorageError):
+    with pytest.raises(UsageError):
         custody.load(tmp_path / "nothing")
 
 
