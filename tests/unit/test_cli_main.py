@@ -7,8 +7,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -204,6 +206,30 @@ def test_ctrl_c_while_waiting_ends_with_130() -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("delay", [0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8])
+def test_ctrl_c_at_any_moment_ends_with_130_and_no_traceback(delay: float, tmp_path: Path) -> None:
+    code = (
+        "import os, runpy, signal, sys\n"
+        "real = signal.signal\n"
+        "def installed(*arguments):\n"
+        " signal.signal = real\n answer = real(*arguments)\n os.write(1, b'ready\\n')\n return answer\n"
+        "signal.signal = installed\n"
+        "sys.argv[1:] = ['whoami']\n"
+        "runpy.run_module('pqreg_cli', run_name='__main__')"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection and never answers
+        variables = {"PQREG_REGISTRY": f"http://127.0.0.1:{silent.getsockname()[1]}", "PQREG_TOKEN": "t" * 43}
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                   text=True, env=environment(HOME=str(tmp_path), **variables))  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(delay)  # not to wait for anything: the moment of the interrupt is what is varied
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
     assert "Traceback" not in errors
 
 
