@@ -45,9 +45,8 @@ class Registry:
         """Lock the data directory (making it if need be), bring it up to date, and sweep what a crash left.
 
         Raises:
-            Conflict: if another service uses the directory.
             SettingError: if the admin token file is exposed or weak.
-            StorageError: if anything in it cannot be read or written.
+            StorageError: if anything in it cannot be read or written, or another service uses it.
         """
         directory = DataDirectory(root)
         durable.make_directory(root, 0o700)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pq_registry import durable
-from pq_registry.errors import Conflict
+from pq_registry.errors import StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,7 @@ class DataLock:
         """Take the lock.
 
         Raises:
-            Conflict: if another process holds it.
-            StorageError: if the lock file cannot be opened.
+            StorageError: if another process holds it, or the lock file cannot be opened.
         """
         with durable.reported("lock", directory.lock):
             self._descriptor = os.open(directory.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -69,7 +68,7 @@ class DataLock:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(self._descriptor)
-                raise Conflict(
+                raise StorageError(
                     "another service uses this data directory",
                     found=directory.root,
                     hint="stop it first, or give this one a directory of its own",

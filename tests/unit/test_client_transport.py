@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
@@ -16,7 +17,9 @@ from pq_registry.client.origin import Origin, parse_location, parse_registry
 from pq_registry.client.problems import refusal
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.resolve import resolve_tag
+from pq_registry.client.state import SeenTags
 from pq_registry.client.transport import RegistryClient
+from pq_registry.client.trust import Verifier
 from pq_registry.errors import (
     AccessDenied,
     Conflict,
@@ -295,7 +298,7 @@ def test_a_missing_tag_is_told_in_the_registrys_words(client, registry) -> None:
     body = json.dumps(words).encode()
     registry.rules["/tags/"] = lambda handler: handler.send(404, body, "application/problem+json") or True
     with pytest.raises(NotFound) as caught:
-        resolve_tag(Reference.parse("ACME/m:v1"), client, None, None)
+        resolve_tag(Reference.parse("ACME/m:v1"), client, cast("Verifier", None), cast("SeenTags", None))
     assert "no repository ACME/m" in str(caught.value)
     assert caught.value.hint == "it is written acme/m"
 

@@ -77,7 +77,7 @@ def test_it_comes_back_with_everything(registry_process: RegistryProcess) -> Non
 
 def test_two_services_do_not_share_a_directory(registry_process: RegistryProcess) -> None:
     done = pqreg("serve", "--data", registry_process.data, "--listen", "127.0.0.1:0")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "another service uses this data directory" in done.stderr
     assert "Traceback" not in done.stderr
     registry_process.kill()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pq_registry import limits
-from pq_registry.errors import Conflict, NotFound, StorageError
+from pq_registry.errors import NotFound, StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.storage.datadir import DataDirectory, DataLock
 from pq_registry.storage.hashing import hash_blob, read_blob
@@ -107,7 +107,7 @@ def test_only_ids_of_our_making_become_paths(tmp_path: Path, name: str) -> None:
 def test_one_service_per_data_directory(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path)
     lock = DataLock(directory)
-    with pytest.raises(Conflict, match="another service"):
+    with pytest.raises(StorageError, match="another service"):
         DataLock(directory)
     lock.release()
     lock.release()
