@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from pq_registry import __version__
-from pq_registry.errors import EXIT_INTERRUPTED, EXIT_USAGE, StorageError
+from pq_registry.errors import EXIT_INTERRUPTED, EXIT_USAGE, StorageError, UsageError
 from pqreg_cli.lazy import LazyGroup, keep_examples
 from pqreg_cli.problem import Problem
 
@@ -80,6 +80,7 @@ def run(arguments: list[str]) -> int:
     as_json, debug = "--json" in options, "--debug" in options
     arguments = [word for word in options if word != "--debug"] + arguments[len(options) :]
     try:
+        _refuse_empty(arguments)
         status = _invoke(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -106,6 +107,17 @@ def run(arguments: list[str]) -> int:
             hint="run the same command again; transfers continue where they stopped",
         ).show(as_json=as_json)
     return status
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    # As a path, an empty argument would mean the current directory: `pqreg pull REF "$OUT"` without an OUT.
+    if "" in arguments:
+        raise UsageError(
+            f"argument {arguments.index('') + 1} is empty",
+            expected="a value",
+            found="nothing, as from a variable that is not set",
+            hint="check the variables of your script",
+        )
 
 
 def _invoke(arguments: list[str]) -> int:

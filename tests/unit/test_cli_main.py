@@ -241,3 +241,11 @@ def test_completion_offers_commands_without_importing_them() -> None:
     done = python("-c", code, _PQREG_COMPLETE="complete_bash", COMP_WORDS="pqreg pu", COMP_CWORD="1")
     assert done.stdout.split() == ["push", "pull"]
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("words", [["pull", "acme/m:v1", ""], ["serve", "--data", ""], ["push", "", "acme/m"]])
+def test_an_empty_argument_does_not_mean_the_current_directory(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(words) == 2
+    assert "is empty" in capsys.readouterr().err
