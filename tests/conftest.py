@@ -4,10 +4,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: whoever runs the suite in one (some CI
+# does) would see every test of an interrupt fail.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.fixtures_server"]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def test_a_run_counts_time_cpu_and_memory_of_the_process() -> None:
     run = run_once(Contender(name="x", command=python(code)), NOW)
     assert run.seconds == run.wall >= 0.3
     assert 0.3 <= run.cpu < 3
-    assert 61 < run.peak_mib < 200
+    # The kernel counts what the parent had when it forked: little in `make bench`, much here.
+    parent = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    assert 61 < run.peak_mib < max(200, parent + 1)
 
 
 def test_what_a_process_prints_last_replaces_its_wall_clock() -> None:
