@@ -138,9 +138,9 @@ class TokenEcHalf:
             secret = session.get_key(
                 object_class=library.ObjectClass.PRIVATE_KEY, key_type=library.KeyType.EC, **self.key.of_key()
             )
-            raw = secret.sign(hashlib.new(self._hash, message).digest(), mechanism=library.Mechanism.ECDSA)
-        half = len(raw) // 2
-        return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
+            r_and_s = secret.sign(hashlib.new(self._hash, message).digest(), mechanism=library.Mechanism.ECDSA)
+        half = len(r_and_s) // 2
+        return encode_dss_signature(int.from_bytes(r_and_s[:half], "big"), int.from_bytes(r_and_s[half:], "big"))
 
     def pkcs8(self) -> SecretBytes:
         """Never: the key stays in the token.

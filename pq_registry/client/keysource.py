@@ -7,7 +7,6 @@ A distribution offers a class through the entry point group ``pq_registry.key_so
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from pq_registry.crypto.recipient import RecipientKey, RecipientSource
@@ -29,6 +28,9 @@ def recipient_key(settings: Settings) -> RecipientKey | None:
     path = settings.get("recipient_key")
     if path is None:
         return None
+    # Here, because it brings zipfile along, which nothing that only handles models should have at hand.
+    from importlib.metadata import EntryPoint, entry_points
+
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     for point in points or [EntryPoint("default", DEFAULT, GROUP)]:
         try:

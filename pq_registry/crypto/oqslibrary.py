@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import builtins
 import ctypes
-import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -129,13 +128,15 @@ def owned(path: Path) -> Path:
 
 
 def _wrapper_source() -> str:
+    from importlib.metadata import PackageNotFoundError, distribution  # slow, and only needed with liboqs
+
     try:
-        distribution = importlib.metadata.distribution("liboqs-python")
-    except importlib.metadata.PackageNotFoundError:
+        found = distribution("liboqs-python")
+    except PackageNotFoundError:
         raise ProviderUnavailable(
             "liboqs-python is not installed", hint="pip install 'pq-registry[liboqs]'; the name of its package is oqs"
         ) from None
-    return str(distribution.locate_file("oqs/oqs.py"))
+    return str(found.locate_file("oqs/oqs.py"))
 
 
 def _imports_for(library: Path) -> Any:

@@ -119,10 +119,10 @@ def parse_file(data: bytes) -> tuple[Kem, bytes]:
     if not data.startswith(_BEGIN) or not data.endswith(_END):
         raise _not_recipient(data, "something else")
     try:
-        raw = base64.b64decode(data[len(_BEGIN) : -len(_END)].replace(b"\n", b""), validate=True)
+        body = base64.b64decode(data[len(_BEGIN) : -len(_END)].replace(b"\n", b""), validate=True)
     except ValueError:
         raise _not_recipient(data, "text that is not base64") from None
-    kem, public_key = kem_of(int.from_bytes(raw[:2], "big")), raw[2:]
+    kem, public_key = kem_of(int.from_bytes(body[:2], "big")), body[2:]
     check_public_key(kem, public_key)
     if encode_file(kem, public_key) != data:
         raise _not_recipient(data, "additional or differently written text")

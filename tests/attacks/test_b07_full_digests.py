@@ -18,6 +18,13 @@ ALLOWED = {
     # A fan-out directory; the file in it has the whole digest. The demo looks for one to spoil it.
     ("pq_registry/storage/local.py", "digest.hex[:2]"),
     ("cli/pqreg_cli/demo/attacks.py", "digest[:2]"),
+    # HKDF-Expand of 32 bytes (RFC 5869 §2.3): the output is an HMAC's first bytes by definition, and no digest.
+    ("pq_registry/crypto/sealing.py", "hmac.digest(self._prk, _COMMIT_INFO + b'\\x01', 'sha512')[:COMMITMENT_BYTES]"),
+    (
+        "pq_registry/crypto/sealing.py",
+        "hmac.digest(self._prk, self._prefix + index.to_bytes(8, 'big') + self._suffix, 'sha512')"
+        "[:_KEY_BYTES + _NONCE_BYTES]",
+    ),
     # The Hugging Face cache names a snapshot by 40 digits, and other tools look for it under that name. What stands
     # there is verified against the whole digest.
     ("pq_registry/client/hfcache.py", "verified.release.digest.hex[:COMMIT_DIGITS]"),

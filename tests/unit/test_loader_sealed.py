@@ -152,11 +152,13 @@ class Installed:
 def test_a_key_file_is_read_by_whatever_is_installed_for_it(site: SealingSite, monkeypatch: pytest.MonkeyPatch) -> None:
     custody.store_pair(site.home / "keys", "node", recipient(), None)
     path = site.home / "keys" / "node.pqkey"
-    monkeypatch.setattr(keysource, "entry_points", lambda group: [Installed()] if group == keysource.GROUP else [])
+    monkeypatch.setattr(
+        "importlib.metadata.entry_points", lambda group: [Installed()] if group == keysource.GROUP else []
+    )
     assert same(load(f"{NAME}:v1", framework="numpy", recipient_key=path))
     monkeypatch.setenv("PQREG_RECIPIENT_KEY", str(path))
     assert same(load(f"{NAME}:v1", framework="numpy"))
-    monkeypatch.setattr(keysource, "entry_points", lambda group: [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
     assert same(load(f"{NAME}:v1", framework="numpy"))  # as in a source tree
     monkeypatch.setattr(keysource, "DEFAULT", "nowhere.at_all:Source")
     with pytest.raises(KeyCustodyError):
