@@ -22,8 +22,10 @@ ALLOWED = {
     ("pq_registry/crypto/sealing.py", "hmac.digest(self._prk, _COMMIT_INFO + b'\\x01', 'sha512')[:COMMITMENT_BYTES]"),
     (
         "pq_registry/crypto/sealing.py",
-        "hmac.digest(self._prk, self._prefix + index.to_bytes(8, 'big') + self._suffix, 'sha512')"
-        "[:_KEY_BYTES + _NONCE_BYTES]",
+        (
+            "hmac.digest(self._prk, self._prefix + index.to_bytes(8, 'big') + self._suffix, 'sha512')"
+            "[:_KEY_BYTES + _NONCE_BYTES]"
+        ),
     ),
     # The Hugging Face cache names a snapshot by 40 digits, and other tools look for it under that name. What stands
     # there is verified against the whole digest.
