@@ -31,12 +31,16 @@ EXPECT_HINT = 'say which release it must be: expect="namespace/name" or expect="
 
 @dataclass(frozen=True, slots=True)
 class OpenRelease:
-    """A release that passed steps 0 to 6, and how to read it: ``workers`` threads, ``longest`` shards at a time."""
+    """A release that passed steps 0 to 6, and how to read it.
+
+    ``workers`` threads each take up to ``longest`` neighbouring shards, and ask for ``request`` of them at a time.
+    """
 
     verified: VerifiedRelease
     source: Callable[[], ShardSource]
     workers: int
     longest: int
+    request: int
 
     @property
     def manifest(self) -> Manifest:
@@ -95,8 +99,9 @@ def _local(path: Path, expected: Reference, settings: Settings, now: datetime) -
             expected_digest=expected.digest,
         )
         directory.check_files(verified.release.manifest)
-    # One shard at a time: it is checked while it is still in the core's own cache.
-    return OpenRelease(verified, lambda: DirectorySource(path), min(cores(), limits.LOADER_THREADS), 1)
+    # One shard per read: it is checked while it is still in the core's own cache.
+    workers = min(cores(), limits.LOADER_THREADS)
+    return OpenRelease(verified, lambda: DirectorySource(path), workers, longest=4, request=1)
 
 
 def _remote(reference: Reference, settings: Settings, now: datetime) -> OpenRelease:
@@ -106,4 +111,5 @@ def _remote(reference: Reference, settings: Settings, now: datetime) -> OpenRele
         verified = resolve(reference, client, verifier, SeenTags(settings.state_dir)).verified
     # Many shards per request, but no more scratch memory than half the ring, however many connections there are.
     longest = limits.LOADER_RING_BYTES // (2 * connections * limits.SHARD_BYTES)
-    return OpenRelease(verified, lambda: RemoteSource(client), connections, max(1, min(longest, limits.RANGE_SHARDS)))
+    longest = max(1, min(longest, limits.RANGE_SHARDS))
+    return OpenRelease(verified, lambda: RemoteSource(client), connections, longest, request=longest)
