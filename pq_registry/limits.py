@@ -226,6 +226,8 @@ INTERRUPT_SECONDS: Final = 5
 # -- loader ----------------------------------------------------------------------------------------------------------
 LOADER_RING_BYTES: Final = 128 * MIB
 """Read ahead of what the caller of iter_tensors has taken: keeps every thread busy while a few tensors wait."""
+LOADER_ARENA_BYTES: Final = 512 * MIB
+"""Memory that iter_tensors uses again: the ring, and the tensors held and being read of all but the largest models."""
 LOADER_THREADS: Final = 16
 """Threads that read a local release; a few saturate memory on every machine seen."""
 SHORT_RESPONSE_BYTES: Final = MIB

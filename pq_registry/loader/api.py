@@ -17,7 +17,7 @@ A sealed release needs a recipient key it was granted to. Its shards are checked
 decrypted straight into that memory.
 
 ``load`` needs memory for all tensors once. ``iter_tensors`` needs it for the tensor the caller holds, the one being
-read, and ``limits.LOADER_RING_BYTES`` of those after it.
+read, and ``limits.LOADER_RING_BYTES`` of those after it; up to ``limits.LOADER_ARENA_BYTES`` is kept until it ends.
 
 The clock is read here: trust files and tags expire, and callers of a library have no other moment to name.
 """
@@ -41,7 +41,7 @@ from pq_registry.loader.memory import Arena
 from pq_registry.loader.opening import OpenRelease, open_release
 from pq_registry.loader.placement import OwnMemory, Placement, WholeFiles
 from pq_registry.loader.selection import Unit, runs, select
-from pq_registry.loader.stream import TensorStream
+from pq_registry.loader.stream import Pace, TensorStream
 from pq_registry.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _stream(
 def _read(
     opened: OpenRelease, form: Framework, units: Sequence[Unit], progress: Progress, *, whole: bool
 ) -> Generator[tuple[str, Any], None, None]:
-    placement: Placement = WholeFiles(units) if whole else OwnMemory(units, Arena(keep=limits.LOADER_RING_BYTES))
+    placement: Placement = WholeFiles(units) if whole else OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES))
     total = sum(run.size for run in runs(units, longest=opened.longest, by_owner=False))
     progress.start(f"load {opened.verified.release.name}", total)
     try:
@@ -158,8 +158,7 @@ def _read(
             opened.source(),
             placement,
             form,
-            workers=opened.workers,
-            ring=None if whole else limits.LOADER_RING_BYTES,
+            pace=Pace(opened.workers, opened.request, None if whole else limits.LOADER_RING_BYTES),
             progress=progress,
             checked=opened.checked,
         )

@@ -11,6 +11,7 @@ Memory comes back when the array it was handed out as, and with it every view an
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import mmap
 import weakref
@@ -57,16 +58,21 @@ def as_array(mapping: mmap.mmap) -> Raw:
 
 
 class Arena:
-    """Memory for one array after another.
+    """One mapping from which memory for one array after another is taken, and to which it returns.
 
-    What came back is kept up to ``keep`` bytes until ``close``; after that nothing is kept, and memory still in use is
-    returned to the system when its array is gone.
+    What finds no place in it, because it is too large or the rest is in use, gets a mapping of its own. ``close`` gives
+    the pages that are not in use back to the system; those still in use follow when their array is gone.
     """
 
-    def __init__(self, *, keep: int) -> None:
-        self._keep = keep
-        self._returned: deque[mmap.mmap] = deque()
-        self._idle: list[mmap.mmap] = []
+    def __init__(self, capacity: int) -> None:
+        """Nothing is taken from the system before the first array.
+
+        Raises:
+            StorageError: if the system refuses so large a mapping.
+        """
+        self._mapping = anonymous(capacity)
+        self._free = [(0, len(self._mapping))]
+        self._returned: deque[tuple[int, int]] = deque()
         self._closed = False
 
     def take(self, size: int) -> Raw:
@@ -79,32 +85,51 @@ class Arena:
             block = np.empty(size + ALIGNMENT, np.uint8)
             start = -block.ctypes.data % ALIGNMENT
             return block[start : start + size]
-        mapping = self._recycled(size) or anonymous(-(-size // limits.SHARD_BYTES) * limits.SHARD_BYTES)
-        base = as_array(mapping)
-        weakref.finalize(base, self._come_back, mapping).atexit = False
-        return base[:size]
+        room = -(-size // limits.SHARD_BYTES) * limits.SHARD_BYTES
+        begin = self._place(room)
+        if begin is None:
+            return as_array(anonymous(room))[:size]
+        # An array of its own: it is what every view and tensor made of it refers to, so its end is theirs too.
+        base = np.frombuffer(self._mapping, np.uint8, size, begin)
+        weakref.finalize(base, self._come_back, begin, begin + room).atexit = False
+        return base[:]
 
     def close(self) -> None:
         """Keep nothing from now on."""
         self._closed = True
-        self._idle.clear()
-        self._returned.clear()
+        self._collect()
+        for begin, end in self._free:
+            self._discard(begin, end)
 
-    def _come_back(self, mapping: mmap.mmap) -> None:
+    def _come_back(self, begin: int, end: int) -> None:
         # Runs wherever the last reference dies, even inside take() when the garbage collector strikes there: so no
         # lock, only an append, which is atomic.
-        if not self._closed:
-            self._returned.append(mapping)
-            if self._closed:  # closed just now by another thread
-                self._returned.clear()
+        self._returned.append((begin, end))
+        if self._closed:
+            self._discard(begin, end)
 
-    def _recycled(self, size: int) -> mmap.mmap | None:
+    def _place(self, room: int) -> int | None:
+        """Take the lowest free place: what was touched before is used again before anything that was not."""
+        self._collect()
+        for index, (begin, end) in enumerate(self._free):
+            if end - begin >= room:
+                self._free[index : index + 1] = [(begin + room, end)] if end - begin > room else []
+                return begin
+        return None
+
+    def _collect(self) -> None:
+        """Join what came back to what is free."""
         while self._returned:
-            self._idle.append(self._returned.popleft())
-        self._idle.sort(key=len)
-        fitting = next((mapping for mapping in self._idle if len(mapping) >= size), None)
-        if fitting is not None:
-            self._idle.remove(fitting)
-        while sum(map(len, self._idle)) > self._keep:
-            self._idle.pop(0)
-        return fitting
+            bisect.insort(self._free, self._returned.popleft())
+        joined: list[tuple[int, int]] = []
+        for begin, end in self._free:
+            if joined and joined[-1][1] == begin:
+                joined[-1] = (joined[-1][0], end)
+            else:
+                joined.append((begin, end))
+        self._free = joined
+
+    def _discard(self, begin: int, end: int) -> None:
+        if hasattr(mmap, "MADV_DONTNEED"):
+            with contextlib.suppress(OSError, ValueError):
+                self._mapping.madvise(mmap.MADV_DONTNEED, begin, end - begin)

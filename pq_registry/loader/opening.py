@@ -40,8 +40,9 @@ EXPECT_HINT = 'say which release it must be: expect="namespace/name" or expect="
 
 @dataclass(frozen=True, slots=True)
 class OpenRelease:
-    """A release that passed steps 0 to 7, and how to read it: ``workers`` threads, ``longest`` shards at a time.
+    """A release that passed steps 0 to 7, and how to read it.
 
+    ``workers`` threads each take up to ``longest`` neighbouring shards, and ask for ``request`` of them at a time.
     ``files`` are those the source delivers. ``checked`` says whether it checks every shard itself, as it must where
     shards are unsealed: their digests are those of the ciphertext.
     """
@@ -51,6 +52,7 @@ class OpenRelease:
     source: Callable[[], ShardSource]
     workers: int
     longest: int
+    request: int
     checked: bool = False
 
 
@@ -112,9 +114,11 @@ def _local(path: Path, expected: Reference, settings: Settings, now: datetime, k
     verifier = configured.verifier(settings, now, online=False)
     with ReleaseDirectory(path) as directory:
         contents = read_contents(directory, verifier, expected=expected)
-        # One shard at a time: it is checked while it is still in the core's own cache.
+        # One shard per read: it is checked while it is still in the core's own cache.
         workers = min(cores(), limits.LOADER_THREADS)
-        opened = OpenRelease(contents.verified, contents.files, lambda: DirectorySource(path), workers, 1)
+        opened = OpenRelease(
+            contents.verified, contents.files, lambda: DirectorySource(path), workers, longest=4, request=1
+        )
         if not contents.sealed:
             return opened
         release = contents.verified.release
@@ -139,7 +143,9 @@ def _remote(reference: Reference, settings: Settings, now: datetime, key: Recipi
         longest = limits.LOADER_RING_BYTES // (2 * connections * limits.SHARD_BYTES)
         longest = max(1, min(longest, limits.RANGE_SHARDS))
         release = verified.release
-        opened = OpenRelease(verified, release.manifest.files, lambda: RemoteSource(client), connections, longest)
+        opened = OpenRelease(
+            verified, release.manifest.files, lambda: RemoteSource(client), connections, longest, request=longest
+        )
         if release.manifest.sealing is None:
             return opened
         key = _key(key, settings, release)

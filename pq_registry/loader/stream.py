@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read, check, release: worker threads that turn shards into tensors, in file order.
 
-Each worker takes the next run of shards, reads it straight to where it belongs and checks every shard's BLAKE3 there,
-while the bytes are still in the core's cache. A tensor is released when every run that holds a byte of it has been
-checked, and not before (DESIGN §5, step 8).
+Each worker takes the next run of shards, reads them straight to where they belong and checks every shard's BLAKE3
+there; local shards are read one by one, so that they are still in the core's cache. A tensor is released when every
+run that holds a byte of it has been checked, and not before (DESIGN §5, step 8).
 
 At most ``ring`` bytes are read ahead of what the caller has taken; the tensor the caller is waiting for is always read
 on, however large it is. The first error stops all workers, drops what was not yet handed out, and is raised at once,
@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pq_registry import limits
@@ -28,10 +29,19 @@ from pq_registry.loader.placement import Placement
 from pq_registry.loader.selection import Run, Unit
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """``workers`` threads, ``request`` shards per read, at most ``ring`` bytes ahead of the caller (None: no bound)."""
+
+    workers: int
+    request: int
+    ring: int | None
+
+
 class TensorStream:
     """One pass over ``units``; to be iterated once. Closing the iterator ends it early."""
 
-    def __init__(  # noqa: PLR0913  one per thing that varies
+    def __init__(
         self,
         units: Sequence[Unit],
         runs: Iterator[Run],
@@ -39,8 +49,7 @@ class TensorStream:
         placement: Placement,
         framework: Framework,
         *,
-        workers: int,
-        ring: int | None,
+        pace: Pace,
         progress: Progress,
         checked: bool = False,
     ) -> None:
@@ -52,8 +61,7 @@ class TensorStream:
             source: where shards come from; used by several threads at once; closed at the end.
             placement: where they go.
             framework: makes tensors of them.
-            workers: threads.
-            ring: bytes of tensors to read ahead, or None for no bound.
+            pace: threads, size of reads, and how far ahead.
             progress: told of every byte that passed its check.
             checked: whether the source delivers nothing it did not check itself (``client.unsealing``).
         """
@@ -63,8 +71,7 @@ class TensorStream:
         self._source = source
         self._placement = placement
         self._framework = framework
-        self._workers = workers
-        self._ring = ring
+        self._pace = pace
         self._progress = progress
         self._missing = [unit.end - unit.start for unit in units]
         self._next = 0
@@ -85,7 +92,7 @@ class TensorStream:
         """
         threads = [
             threading.Thread(target=self._work, daemon=True, name=f"pqreg-load-{number}")
-            for number in range(self._workers)
+            for number in range(self._pace.workers)
         ]
         try:
             for thread in threads:
@@ -147,12 +154,14 @@ class TensorStream:
         return scratch
 
     def _fill(self, run: Run, view: memoryview) -> None:
-        """Read ``run`` into ``view`` and check every shard of it there."""
-        self._source.read_into(run.file, run.offset, view)
+        """Read ``run`` into ``view``, ``request`` shards at a time, and check every shard of it there."""
         for number in range(run.count):
             if self._stopped:
                 return  # whatever is unchecked now never lands
             begin = number * limits.SHARD_BYTES
+            if number % self._pace.request == 0:
+                part = view[begin : begin + self._pace.request * limits.SHARD_BYTES]
+                self._source.read_into(run.file, run.offset + begin, part)
             index = run.first + number
             shard = view[begin : begin + limits.SHARD_BYTES]
             if not self._checked:
@@ -169,7 +178,8 @@ class TensorStream:
                         return None
                 run = self._waiting_run
                 size = sum(self._part(run, position) for position in run.units)
-                if self._ring is None or self._ahead + size <= self._ring or run.units.start <= self._next:
+                ring = self._pace.ring
+                if ring is None or self._ahead + size <= ring or run.units.start <= self._next:
                     self._waiting_run = None
                     self._ahead += size
                     self._placement.reserve(run)

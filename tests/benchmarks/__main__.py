@@ -27,7 +27,7 @@ FULL, QUICK = (4, 1), (4, 16)
 DISK_FACTOR = 7
 """Copies of the model that can exist at once: corpus, registry and release, plain and sealed, and three of ``seal``."""
 PATIENCE_SECONDS = 400.0
-"""What a whole run may wait for other processes to be quiet."""
+"""What a whole run waits for other processes to be quiet, unless told otherwise."""
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
     if shutil.disk_usage(base).free < needed:
         print(f"bench: {base} needs {needed >> 20} MiB of free disk", file=sys.stderr)
         return 2
-    stage = Stage(base, corpus, Patience(0 if arguments.quick else PATIENCE_SECONDS))
+    stage = Stage(base, corpus, Patience(0 if arguments.quick else arguments.patience))
     make = stage.child("corpus", str(corpus), str(files), str(divisor))
     subprocess.run(make, check=True, env=stage.env, cwd=ROOT)
     facts = report.machine()
@@ -110,6 +110,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="128 MiB and 2 rounds: does everything run?")
     parser.add_argument("--rounds", type=int, help="rounds of each section (5; with --quick 2)")
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE_SECONDS, metavar="SECONDS", help="longest wait for a quiet machine"
+    )
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"), help="where the figures go")
     parser.add_argument("--only", type=_keys, metavar="KEYS", help=f"some of {','.join(KEYS)}")
     return parser.parse_args()

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import gc
 import mmap
+import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,9 +22,9 @@ def address(array: np.ndarray) -> int:
     return array.ctypes.data
 
 
-@pytest.mark.parametrize("size", [1, 100, SHARD - 1, SHARD, SHARD + 1, 5 * SHARD])
+@pytest.mark.parametrize("size", [1, 100, SHARD - 1, SHARD, SHARD + 1, 5 * SHARD, 20 * SHARD])
 def test_arena_memory_is_aligned_and_of_the_size_asked_for(size: int):
-    array = Arena(keep=0).take(size)
+    array = Arena(10 * SHARD).take(size)
     assert array.nbytes == size
     assert address(array) % ALIGNMENT == 0
     array[:] = 7
@@ -36,7 +38,7 @@ def test_views_keep_the_mapping_alive():
 
 
 def test_memory_comes_back_only_when_the_last_view_is_gone():
-    arena = Arena(keep=8 * SHARD)
+    arena = Arena(8 * SHARD)
     first = arena.take(2 * SHARD)
     where = address(first)
     view = first[10:20].view(np.uint8).reshape(2, 5)
@@ -55,40 +57,76 @@ def test_memory_comes_back_only_when_the_last_view_is_gone():
     assert address(arena.take(2 * SHARD)) == where
 
 
-def test_smaller_requests_reuse_larger_memory_and_the_best_fit_is_taken():
-    arena = Arena(keep=100 * SHARD)
-    large, small = arena.take(9 * SHARD), arena.take(3 * SHARD)
-    where_large, where_small = address(large), address(small)
-    del large, small
+def test_the_lowest_place_is_used_first_and_neighbours_join():
+    arena = Arena(10 * SHARD)
+    arrays = [arena.take(2 * SHARD) for _ in range(5)]
+    start = address(arrays[0])
+    assert [address(array) - start for array in arrays] == [0, 2 * SHARD, 4 * SHARD, 6 * SHARD, 8 * SHARD]
+    del arrays[1:3]
     gc.collect()
-    assert address(arena.take(2 * SHARD)) == where_small
+    assert address(arena.take(4 * SHARD)) == start + 2 * SHARD, "two neighbours that came back are one place"
     gc.collect()
-    held = arena.take(5 * SHARD)
-    assert address(held) == where_large
+    held = arena.take(3 * SHARD)
+    assert address(held) == start + 2 * SHARD
+    rest = arena.take(SHARD)
+    assert address(rest) == start + 5 * SHARD
 
 
-def test_no_more_than_keep_is_kept():
-    arena = Arena(keep=4 * SHARD)
-    arrays = [arena.take(2 * SHARD) for _ in range(6)]
-    del arrays
+@pytest.mark.parametrize("seed", range(5))
+def test_no_two_arrays_ever_share_memory(seed: int):
+    rng = random.Random(seed)
+    arena = Arena(40 * SHARD)
+    held: dict[int, np.ndarray] = {}
+    for number in range(400):
+        if held and rng.random() < 0.5:
+            key = rng.choice(list(held))
+            assert held[key][0] == held[key][-1] == key % 251, "somebody else wrote here"
+            del held[key]
+        else:
+            array = arena.take(rng.randrange(SHARD, 9 * SHARD))
+            array[0] = array[-1] = number % 251
+            held[number] = array
+            del array
+    spans = sorted((address(array), address(array) + array.nbytes) for array in held.values())
+    assert all(one[1] <= other[0] for one, other in pairwise(spans))
+    held.clear()
+    array = arena.take(40 * SHARD)
+    assert array.nbytes == 40 * SHARD, "everything came back"
+    assert arena._free == []
+
+
+def test_what_finds_no_place_gets_memory_of_its_own():
+    arena = Arena(4 * SHARD)
+    inside, outside, large = arena.take(3 * SHARD), arena.take(2 * SHARD), arena.take(9 * SHARD)
+    for array in (inside, outside, large):
+        array[:] = 1
+    start = address(inside)
+    del inside, outside, large
     gc.collect()
-    held = arena.take(SHARD)
-    assert sum(map(len, arena._idle)) <= 4 * SHARD
-    assert held.nbytes == SHARD
+    assert address(arena.take(4 * SHARD)) == start
 
 
-def test_a_closed_arena_keeps_nothing_and_its_arrays_stay_valid():
-    arena = Arena(keep=100 * SHARD)
-    returned, held = arena.take(SHARD), arena.take(SHARD)
+def test_a_closed_arena_gives_pages_back_and_its_arrays_stay_valid():
+    before = resident()
+    arena = Arena(32 * SHARD)
+    returned, held = arena.take(20 * SHARD), arena.take(10 * SHARD)
+    returned[:] = 1
+    held[:] = 3
+    assert resident() - before > 29 * SHARD
     del returned
     gc.collect()
     arena.close()
-    assert not arena._returned and not arena._idle
-    held[:] = 3
-    assert int(held[-1]) == 3
+    assert resident() - before < 12 * SHARD
+    assert int(held[0]) == int(held[-1]) == 3
     del held
     gc.collect()
-    assert not arena._returned
+    assert resident() - before < 2 * SHARD, "also what came back after the end"
+
+
+def resident() -> int:
+    """Bytes of private memory of this process."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon"))
 
 
 def test_large_pages_are_asked_for_and_their_absence_is_no_error(monkeypatch: pytest.MonkeyPatch):

@@ -21,7 +21,7 @@ from pq_registry.loader.dtypes import Numpy
 from pq_registry.loader.memory import ALIGNMENT, Arena
 from pq_registry.loader.placement import OwnMemory, WholeFiles
 from pq_registry.loader.selection import Unit, runs, select
-from pq_registry.loader.stream import TensorStream
+from pq_registry.loader.stream import Pace, TensorStream
 from tests.samples import manifest
 from tests.tensors import Truth, safetensors_bytes
 
@@ -59,17 +59,17 @@ def stream(
     *,
     workers: int = 3,
     longest: int = 1,
+    request: int = 1,
     ring: int | None = None,
 ) -> TensorStream:
-    placement = WholeFiles(units) if mode == "whole" else OwnMemory(units, Arena(keep=4 * SHARD))
+    placement = WholeFiles(units) if mode == "whole" else OwnMemory(units, Arena(12 * SHARD))
     return TensorStream(
         units,
         runs(units, longest=longest, by_owner=mode == "own"),
         source,
         placement,
         Numpy(),
-        workers=workers,
-        ring=ring,
+        pace=Pace(workers, request, ring),
         progress=NullProgress(),
     )
 
@@ -98,14 +98,15 @@ def no_threads_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("longest", [1, 8])
+@pytest.mark.parametrize(("longest", "request_"), [(1, 1), (4, 1), (8, 8), (5, 2)])
 @pytest.mark.parametrize("ring", [None, 1, 2 * SHARD])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_every_tensor_bit_for_bit_in_file_order(mode: str, longest: int, ring: int | None, workers: int):
+def test_every_tensor_bit_for_bit_in_file_order(mode: str, longest: int, request_: int, ring: int | None, workers: int):
     files, truth = sample()
     units = select(manifest(files))
     source = MemorySource(files)
-    found = list(stream(units, source, mode, longest=longest, ring=ring, workers=workers).tensors())
+    options = {"longest": longest, "request": request_, "workers": workers}
+    found = list(stream(units, source, mode, ring=ring, **options).tensors())
     assert [name for name, _ in found] == [unit.entry.name for unit in units]
     for name, array in found:
         assert array.dtype == truth[name].dtype and array.shape == truth[name].shape, name
@@ -183,14 +184,20 @@ def test_an_error_that_is_kept_keeps_no_buffer(mode: str, monkeypatch: pytest.Mo
     bad = bytearray(files["b.safetensors"])
     bad[-1] ^= 1
     buffers: list[weakref.ref[np.ndarray]] = []
+    take = Arena.take
 
-    def recorded(mapping: mmap.mmap) -> np.ndarray:
+    def whole(mapping: mmap.mmap) -> np.ndarray:
         array = np.frombuffer(mapping, np.uint8)
         buffers.append(weakref.ref(array))
         return array
 
-    monkeypatch.setattr("pq_registry.loader.memory.as_array", recorded)
-    monkeypatch.setattr("pq_registry.loader.placement.as_array", recorded)
+    def own(self: Arena, size: int) -> np.ndarray:
+        array = take(self, size)
+        buffers.append(weakref.ref(array if array.base is None else array.base))
+        return array
+
+    monkeypatch.setattr("pq_registry.loader.placement.as_array", whole)
+    monkeypatch.setattr(Arena, "take", own)
     with pytest.raises(ShardMismatch) as kept:
         list(stream(select(manifest(files)), MemorySource({**files, "b.safetensors": bytes(bad)}), mode).tensors())
     gc.collect()
