@@ -109,10 +109,10 @@ def test_a_header_bomb_is_refused_before_it_is_read() -> None:
 
 
 def test_many_dimensions_cost_nothing() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(FormatError):
         read(safetensors({"x": tensor("U8", [1] * 1_000_000, 0, 1)}, bytes(1)))
-    assert time.perf_counter() - started < 5  # a library that multiplies them out needs minutes
+    assert time.process_time() - started < 5  # of this process alone; a library that multiplies them out needs minutes
 
 
 def test_depth_is_bounded() -> None:

@@ -14,6 +14,7 @@ import OpenSSL.SSL
 import pytest
 
 from pq_registry.client import tls
+from pq_registry.client.origin import parse_registry
 from pq_registry.client.ranges import RangeReader
 from pq_registry.client.transport import RegistryClient, blob_path
 from pq_registry.errors import ConnectionFailed, SettingError
@@ -168,3 +169,20 @@ def test_pyopenssl_errors_do_not_leak(monkeypatch: pytest.MonkeyPatch, authority
         with client, pytest.raises(ConnectionFailed):
             client.whoami()
     assert OpenSSL.SSL.OPENSSL_VERSION_NUMBER >= 0x30500000
+
+
+@pytest.mark.parametrize(
+    ("url", "private"),
+    [
+        ("https://models.example.org", True),
+        ("http://127.0.0.1:8470", True),
+        ("http://127.8.9.1", True),
+        ("http://[::1]:8470", True),
+        ("http://localhost", True),
+        ("http://models.example.org", False),
+        ("http://127.0.0.1.example.org", False),
+        ("http://10.0.0.1", False),
+    ],
+)
+def test_which_registries_may_see_a_token_in_the_clear(url: str, private: bool) -> None:
+    assert parse_registry(url)[0].private is private

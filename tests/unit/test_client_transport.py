@@ -383,20 +383,3 @@ def test_the_cap_holds_for_what_is_sent(registry) -> None:
     with RegistryClient(registry.url, rate=bucket) as client:
         client.put_part(NAME, "u", 0, memoryview(bytearray(2_000_000)), b"")
     assert now[0] == pytest.approx(2.0, rel=0.2)
-
-
-@pytest.mark.parametrize(
-    ("url", "private"),
-    [
-        ("https://models.example.org", True),
-        ("http://127.0.0.1:8470", True),
-        ("http://127.8.9.1", True),
-        ("http://[::1]:8470", True),
-        ("http://localhost", True),
-        ("http://models.example.org", False),
-        ("http://127.0.0.1.example.org", False),
-        ("http://10.0.0.1", False),
-    ],
-)
-def test_which_registries_may_see_a_token_in_the_clear(url: str, private: bool) -> None:
-    assert parse_registry(url)[0].private is private
