@@ -69,9 +69,9 @@ def test_json_of_a_new_token(registry: RunningRegistry, pqreg: Pqreg) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("token", "create", "--role", "king", "--namespace", "acme"), 1),
+        (("token", "create", "--role", "king", "--namespace", "acme"), 2),
         (("token", "create", "--role", "reader", "--namespace", "a/b"), 2),
-        (("token", "create", "--role", "reader", "--namespace", "acme", "--days", "0"), 1),
+        (("token", "create", "--role", "reader", "--namespace", "acme", "--days", "0"), 2),
         (("token", "revoke", "0000000000000000"), 3),
         (("token", "list", "--data", "/nowhere"), 2),
         (("fsck", "--data", "/nowhere"), 2),

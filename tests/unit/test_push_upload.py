@@ -43,10 +43,10 @@ class Registry:
         self.slept: list[float] = []
         self.exchanger = SimpleNamespace(sleep=self.slept.append)
 
-    def missing(self, _name: RepositoryName, digests: Collection[Digest]) -> frozenset[Digest]:
+    def missing(self, _name: RepositoryName, digests: Collection[Digest], _slice_size: int) -> frozenset[Digest]:
         return frozenset(digests) - self.have
 
-    def open_upload(self, _name: RepositoryName, digest: Digest, size: int) -> Upload:
+    def open_upload(self, _name: RepositoryName, digest: Digest, size: int, _slice_size: int) -> Upload:
         self.trouble("open")
         parts = self.parts.setdefault(digest.hex, {})
         return Upload(digest.hex, self.part_size, frozenset(parts))
