@@ -63,7 +63,7 @@ class LazyGroup(TyperGroup):
         self._loaded: dict[str, Any] = {}
         self.commands = {entry.name: TyperCommand(entry.name, help=entry.help) for entry in COMMANDS}
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  click's signature
         """The real sub-command; its module is imported here."""
         if cmd_name not in _BY_NAME:
             return None
@@ -71,7 +71,7 @@ class LazyGroup(TyperGroup):
             self._loaded[cmd_name] = load(_BY_NAME[cmd_name])
         return self._loaded[cmd_name]
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  click's signature
         """The sub-commands by section, from the table."""
         width = max(map(len, self.commands))
         for section, entries in _sections():

@@ -64,7 +64,7 @@ def init(
     *,
     publisher: Publishers,
     revoker: Revokers = [],  # noqa: B006  typer copies it
-    enrolment: Enrolment = [],  # noqa: B006
+    enrolment: Enrolment = [],  # noqa: B006  typer copies it
     expires_days: Annotated[int, typer.Option("--expires-days", metavar="N", help="Days this file is valid.")] = 365,
     grace_days: Annotated[
         int, typer.Option("--grace-days", metavar="N", help="Days that verify and load (not pull) tolerate after that.")
@@ -100,7 +100,7 @@ def init(
 def add(
     file: TrustPath,
     *,
-    publisher: Publishers = [],  # noqa: B006
+    publisher: Publishers = [],  # noqa: B006  typer copies it
     not_before: Annotated[
         str | None,
         typer.Option("--not-before", metavar="DATE", help="Their signatures count from here; 'none': always."),
@@ -111,9 +111,9 @@ def add(
     pin: Annotated[
         list[str],
         typer.Option("--pin", metavar="NAMESPACE=DIGEST", help="Accept this release even when its signer lapsed."),
-    ] = [],  # noqa: B006
-    revoker: Revokers = [],  # noqa: B006
-    enrolment: Enrolment = [],  # noqa: B006
+    ] = [],  # noqa: B006  typer copies it
+    revoker: Revokers = [],  # noqa: B006  typer copies it
+    enrolment: Enrolment = [],  # noqa: B006  typer copies it
     expires_days: Annotated[
         int | None, typer.Option("--expires-days", metavar="N", help="Valid for N days from now; else as before.")
     ] = None,

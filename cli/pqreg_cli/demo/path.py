@@ -58,8 +58,8 @@ def _serve(stage: Stage) -> None:
     reader = _token(stage, "reader")
     stage.alice = stage.alice.having(PQREG_REGISTRY=url, PQREG_TOKEN=owner)
     stage.node = stage.node.having(PQREG_REGISTRY=url, PQREG_TOKEN=reader, PQREG_TRUST=TRUST)
-    stage.report.settings("alice", PQREG_REGISTRY=url, PQREG_TOKEN="(the owner's)")  # noqa: S106
-    stage.report.settings("node", PQREG_REGISTRY=url, PQREG_TOKEN="(the reader's)", PQREG_TRUST=TRUST)  # noqa: S106
+    stage.report.settings("alice", PQREG_REGISTRY=url, PQREG_TOKEN="(the owner's)")  # noqa: S106  a remark, no token
+    stage.report.settings("node", PQREG_REGISTRY=url, PQREG_TOKEN="(the reader's)", PQREG_TRUST=TRUST)  # noqa: S106  a remark, no token
     stage.report.done(
         "Alice may write to acme, the node may only read; it says no to everybody else",
         what="serve",
