@@ -33,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Settings: PQREG_REGISTRY, PQREG_TOKEN, PQREG_TRUST, PQREG_KEY, or the config file (`pqreg login`). "
-    "Exit status: 0 good, 1 refused by verification or policy, 2 usage, 3 network or server, 130 interrupted.",
+    "Exit status: 0 good, 1 refused by verification or policy, 2 usage, 3 network or server, 4 a log that contradicts "
+    "itself, 130 interrupted.",
 )
 
 

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of the house's rules, of the network and of storage; see the drawing in ``pq_registry.errors``."""
+
+from __future__ import annotations
+
+from pq_registry.errors.base import EXIT_TRANSPORT, PolicyError, PqregError
+
+
+class UnsafeFileType(PolicyError):
+    """A file whose format can execute code when it is loaded."""
+
+    status = 422
+
+
+class KeyCustodyError(PolicyError):
+    """A secret key file cannot be used."""
+
+
+class WrongPassphrase(KeyCustodyError):
+    """The passphrase does not open the secret key file, or the file was altered."""
+
+
+class KeyFileExposed(KeyCustodyError):
+    """A secret key file can be read by others than its owner."""
+
+
+class RecipientUncertified(PolicyError):
+    """No enrolment identity certifies the recipient's key."""
+
+
+class ProviderUnavailable(PolicyError):
+    """The implementation of the algorithms that was asked for is not installed, or may not be loaded."""
+
+    status = 501
+
+
+class SelfTestFailed(PolicyError):
+    """An algorithm does not give its known answer here, so nothing is verified or signed."""
+
+    status = 500
+
+
+class NotAuthenticated(PolicyError):
+    """No token, or one that is unknown, expired or revoked."""
+
+    status = 401
+    exit_code = EXIT_TRANSPORT
+
+
+class AccessDenied(PolicyError):
+    """The token does not allow this."""
+
+    status = 403
+    exit_code = EXIT_TRANSPORT
+
+
+class Conflict(PolicyError):
+    """The request contradicts what is already there."""
+
+    status = 409
+
+
+class SequenceUsed(Conflict):
+    """Another statement already has this sequence number."""
+
+
+class AlreadyExists(Conflict):
+    """Something that is never overwritten stands where this should go."""
+
+
+class SourceChanged(PolicyError):
+    """A file changed between hashing and sending."""
+
+    status = 409
+
+
+class TransportError(PqregError):
+    """The network or the server failed."""
+
+    exit_code = EXIT_TRANSPORT
+    status = 502
+
+
+class ConnectionFailed(TransportError):
+    """No usable connection: refused, timed out, broken, or not authenticated by TLS."""
+
+
+class ResponseInvalid(TransportError):
+    """The server answered with something its specification does not allow."""
+
+
+class ServerRefused(TransportError):
+    """The server answered with an error of its own."""
+
+
+class WitnessRefused(TransportError):
+    """A witness did not cosign a checkpoint."""
+
+
+class NotFound(TransportError):
+    """There is no such thing here."""
+
+    status = 404
+
+
+class StorageError(PqregError):
+    """The disk or the object store failed."""
+
+    exit_code = EXIT_TRANSPORT
+    status = 507
+
+
+class LogUnavailable(StorageError):
+    """The log cannot take a statement at the moment, or has no receipt for it yet."""
+
+    status = 503
+
+
+class LogHalted(StorageError):
+    """The log refuses to go on: what it stored, what it signed and the clock do not agree."""
+
+    status = 503
