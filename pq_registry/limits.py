@@ -234,3 +234,37 @@ SHORT_RESPONSE_BYTES: Final = MIB
 """An answer of a server that lists nothing long, e.g. to a commit or a tag's envelope."""
 PROGRESS_BYTES: Final = 256 * KIB
 """What a try must bring for a range to be granted new tries; so a range of 16 MiB ends after 64 x ATTEMPTS of them."""
+
+# -- log -------------------------------------------------------------------------------------------------------------
+TREE_SIZE: Final = 2**63 - 1
+"""Leaves of a log (C2SP tlog-cosignature: less than 2^63)."""
+TIMESTAMP: Final = 2**63 - 1
+"""Largest time in a cosignature, in seconds since 1970 (the same source)."""
+NOTE_SIGNATURES: Final = 100
+"""Signature lines of one note; Go's note.Open stops there too."""
+NOTE_BYTES: Final = 512 * KIB
+"""A signed note: NOTE_SIGNATURES lines of ML-DSA-44, 3.3 kB each."""
+NOTE_NAME_BYTES: Final = 255
+"""A key's name, and so an origin: their length is one byte of what an ML-DSA-44 cosignature signs."""
+LOG_ENTRY_BYTES: Final = 2**16 - 1
+"""One leaf: its length has 16 bits in an entry bundle (C2SP tlog-tiles). Ours have about 500 bytes."""
+PROOF_HASHES: Final = 63
+"""Hashes of an inclusion or consistency proof: the height of the largest tree."""
+TLOG_PROOF_BYTES: Final = NOTE_BYTES + LOG_ENTRY_BYTES // 3 * 4 + 4 * KIB
+"""A receipt: leaf, inclusion proof and checkpoint; about 10 KiB."""
+TLOG_POLICY_BYTES: Final = 256 * KIB
+"""The text of a log's policy; a witness with both keys takes 2 KiB."""
+POLICY_NAMES: Final = 100
+"""Witnesses and groups of one policy; no checkpoint carries more lines than NOTE_SIGNATURES."""
+STATUS_STATEMENT_BYTES: Final = MIB
+"""A status statement's payload: REVOCATIONS entries of about 100 bytes."""
+STATUS_ENVELOPE_BYTES: Final = 2 * MIB
+"""An envelope around a status statement: the statement in base64 and two signatures."""
+REVOCATIONS: Final = 8000
+"""Entries of one namespace's status statement; the list only grows."""
+NOTE_KEY_FILE_BYTES: Final = 4 * KIB
+"""A file of note keys: a line of at most 400 bytes for each."""
+ADD_CHECKPOINT_BYTES: Final = 16 * KIB
+"""A witness's request body, as in the reference implementation: a log sends its own signatures only."""
+WITNESS_ANSWER_BYTES: Final = 16 * KIB
+"""A witness's answer: the lines of two keys have 3.4 kB."""
