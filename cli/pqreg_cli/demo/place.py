@@ -27,7 +27,7 @@ import pqreg_keys
 from pq_registry.errors import PqregError
 from pq_registry.settings import private_environment
 
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _READY = re.compile(r"serving on (http://\S+)")
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
@@ -75,10 +75,12 @@ class Place:
         self.removed = False
         self._processes: list[subprocess.Popen[bytes]] = []
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
+        self._starting = False
+        self._interrupted = False
 
     def __enter__(self) -> Self:
         """Make the directory, and let signals end the demo in order."""
-        self._previous = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+        self._previous = {number: signal.signal(number, self._interrupt) for number in _SIGNALS}
         self.root = Path(tempfile.mkdtemp(prefix="pqreg-demo-"))
         return self
 
@@ -86,7 +88,7 @@ class Place:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop and remove everything; further signals wait until that is done."""
-        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (*_SIGNALS, signal.SIGINT)}
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
         try:
             for process in self._processes:
                 _stop(process)
@@ -140,17 +142,31 @@ class Place:
         home.mkdir(parents=True, exist_ok=True)
         packages = {str(Path(package.__file__ or "").parents[1]) for package in (pq_registry, pqreg_cli, pqreg_keys)}
         environment = private_environment(home, {**person.settings, "PYTHONPATH": ":".join(sorted(packages))})
-        process = subprocess.Popen(  # noqa: S603  our own interpreter and words
-            [sys.executable, "-c", _DIE_WITH_PARENT, *words],
-            cwd=self.root,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,  # Ctrl-C ends the demo, and the demo ends its children
-        )
-        self._processes.append(process)
+        # A signal between the start of a process and its entry in the list would leave it to nobody.
+        self._starting = True
+        try:
+            process = subprocess.Popen(  # noqa: S603  our own interpreter and words
+                [sys.executable, "-c", _DIE_WITH_PARENT, *words],
+                cwd=self.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,  # Ctrl-C ends the demo, and the demo ends its children
+            )
+            self._processes.append(process)
+        finally:
+            self._starting = False
+        if self._interrupted:
+            raise KeyboardInterrupt
         return process
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._starting:
+            self._interrupted = True
+        else:
+            raise KeyboardInterrupt
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -165,8 +181,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    del number, frame
-    raise KeyboardInterrupt
