@@ -115,6 +115,8 @@ IDENTITIES_PER_NAMESPACE: Final = 64
 """Identities of one namespace: each costs a verification of both halves."""
 PINNED_DIGESTS: Final = 10_000
 """Pinned releases of one namespace."""
+LOG_POLICIES: Final = 16
+"""Log policies of a trust file: one in force, and those that were before it."""
 GRACE_DAYS: Final = 366
 """Longest grace an operator may give an expired trust file or tag."""
 CLOCK_SKEW_SECONDS: Final = 300
@@ -268,3 +270,9 @@ ADD_CHECKPOINT_BYTES: Final = 16 * KIB
 """A witness's request body, as in the reference implementation: a log sends its own signatures only."""
 WITNESS_ANSWER_BYTES: Final = 16 * KIB
 """A witness's answer: the lines of two keys have 3.4 kB."""
+TILE_BUNDLE_BYTES: Final = 256 * (2 + LOG_ENTRY_BYTES)
+"""A tile of a log: 256 entries, each behind its length in 16 bits."""
+CHECKPOINT_STALE_SECONDS: Final = 24 * 3600
+"""Age at which the newest checkpoint to be had counts as frozen; a log renews its own every LOG_HEARTBEAT_SECONDS."""
+STATUS_LIFETIME_DAYS: Final = 366
+"""Longest a status statement may be good for; beyond that a withheld revocation would go unnoticed for too long."""
