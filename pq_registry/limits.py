@@ -250,6 +250,10 @@ NOTE_NAME_BYTES: Final = 255
 """A key's name, and so an origin: their length is one byte of what an ML-DSA-44 cosignature signs."""
 LOG_ENTRY_BYTES: Final = 2**16 - 1
 """One leaf: its length has 16 bits in an entry bundle (C2SP tlog-tiles). Ours have about 500 bytes."""
+ENTRY_BUNDLE_BYTES: Final = 256 * (LOG_ENTRY_BYTES + 2)
+"""A full entry bundle, the largest file of a log; ours have about 130 KiB."""
+TREE_TILES: Final = 256
+"""Full hash tiles one reader of a tree keeps, with the hashes inside them: 16 KiB each."""
 PROOF_HASHES: Final = 63
 """Hashes of an inclusion or consistency proof: the height of the largest tree."""
 TLOG_PROOF_BYTES: Final = NOTE_BYTES + LOG_ENTRY_BYTES // 3 * 4 + 4 * KIB
@@ -276,3 +280,29 @@ CHECKPOINT_STALE_SECONDS: Final = 24 * 3600
 """Age at which the newest checkpoint to be had counts as frozen; a log renews its own every LOG_HEARTBEAT_SECONDS."""
 STATUS_LIFETIME_DAYS: Final = 366
 """Longest a status statement may be good for; beyond that a withheld revocation would go unnoticed for too long."""
+MONITOR_BATCH_LEAVES: Final = 4096
+"""Leaves a monitor holds and records at once: 16 entry bundles, about 2 MiB of ours."""
+
+# -- audit -----------------------------------------------------------------------------------------------------------
+AUDIT_CHECK_STATEMENTS: Final = 256
+"""Statements an audit judges between two commits of its state: what a kill makes it judge again."""
+AUDIT_THREADS: Final = 8
+"""Statements an audit fetches and verifies at once; each may hold an envelope and a manifest."""
+AUDIT_FINDINGS_SHOWN: Final = 1000
+"""Findings in one report or webhook; the CSV and the state directory have them all."""
+AUDIT_NOTE_CHARS: Final = 500
+"""The words with which a finding is acknowledged."""
+AUDIT_INTERVAL_SECONDS: Final = 24 * 3600
+"""Longest pause of a following audit; after more than that a frozen log would not be noticed on the same day."""
+WEBHOOK_BYTES: Final = 2 * MIB
+"""A webhook's body: AUDIT_FINDINGS_SHOWN findings of at most 2 kB."""
+EVIDENCE_INDEX_BYTES: Final = 64 * MIB
+"""evidence.json: EVIDENCE_STATEMENTS entries and EVIDENCE_FILES files of about 200 bytes."""
+EVIDENCE_STATEMENTS: Final = 50_000
+"""Statements of one evidence bundle; more go into several bundles (--since)."""
+EVIDENCE_FILES: Final = 200_000
+"""Files of one evidence bundle: envelope, receipt and manifest of each statement, and a few."""
+EVIDENCE_FINDINGS: Final = 10_000
+"""Findings an evidence bundle repeats."""
+EVIDENCE_SIGNATURE_BYTES: Final = EVIDENCE_INDEX_BYTES // 3 * 4 + 32 * KIB
+"""evidence.json.sig: the index in base64 and two signatures."""

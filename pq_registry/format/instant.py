@@ -50,6 +50,18 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
+def from_unix(seconds: int) -> datetime:
+    """The instant ``seconds`` after 1970-01-01T00:00:00Z.
+
+    Raises:
+        FormatError: if it lies outside the years 1 to 9999.
+    """
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        raise FormatError("not an instant", expected="a time before the year 10000", found=f"{seconds} s") from None
+
+
 def in_window(instant: datetime, not_before: datetime | None, not_after: datetime | None) -> bool:
     """Whether ``not_before <= instant < not_after``; None leaves that side open."""
     return (not_before is None or not_before <= instant) and (not_after is None or instant < not_after)
