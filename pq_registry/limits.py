@@ -274,8 +274,6 @@ ADD_CHECKPOINT_BYTES: Final = 16 * KIB
 """A witness's request body, as in the reference implementation: a log sends its own signatures only."""
 WITNESS_ANSWER_BYTES: Final = 16 * KIB
 """A witness's answer: the lines of two keys have 3.4 kB."""
-TILE_BUNDLE_BYTES: Final = 256 * (2 + LOG_ENTRY_BYTES)
-"""A tile of a log: 256 entries, each behind its length in 16 bits."""
 CHECKPOINT_STALE_SECONDS: Final = 24 * 3600
 """Age at which the newest checkpoint to be had counts as frozen; a log renews its own every LOG_HEARTBEAT_SECONDS."""
 STATUS_LIFETIME_DAYS: Final = 366

@@ -13,7 +13,8 @@
     │   ├── TagError               step 1: TagExpired, TagRollback, TagEquivocation, TagWithdrawn
     │   ├── SignatureError         step 2: SignatureInvalid, UntrustedSigner
     │   ├── StatementError         step 3: StatementMismatch, ManifestMismatch, ProfileTooLow
-    │   ├── LogError               step 4: ReceiptMissing, ReceiptInvalid, CheckpointInvalid, QuorumNotMet, LogStale
+    │   ├── LogError               step 4: ReceiptMissing, ReceiptInvalid, CheckpointInvalid, QuorumNotMet, LogStale,
+    │   │   │                      ConsistencyInvalid, TileMismatch
     │   │   └── LogMisbehaved      LogRollback, LogEquivocation: both notes are kept     exit 4
     │   ├── IdentityLapsed         step 4
     │   ├── StatusError            step 5: StatusUnavailable, StatusExpired, StatusRollback, StatusEquivocation, Revoked
@@ -84,6 +85,7 @@ from pq_registry.errors.operation import (
 from pq_registry.errors.verification import (
     CheckpointInvalid,
     CommitmentMismatch,
+    ConsistencyInvalid,
     ContentError,
     DigestMismatch,
     FileDigestMismatch,
@@ -125,6 +127,7 @@ from pq_registry.errors.verification import (
     TagRollback,
     TagWithdrawn,
     TensorTableMismatch,
+    TileMismatch,
     TrustError,
     TrustExpired,
     TrustMissing,
@@ -145,6 +148,7 @@ __all__ = [
     "CommitmentMismatch",
     "Conflict",
     "ConnectionFailed",
+    "ConsistencyInvalid",
     "ContentError",
     "DigestMismatch",
     "FileDigestMismatch",
@@ -205,6 +209,7 @@ __all__ = [
     "TagRollback",
     "TagWithdrawn",
     "TensorTableMismatch",
+    "TileMismatch",
     "TransportError",
     "TrustError",
     "TrustExpired",

@@ -96,6 +96,14 @@ class CheckpointInvalid(LogError):
     """The checkpoint is not signed by the log of the policy, or carries a wrong signature."""
 
 
+class ConsistencyInvalid(LogError):
+    """The proof does not show that the smaller tree is the start of the larger one."""
+
+
+class TileMismatch(LogError):
+    """A tile or entry bundle does not belong to the tree of the checkpoint."""
+
+
 class QuorumNotMet(LogError):
     """The checkpoint lacks the cosignatures that the policy demands."""
 
