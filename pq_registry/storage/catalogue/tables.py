@@ -249,6 +249,55 @@ class KeyRow(Base):
     not_after: Mapped[datetime | None]
 
 
+class LogStateRow(Base):
+    """The log's lock, one row: whoever replaces ``note`` has decided what the tree is.
+
+    ``note`` is the newest checkpoint as the log signed it, ``previous`` the one it replaced, ``published`` the newest
+    one that readers were shown, with its cosignatures.
+    """
+
+    __tablename__ = "log_state"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    note: Mapped[bytes]
+    previous: Mapped[bytes | None]
+    published: Mapped[bytes | None]
+
+
+class LogStagedRow(Base):
+    """The leaves of the newest batch, from leaf ``start`` on, each as it stands in an entry bundle.
+
+    Kept until their tiles are known to be durable: that is, until the next batch.
+    """
+
+    __tablename__ = "log_staged"
+
+    start: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    entries: Mapped[bytes]
+
+
+class LogCheckpointRow(Base):
+    """A published checkpoint with its cosignatures, from which receipts are made; one per size of the tree."""
+
+    __tablename__ = "log_checkpoints"
+    __table_args__ = (Index(None, "quorum", "size"),)
+
+    size: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    note: Mapped[bytes]
+    quorum: Mapped[bool] = mapped_column(Boolean)
+    at: Mapped[datetime]
+
+
+class LogEntryRow(Base):
+    """Which statement is leaf ``index``. A statement may be several leaves: logged again when witnesses were away."""
+
+    __tablename__ = "log_entries"
+
+    index: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    statement: Mapped[str] = mapped_column(ForeignKey("statements.digest"), index=True)
+    time: Mapped[datetime]
+
+
 class TokenRow(Base):
     """A bearer token: the SHA-256 of its text, never the text. ``namespaces`` is ``*`` or keys joined by spaces."""
 
