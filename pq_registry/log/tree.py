@@ -4,8 +4,8 @@
 ``Tree`` believes the size and root it is given (from a checkpoint somebody judged) and nothing else. Its constructor
 reads the partial tiles at the right edge and recomputes the root from them; any other tile is believed once the hash
 over it stands in the tile above it, which was itself checked in this way. So a proof, a leaf or an older root that
-comes out is that of the checkpoint's tree, whoever stored the tiles. Bytes that do not fit are ``TileMismatch``; a partial
-tile that is gone is taken from the full one that replaced it (c2sp.org/tlog-tiles).
+comes out is that of the checkpoint's tree, whoever stored the tiles. Bytes that do not fit are ``TileMismatch``; a
+partial tile that is gone is taken from the full one that replaced it (c2sp.org/tlog-tiles).
 
 ``Edge`` is what the sequencer holds: the partial tiles, from which ``grow`` computes every new tile without reading
 one. It is a value: where a commit fails, the edge before it is still there. ::
