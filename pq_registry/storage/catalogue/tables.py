@@ -249,6 +249,19 @@ class KeyRow(Base):
     not_after: Mapped[datetime | None]
 
 
+class StatusRow(Base):
+    """The newest status statement of a namespace: what its revokers have revoked."""
+
+    __tablename__ = "statuses"
+
+    namespace_id: Mapped[int] = mapped_column(ForeignKey("namespaces.id"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    statement: Mapped[str] = mapped_column(ForeignKey("statements.digest"))
+    signer: Mapped[str] = mapped_column(_HEX)
+    issued: Mapped[datetime]
+    expires: Mapped[datetime]
+
+
 class LogStateRow(Base):
     """The log's lock, one row: whoever replaces ``note`` has decided what the tree is.
 
