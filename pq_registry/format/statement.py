@@ -30,6 +30,7 @@ RELEASE_PREDICATE: Final = "https://model_signing/signature/v1.0"
 TAG_PREDICATE: Final = "urn:pq-registry:tag:v1"
 GRANT_PREDICATE: Final = "urn:pq-registry:grant:v1"
 KEY_PREDICATE: Final = "urn:pq-registry:key:v1"
+STATUS_PREDICATE: Final = "urn:pq-registry:status:v1"
 
 EC_BUNDLE_NAME: Final = "model.sig"
 PQ_BUNDLE_NAME: Final = "model.pq.sig"

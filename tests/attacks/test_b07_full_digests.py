@@ -15,6 +15,11 @@ from pq_registry.format.name import Reference
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pq_registry", "cli/pqreg_cli", "keys/pqreg_keys")
 ALLOWED = {
+    # The id of a note key has four bytes (C2SP signed-note). It finds the line to verify; the whole key decides.
+    (
+        "pq_registry/format/note.py",
+        "hashlib.sha256(name.encode('utf-8') + b'\\n' + bytes([type_]) + public_key).digest()[:KEY_ID_BYTES]",
+    ),
     # A fan-out directory; the file in it has the whole digest. The demo looks for one to spoil it.
     ("pq_registry/storage/local.py", "digest.hex[:2]"),
     ("cli/pqreg_cli/demo/attacks.py", "digest[:2]"),

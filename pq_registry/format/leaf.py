@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The leaf: what the log records of one accepted statement.
+
+RFC 8785 JSON::
+
+    {"i": identity, "k": kind, "n": name, "p": sha256 of the payload,
+     "s": [sha256 of the EC signature, sha256 of the ML-DSA signature], "t": unix time, "v": 1}
+
+Digests are 64 lowercase hex digits. ``n`` is the repository, for key and status statements the namespace, written as
+in the statement; never a node or a recipient. A leaf names bytes and holds none: who has the envelope rebuilds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import cast
+
+from pq_registry import limits
+from pq_registry.errors import FormatError, NameSyntaxError
+from pq_registry.format.digest import Digest
+from pq_registry.format.dsse import Envelope
+from pq_registry.format.hexid import parse_identity_id
+from pq_registry.format.name import Namespace, RepositoryName
+from pq_registry.format.strict_json import Fields, encode_canonical, parse_canonical
+
+LEAF_VERSION = 1
+
+
+class Kind(StrEnum):
+    """The kinds of statements that are logged."""
+
+    RELEASE = "release"
+    TAG = "tag"
+    STATUS = "status"
+    GRANT = "grant"
+    KEY = "key"
+    ATTESTATION = "attestation"
+
+    @classmethod
+    def parse(cls, text: str) -> Kind:
+        """Read a kind.
+
+        Raises:
+            FormatError: if ``text`` is none.
+        """
+        if text not in {kind.value for kind in cls}:
+            raise FormatError(
+                "not a kind of statement", expected=", ".join(kind.value for kind in cls), found=repr(text)[:40]
+            )
+        return cls(text)
+
+    @property
+    def of_namespace(self) -> bool:
+        """Whether its leaves name a namespace and not a repository."""
+        return self in {Kind.STATUS, Kind.KEY}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """One entry of the log."""
+
+    identity: str
+    kind: Kind
+    name: str
+    payload: Digest
+    ec: Digest
+    pq: Digest
+    time: int
+
+    def __post_init__(self) -> None:
+        """Refuse what ``parse`` would refuse.
+
+        Raises:
+            FormatError: naming the rule that is broken.
+        """
+        parse_identity_id(self.identity)
+        try:
+            if self.kind.of_namespace:
+                Namespace(self.name)
+            else:
+                RepositoryName.parse(self.name)
+        except NameSyntaxError as error:
+            raise FormatError(
+                f"the leaf of a {self.kind.value} statement names nothing that could be",
+                expected=error.expected,
+                found=error.found,
+            ) from None
+        if type(self.time) is not int or not 0 <= self.time <= limits.JSON_INTEGER:
+            raise FormatError("a leaf's time is impossible", expected="seconds since 1970", found=repr(self.time)[:40])
+
+    def encode(self) -> bytes:
+        """The entry's exact bytes."""
+        return encode_canonical(
+            {
+                "i": self.identity,
+                "k": self.kind.value,
+                "n": self.name,
+                "p": self.payload.hex,
+                "s": [self.ec.hex, self.pq.hex],
+                "t": self.time,
+                "v": LEAF_VERSION,
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Leaf:
+        """Read an entry; ``parse(data).encode() == data``.
+
+        Raises:
+            FormatError: if ``data`` is no leaf of exactly our form.
+        """
+        fields = Fields(parse_canonical(data, what="the leaf", limit=limits.LOG_ENTRY_BYTES), "leaf")
+        fields.literal("v", LEAF_VERSION)
+        signatures = fields.array("s", minimum=2, limit=2)
+        if not all(isinstance(value, str) for value in signatures):
+            fields.fail("s", "two digests", signatures)
+        try:
+            ec, pq = (Digest(value) for value in cast("list[str]", signatures))
+        except NameSyntaxError as error:
+            fields.fail("s", error.expected or "two digests", signatures)
+        leaf = cls(
+            identity=fields.parsed("i", parse_identity_id),
+            kind=fields.parsed("k", Kind.parse),
+            name=fields.text("n"),
+            payload=fields.parsed("p", Digest),
+            ec=ec,
+            pq=pq,
+            time=fields.integer("t"),
+        )
+        fields.done()
+        return leaf
+
+    @classmethod
+    def of(cls, envelope: Envelope, *, kind: Kind, name: str, identity: str, time: int) -> Leaf:
+        """The leaf of a signed statement.
+
+        Raises:
+            FormatError: if ``identity``, ``name`` or ``time`` cannot stand in a leaf.
+        """
+        return cls(
+            identity=identity,
+            kind=kind,
+            name=name,
+            payload=envelope.payload_digest,
+            ec=Digest.of(envelope.ec_signature),
+            pq=Digest.of(envelope.pq_signature),
+            time=time,
+        )
