@@ -280,6 +280,20 @@ STATUS_LIFETIME_DAYS: Final = 366
 """Longest a status statement may be good for; beyond that a withheld revocation would go unnoticed for too long."""
 MONITOR_BATCH_LEAVES: Final = 4096
 """Leaves a monitor holds and records at once: 16 entry bundles, about 2 MiB of ours."""
+LOG_HEARTBEAT_SECONDS: Final = 600
+"""An unchanged tree is signed again this often, so that readers can tell an idle log from a frozen one."""
+LOG_CLOCK_LAG_SECONDS: Final = 60
+"""How far the clock may fall behind the monotonic one before the log halts; far below the hour a receipt may take."""
+LOG_RETRY_SECONDS: Final = 5
+"""Pause before tiles or a checkpoint that could not be written, or cosignatures that did not come, are tried again."""
+LOG_BATCH_ENTRIES: Final = 4096
+"""Leaves of one batch: 16 tiles, and with leaves of usual length 2 MiB to stage."""
+LOG_BATCH_BYTES: Final = 16 * MIB
+"""The same for long leaves: what one transaction of the lock may write."""
+LOG_QUEUE_ENTRIES: Final = 20_000
+"""Statements that wait for their batch; ten seconds of a full load. More are refused at once."""
+LOG_LINGER_SECONDS: Final = 0.25
+"""Longest a batch may wait for more leaves."""
 
 # -- audit -----------------------------------------------------------------------------------------------------------
 AUDIT_CHECK_STATEMENTS: Final = 256
