@@ -250,6 +250,8 @@ NOTE_NAME_BYTES: Final = 255
 """A key's name, and so an origin: their length is one byte of what an ML-DSA-44 cosignature signs."""
 LOG_ENTRY_BYTES: Final = 2**16 - 1
 """One leaf: its length has 16 bits in an entry bundle (C2SP tlog-tiles). Ours have about 500 bytes."""
+ATTESTATION_SECONDS: Final = 3600
+"""Longest from a leaf's time to its attestation by witnesses: a log cannot hold a leaf back and date it earlier."""
 ENTRY_BUNDLE_BYTES: Final = 256 * (LOG_ENTRY_BYTES + 2)
 """A full entry bundle, the largest file of a log; ours have about 130 KiB."""
 TREE_TILES: Final = 256
