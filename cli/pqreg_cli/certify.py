@@ -42,6 +42,7 @@ def certify(
     from pq_registry.client.enrolment import certify as certify_recipient
     from pq_registry.format.instant import format_instant
     from pq_registry.format.name import Namespace
+    from pqreg_cli.logview import leaf_index, leaf_text, warn_without_quorum
     from pqreg_cli.push import publisher_of
     from pqreg_cli.recipients import read_recipient
     from pqreg_cli.session import Session
@@ -50,17 +51,24 @@ def certify(
     session = Session(output, registry=registry, token=token, key=key, passphrase_file=passphrase_file)
     recipient = read_recipient(recipient_file)
     with session.client() as client:
-        statement = certify_recipient(
+        certified = certify_recipient(
             publisher_of(session, client),
             recipient,
             namespace=Namespace(namespace),
             node=node,
             lifetime=None if days is None else timedelta(days=days),
         )
+    statement = certified.statement
     until = None if statement.not_after is None else format_instant(statement.not_after)
     output.line(f"certified: {node} of {statement.namespace} holds this key", "good")
     output.fields(
-        [("recipient", recipient.id), ("node", node), ("until", until or "for ever"), ("signer", statement.signer)]
+        [
+            ("recipient", recipient.id),
+            ("node", node),
+            ("until", until or "for ever"),
+            ("signer", statement.signer),
+            ("log", leaf_text(certified.logged)),
+        ]
     )
     output.data(
         {
@@ -70,5 +78,7 @@ def certify(
             "issued": format_instant(statement.issued),
             "not_after": until,
             "signer": statement.signer,
+            "log_index": leaf_index(certified.logged),
         }
     )
+    warn_without_quorum(output, certified.logged)

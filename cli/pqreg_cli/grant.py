@@ -11,6 +11,7 @@ import typer
 from pq_registry.errors import UsageError
 from pqreg_cli.console import Output
 from pqreg_cli.lazy import new_app
+from pqreg_cli.logview import leaf_text, warn_without_quorum
 from pqreg_cli.options import (
     JsonOption,
     KeyOption,
@@ -104,9 +105,11 @@ def add(
             ("release", f"{release.name}@{release.digest}"),
             ("recipient", recipient.id),
             ("until", described["expires"] or "for ever"),
+            ("log", leaf_text(change.logged)),
         ]
     )
     output.data(described)
+    warn_without_quorum(output, change.logged)
 
 
 @app.command("list")
@@ -202,7 +205,14 @@ def withdraw(
         publisher = publisher_of(session, client)
         change = withdraw_grant(publisher, named_release(publisher, wanted), recipient)
     output.line("withdrawn" if change.changed else "nothing changed: it was withdrawn before", "good")
-    output.fields([("release", f"{wanted.repository}@{change.statement.release}"), ("recipient", recipient)])
+    output.fields(
+        [
+            ("release", f"{wanted.repository}@{change.statement.release}"),
+            ("recipient", recipient),
+            ("log", leaf_text(change.logged)),
+        ]
+    )
+    warn_without_quorum(output, change.logged)
     output.warning(_WITHDRAWN)
     output.data({**grant_json(change), "warnings": [_WITHDRAWN]})
 

@@ -13,6 +13,7 @@ import typer
 from pq_registry import limits
 from pq_registry.errors import UsageError
 from pqreg_cli.console import Output, count_text, size_text
+from pqreg_cli.logview import leaf_index, leaves_text, warn_without_quorum
 from pqreg_cli.options import (
     ConnectionsOption,
     JsonOption,
@@ -196,6 +197,7 @@ def _report(
     data: dict[str, object] | None = None,
 ) -> None:
     manifest, sent = result.manifest, result.sent
+    logged = {"release": result.logged, "tag": result.tag_change.logged}
     for name in result.skipped:
         output.note(f"{name} is not part of a release and was left out")
     for path in result.unsafe:
@@ -217,6 +219,7 @@ def _report(
             ("release", f"{result.repository}@{result.release}"),
             ("tag", tag_text(result.tag_change.statement, changed=result.tag_change.changed)),
             ("signer", manifest.signer),
+            ("log", leaves_text(logged)),
             ("content", f"{count_text(len(manifest.files), 'file')}, {size_text(manifest.total_size)}"),
             ("transfer", ", ".join(f"{size_text(count)} {what}" for count, what in pieces if count) or "nothing"),
             *fields,
@@ -227,7 +230,11 @@ def _report(
             "name": str(result.repository),
             "digest": str(result.release),
             "minted": result.minted,
-            "tag": tag_json(result.tag_change.statement, changed=result.tag_change.changed),
+            "log_index": leaf_index(result.logged),
+            "tag": {
+                **tag_json(result.tag_change.statement, changed=result.tag_change.changed),
+                "log_index": leaf_index(result.tag_change.logged),
+            },
             "signer": manifest.signer,
             "registered": result.registered,
             "files": len(manifest.files),
@@ -244,3 +251,4 @@ def _report(
             **(data or {}),
         }
     )
+    warn_without_quorum(output, *logged.values())

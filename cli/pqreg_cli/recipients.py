@@ -69,6 +69,7 @@ def expiry(now: datetime, days: int | None) -> datetime | None:
 def grant_json(change: GrantChange) -> dict[str, object]:
     """A grant's last statement."""
     from pq_registry.format.instant import format_instant
+    from pqreg_cli.logview import leaf_index
 
     statement = change.statement
     return {
@@ -81,6 +82,7 @@ def grant_json(change: GrantChange) -> dict[str, object]:
         "withdrawn": statement.withdrawn,
         "signer": statement.signer,
         "changed": change.changed,
+        "log_index": leaf_index(change.logged),
     }
 
 

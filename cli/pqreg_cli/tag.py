@@ -9,6 +9,7 @@ import typer
 
 from pq_registry.errors import UsageError
 from pqreg_cli.console import Output
+from pqreg_cli.logview import leaf_index, leaf_text, warn_without_quorum
 from pqreg_cli.options import (
     JsonOption,
     KeyOption,
@@ -155,6 +156,15 @@ def _report(output: Output, wanted: Reference, change: TagChange) -> None:
             ("before", was if was and was != str(statement.target) else None),
             ("tag", words),
             ("signer", statement.signer),
+            ("log", leaf_text(change.logged)),
         ]
     )
-    output.data({"name": str(wanted.repository), "before": was, **tag_json(statement, changed=change.changed)})
+    output.data(
+        {
+            "name": str(wanted.repository),
+            "before": was,
+            **tag_json(statement, changed=change.changed),
+            "log_index": leaf_index(change.logged),
+        }
+    )
+    warn_without_quorum(output, change.logged)

@@ -181,7 +181,7 @@ def read(body: bytes, parse: Callable[[Fields], T], *, what: str) -> T:
 def caller(fields: Fields) -> Caller:
     """``GET /v1/whoami``."""
     return Caller(
-        role=_word(fields, "role"),
+        role=word(fields, "role"),
         namespaces=_words(fields, "namespaces"),
         expires=fields.optional("expires", parse_instant),
     )
@@ -198,7 +198,7 @@ def repository_page(fields: Fields) -> RepositoryPage:
         )
         for item in fields.objects("items", limit=limits.PAGE_ITEMS)
     )
-    return RepositoryPage(items, _next(fields))
+    return RepositoryPage(items, following(fields))
 
 
 def repository_view(fields: Fields) -> RepositoryView:
@@ -207,7 +207,7 @@ def repository_view(fields: Fields) -> RepositoryView:
         name=fields.parsed("name", RepositoryName.parse),
         tags=tuple(_tag(item) for item in fields.objects("tags", limit=limits.JSON_RESPONSE_BYTES)),
         releases=tuple(_release(item) for item in fields.objects("releases", limit=limits.PAGE_ITEMS)),
-        next=_next(fields),
+        next=following(fields),
     )
 
 
@@ -225,13 +225,8 @@ def release_view(fields: Fields) -> ReleaseView:
     )
 
 
-def envelope(fields: Fields) -> bytes:
-    """``GET /v1/statements/{hex}``."""
-    return fields.base64("envelope", limit=limits.ENVELOPE_BYTES)
-
-
 def digest(fields: Fields) -> Digest:
-    """The answer to a commit."""
+    """The answer to the end of an upload."""
     return fields.parsed("digest", Digest.parse)
 
 
@@ -247,13 +242,13 @@ def upload(fields: Fields) -> Upload:
     for number in parts:
         if type(number) is not int or not 0 <= number < limits.PARTS:
             fields.fail("parts", "part numbers", number)
-    return Upload(_word(fields, "id"), part_size, frozenset(part for part in parts if isinstance(part, int)))
+    return Upload(word(fields, "id"), part_size, frozenset(part for part in parts if isinstance(part, int)))
 
 
 def identities(fields: Fields) -> tuple[IdentityItem, ...]:
     """``GET /v1/namespaces/{ns}/identities``."""
     return tuple(
-        IdentityItem(_word(item, "id"), item.text("public", limit=limits.IDENTITY_FILE_BYTES))
+        IdentityItem(word(item, "id"), item.text("public", limit=limits.IDENTITY_FILE_BYTES))
         for item in fields.objects("items", limit=limits.PAGE_ITEMS)
     )
 
@@ -262,17 +257,17 @@ def grants(fields: Fields) -> Page[GrantItem]:
     """``GET /v1/repos/{ns}/{name}/grants``."""
     items = tuple(
         GrantItem(
-            release=item.parsed("release", _digest),
+            release=item.parsed("release", digest_text),
             recipient=item.parsed("recipient", parse_recipient_id),
             sequence=item.integer("sequence", minimum=1),
             issued=item.parsed("issued", parse_instant),
             expires=item.optional("expires", parse_instant),
             withdrawn=item.boolean("withdrawn"),
-            signer=_word(item, "signer"),
+            signer=word(item, "signer"),
         )
         for item in fields.objects("items", limit=limits.PAGE_ITEMS)
     )
-    return Page(items, _next(fields))
+    return Page(items, following(fields))
 
 
 def certificates(fields: Fields) -> Page[CertificateItem]:
@@ -282,19 +277,19 @@ def certificates(fields: Fields) -> Page[CertificateItem]:
             recipient=item.parsed("recipient", parse_recipient_id),
             node=item.parsed("node", parse_node),
             not_after=item.optional("not_after", parse_instant),
-            signer=_word(item, "signer"),
+            signer=word(item, "signer"),
         )
         for item in fields.objects("items", limit=limits.PAGE_ITEMS)
     )
-    return Page(items, _next(fields))
+    return Page(items, following(fields))
 
 
 def tokens(fields: Fields) -> tuple[TokenItem, ...]:
     """``GET /v1/tokens``."""
     return tuple(
         TokenItem(
-            id=_word(item, "id"),
-            role=_word(item, "role"),
+            id=word(item, "id"),
+            role=word(item, "role"),
             namespaces=_words(item, "namespaces"),
             expires=item.optional("expires", parse_instant),
             revoked=item.take("revoked") not in (None, False) if item.has("revoked") else False,
@@ -306,7 +301,7 @@ def tokens(fields: Fields) -> tuple[TokenItem, ...]:
 
 def new_token(fields: Fields) -> NewToken:
     """``POST /v1/tokens``."""
-    return NewToken(_word(fields, "id"), _word(fields, "token"))
+    return NewToken(word(fields, "id"), word(fields, "token"))
 
 
 def _tag(fields: Fields) -> TagItem:
@@ -316,7 +311,7 @@ def _tag(fields: Fields) -> TagItem:
         sequence=fields.integer("sequence", minimum=1),
         issued=fields.parsed("issued", parse_instant),
         expires=fields.parsed("expires", parse_instant),
-        signer=_word(fields, "signer"),
+        signer=word(fields, "signer"),
     )
 
 
@@ -326,20 +321,23 @@ def _release(fields: Fields) -> ReleaseItem:
         created=fields.parsed("created", parse_instant),
         size=fields.integer("size"),
         files=fields.integer("files", maximum=limits.FILES + 1),
-        signer=_word(fields, "signer"),
+        signer=word(fields, "signer"),
         content=fields.optional("content", Digest.parse) if fields.has("content") else None,
     )
 
 
-def _digest(text: str) -> Digest:
+def digest_text(text: str) -> Digest:
+    """A digest, with or without its prefix."""
     return Digest.parse(text) if ":" in text else Digest(text)
 
 
-def _next(fields: Fields) -> str | None:
+def following(fields: Fields) -> str | None:
+    """The ``after`` of the next page."""
     return fields.optional("next", _visible) if fields.has("next") else None
 
 
-def _word(fields: Fields, name: str) -> str:
+def word(fields: Fields, name: str) -> str:
+    """A short field of visible ASCII characters."""
     return fields.parsed(name, _visible, limit=256)
 
 

@@ -7,8 +7,10 @@ keeps it is asked because it is at hand, not because it is believed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
+from pq_registry.client.loganswers import Logged
 from pq_registry.client.push import register
 from pq_registry.client.tagging import Publisher
 from pq_registry.crypto.recipient import PublicRecipient
@@ -17,9 +19,17 @@ from pq_registry.format.keystatement import KeyStatement
 from pq_registry.format.name import Namespace
 
 
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A key statement just published, and where the log has it."""
+
+    statement: KeyStatement
+    logged: Logged
+
+
 def certify(
     signer: Publisher, recipient: PublicRecipient, *, namespace: Namespace, node: str, lifetime: timedelta | None
-) -> KeyStatement:
+) -> Certified:
     """Sign and publish a key statement.
 
     Args:
@@ -45,5 +55,4 @@ def certify(
     )
     envelope = sign_envelope(statement.encode(), signer.signer)
     register(signer, namespace)
-    signer.client.put_certificate(namespace, recipient.id, envelope.encode())
-    return statement
+    return Certified(statement, signer.client.put_certificate(namespace, recipient.id, envelope.encode()))

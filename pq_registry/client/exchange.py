@@ -87,7 +87,7 @@ class Exchanger:
         self._busy: set[Wire] = set()
         self._closed = False
 
-    def request(
+    def request(  # noqa: PLR0913  one keyword per thing to decide
         self,
         method: str,
         path: str,
@@ -98,6 +98,7 @@ class Exchanger:
         repeatable: bool = True,
         once: bool = False,
         follow: bool = False,
+        plain: bool = False,
     ) -> Answer:
         """One request, tried again as the module says.
 
@@ -110,6 +111,7 @@ class Exchanger:
             repeatable: whether doing it twice is as good as once.
             once: send it a single time all the same; the caller finds out what came of it before it tries again.
             follow: whether one redirect may be followed (without credentials).
+            plain: whether a plain file server may be answering, whose 404 means what it says.
 
         Raises:
             PqregError: TransportError, or what the registry's problem document maps to.
@@ -149,6 +151,7 @@ class Exchanger:
                 answer.body,
                 what=what,
                 changing=method not in ("GET", "HEAD"),
+                plain=plain,
             )
             retry_after = answer.headers.get("Retry-After")
             if answer.status not in AGAIN:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pq_registry import limits
+from pq_registry.client.loganswers import Logged
 from pq_registry.client.published import genuine_signers, read_release, require_signer
 from pq_registry.client.tagging import Publisher, read_tag
 from pq_registry.client.trust import Verifier, target_of
@@ -56,10 +57,11 @@ class GrantState:
 
 @dataclass(frozen=True, slots=True)
 class GrantChange:
-    """What became of a grant: its last statement, and whether this command made it."""
+    """What became of a grant: its last statement, whether this command made it, and where the log then has it."""
 
     statement: GrantStatement
     changed: bool
+    logged: Logged | None = None
 
 
 def named_release(publisher: Publisher, reference: Reference) -> Release:
@@ -251,7 +253,7 @@ def _change(
     )
     envelope = sign_envelope(statement.encode(), publisher.signer)
     try:
-        publisher.client.put_grant(release.name, release.digest, recipient, envelope.encode())
+        logged = publisher.client.put_grant(release.name, release.digest, recipient, envelope.encode())
     except SequenceUsed:
         # An earlier try of ours whose answer was lost, or somebody else's decision, which is not overridden.
         state = read_grant(publisher, release, recipient)
@@ -262,7 +264,7 @@ def _change(
         ):
             raise
         return GrantChange(state.statement, changed=True)
-    return GrantChange(statement, changed=True)
+    return GrantChange(statement, changed=True, logged=logged)
 
 
 def _means(statement: GrantStatement, granted: bool, expires: datetime | None, now: datetime) -> bool:

@@ -55,7 +55,9 @@ def printable(text: object, limit: int = 300) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)[:limit])
 
 
-def refusal(status: int, content_type: str, body: bytes, *, what: str, changing: bool) -> PqregError:
+def refusal(
+    status: int, content_type: str, body: bytes, *, what: str, changing: bool, plain: bool = False
+) -> PqregError:
     """The error for a response that is not a success.
 
     Args:
@@ -64,6 +66,7 @@ def refusal(status: int, content_type: str, body: bytes, *, what: str, changing:
         body: at most ``limits.PROBLEM_BYTES`` of it.
         what: what was asked for, in this client's words, e.g. ``GET /v1/whoami``.
         changing: whether the request was to change something, so that the registry checked what it was sent.
+        plain: whether a plain file server may be answering, whose 404 means what it says.
     """
     problem = _problem(content_type, body)
     code = str(problem.get("type", "")).removeprefix("/problems/")
@@ -71,7 +74,7 @@ def refusal(status: int, content_type: str, body: bytes, *, what: str, changing:
     kind = kinds.get(code) or statuses.get(status, ServerRefused)
     if kind is NotFound and status != _NOT_FOUND:
         kind = ServerRefused
-    elif status == _NOT_FOUND and not body and _is_problem(content_type):
+    elif status == _NOT_FOUND and (plain or (not body and _is_problem(content_type))):
         kind = NotFound  # the answer to a HEAD has no body
     words = problem.get("detail") or problem.get("title")
     message = f"the registry refused {what}" + (f": {printable(words)}" if words else "")

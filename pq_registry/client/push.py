@@ -25,6 +25,7 @@ from pathlib import Path
 from pq_registry import limits
 from pq_registry.client.draft import draft
 from pq_registry.client.hashing import hash_files
+from pq_registry.client.loganswers import Logged
 from pq_registry.client.plan import Plan, PlanKey, PlanStore
 from pq_registry.client.progress import NullProgress, Progress
 from pq_registry.client.published import find_published
@@ -35,6 +36,7 @@ from pq_registry.client.upload import Sent, file_blob, manifest_blob, upload_mis
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.errors import AccessDenied, ResponseInvalid, UsageError
 from pq_registry.format.digest import Digest
+from pq_registry.format.dsse import Envelope
 from pq_registry.format.instant import in_window
 from pq_registry.format.manifest import BaseRelease, FileEntry, Manifest
 from pq_registry.format.name import Namespace, Reference, RepositoryName, Tag
@@ -59,7 +61,8 @@ class PushResult:
     """What a push did.
 
     ``minted`` is false where a release of the same files existed. ``skipped`` are root names that were left out,
-    ``unsafe`` files with executable formats that were let pass, ``warnings`` sentences for the publisher.
+    ``unsafe`` files with executable formats that were let pass, ``warnings`` sentences for the publisher. ``logged`` is
+    where the log has the release, and None if it was not minted.
     """
 
     repository: RepositoryName
@@ -73,6 +76,7 @@ class PushResult:
     skipped: tuple[str, ...]
     unsafe: tuple[str, ...]
     warnings: tuple[str, ...]
+    logged: Logged | None = None
 
 
 def push(
@@ -101,20 +105,21 @@ def push(
         unsafe = screen(source, scan, allow_unsafe=options.allow_unsafe)
         registered = register(publisher, reference.repository.namespace)
         work = _Push(source, scan, reference.repository, publisher, options, progress)
-        manifest, release, minted, sent = work.publish()
+        manifest, release, sent, logged = work.publish()
     change = move_tag(publisher, reference.repository, reference.tag, release, lifetime=options.tag_lifetime)
     return PushResult(
         repository=reference.repository,
         tag=reference.tag,
         release=release,
         manifest=manifest,
-        minted=minted,
+        minted=logged is not None,
         sent=sent,
         tag_change=change,
         registered=registered,
         skipped=scan.skipped,
         unsafe=unsafe,
         warnings=trust_warnings(publisher, reference.repository.namespace),
+        logged=logged,
     )
 
 
@@ -169,8 +174,8 @@ class _Push:
     options: PushOptions
     progress: Progress
 
-    def publish(self) -> tuple[Manifest, Digest, bool, Sent]:
-        """Manifest and digest of the release, whether it was minted now, and what was sent."""
+    def publish(self) -> tuple[Manifest, Digest, Sent, Logged | None]:
+        """Manifest and digest of the release, what was sent, and, if it was minted now, where the log has it."""
         plans = PlanStore(self.publisher.state_dir)
         client = self.publisher.client
         key = PlanKey(
@@ -191,12 +196,12 @@ class _Push:
             )
             if existing is not None:
                 plans.delete(key)  # of a push that was cut off right after its commit
-                return existing.manifest, existing.digest, False, Sent(0, 0, self.scan.size)
+                return existing.manifest, existing.digest, Sent(0, 0, self.scan.size), None
             plan = self._plan(plans, key, files)
             sent = self._send(plan)
-            self._commit(plan)
+            logged = self._commit(plan)
             plans.delete(key)
-        return plan.manifest, plan.release, True, sent
+        return plan.manifest, plan.release, sent, logged
 
     def _hash(self) -> tuple[FileEntry, ...]:
         self.progress.start(f"hash {self.source.path.name}", self.scan.size)
@@ -240,10 +245,21 @@ class _Push:
             progress=self.progress,
         )
 
-    def _commit(self, plan: Plan) -> None:
+    def _commit(self, plan: Plan) -> Logged:
         envelope = sign_envelope(plan.statement_bytes, self.publisher.signer)
-        digest = self.publisher.client.post_release(self.repository, envelope.encode())
-        if digest != plan.release:
-            raise ResponseInvalid(
-                "the registry committed another release than was posted", expected=plan.release, found=digest
-            )
+        return commit(self.publisher, self.repository, envelope, plan.release)
+
+
+def commit(publisher: Publisher, repository: RepositoryName, envelope: Envelope, release: Digest) -> Logged:
+    """Post the statement of a release; answers where the log has it.
+
+    Raises:
+        ResponseInvalid: if the registry says that it committed another release.
+        PqregError: what it refuses.
+    """
+    committed = publisher.client.post_release(repository, envelope.encode())
+    if committed.digest != release:
+        raise ResponseInvalid(
+            "the registry committed another release than was posted", expected=release, found=committed.digest
+        )
+    return committed.logged

@@ -20,11 +20,12 @@ from pathlib import Path
 
 from pq_registry import limits
 from pq_registry.client.grants import GrantChange, content_key, give, own_recipient, read_grant
+from pq_registry.client.loganswers import Logged
 from pq_registry.client.plaintext import DirectoryPlaintext, PlainFile, Plaintext, workers
 from pq_registry.client.plan import PlanKey, PlanStore
 from pq_registry.client.progress import NullProgress, Progress
 from pq_registry.client.published import read_release
-from pq_registry.client.push import PushOptions, PushResult, register, trust_warnings
+from pq_registry.client.push import PushOptions, PushResult, commit, register, trust_warnings
 from pq_registry.client.scan import SourceDirectory
 from pq_registry.client.screen import screen
 from pq_registry.client.sealedplan import FreshKey, SealedPlan, SealedPlanStore, draft_sealed
@@ -38,7 +39,7 @@ from pq_registry.crypto.sealing import FileSealer, SealingKey
 from pq_registry.crypto.secret import SecretBytes
 from pq_registry.crypto.shards import shard_digest
 from pq_registry.crypto.signing import sign_envelope
-from pq_registry.errors import FormatError, NotFound, ResponseInvalid, SourceChanged, UsageError, VerificationError
+from pq_registry.errors import FormatError, NotFound, SourceChanged, UsageError, VerificationError
 from pq_registry.format.manifest import FileEntry
 from pq_registry.format.name import Reference, RepositoryName
 from pq_registry.format.release import Release
@@ -117,20 +118,21 @@ def publish_sealed(  # noqa: PLR0913  one keyword per thing to decide
     registered = register(publisher, reference.repository.namespace)
     work = _SealedPush(plaintext, reference.repository, publisher, options, progress or NullProgress())
     everybody = {own.id: (own, None), **{one.id: (one, expires) for one in recipients if one.id != own.id}}
-    release, minted, sent, grants = work.publish(list(everybody.values()), reuse=reuse)
+    release, sent, grants, logged = work.publish(list(everybody.values()), reuse=reuse)
     change = move_tag(publisher, reference.repository, reference.tag, release.digest, lifetime=options.tag_lifetime)
     pushed = PushResult(
         repository=reference.repository,
         tag=reference.tag,
         release=release.digest,
         manifest=release.manifest,
-        minted=minted,
+        minted=logged is not None,
         sent=sent,
         tag_change=change,
         registered=registered,
         skipped=left_out[0],
         unsafe=left_out[1],
         warnings=trust_warnings(publisher, reference.repository.namespace),
+        logged=logged,
     )
     return SealedPushResult(pushed=pushed, grants=grants)
 
@@ -148,8 +150,8 @@ class _SealedPush:
     options: PushOptions
     progress: Progress
 
-    def publish(self, to: To, *, reuse: bool) -> tuple[Release, bool, Sent, tuple[GrantChange, ...]]:
-        """The release, whether it was minted now, what was sent, and the grants."""
+    def publish(self, to: To, *, reuse: bool) -> tuple[Release, Sent, tuple[GrantChange, ...], Logged | None]:
+        """The release, what was sent, the grants, and, if the release was minted now, where the log has it."""
         plans = PlanStore(self.publisher.state_dir)
         client = self.publisher.client
         key = PlanKey(
@@ -165,15 +167,15 @@ class _SealedPush:
             if existing is not None:
                 size = sum(file.size for file in self.plaintext.files)
                 with content_key(self.publisher, existing) as secret:
-                    return existing, False, Sent(0, 0, size), self._grant(existing, secret, to)
+                    return existing, Sent(0, 0, size), self._grant(existing, secret, to), None
             plan = plan or self._new_plan(plans, key)
             with plan.content_key as secret:
                 with plan.sealing_key() as sealing_key:
                     sent = self._send(plan, sealing_key)
-                release = self._commit(plan)
+                release, logged = self._commit(plan)
                 grants = self._grant(release, secret, to)
             plans.delete(key)
-        return release, True, sent, grants
+        return release, sent, grants, logged
 
     def _kept_plan(self, plans: PlanStore, key: PlanKey) -> SealedPlan | None:
         """The plan of an earlier push, if it is of these very files."""
@@ -240,21 +242,18 @@ class _SealedPush:
             progress=self.progress,
         )
 
-    def _commit(self, plan: SealedPlan) -> Release:
+    def _commit(self, plan: SealedPlan) -> tuple[Release, Logged]:
         envelope = sign_envelope(plan.plan.statement_bytes, self.publisher.signer)
-        digest = self.publisher.client.post_release(self.repository, envelope.encode())
-        if digest != plan.plan.release:
-            raise ResponseInvalid(
-                "the registry committed another release than was posted", expected=plan.plan.release, found=digest
-            )
-        return Release(
+        logged = commit(self.publisher, self.repository, envelope, plan.plan.release)
+        release = Release(
             name=plan.manifest.name,
-            digest=digest,
+            digest=plan.plan.release,
             statement=plan.plan.statement,
             manifest=plan.manifest,
             manifest_bytes=plan.plan.manifest_bytes,
             envelope=envelope,
         )
+        return release, logged
 
     def _grant(self, release: Release, key: SecretBytes, to: To) -> tuple[GrantChange, ...]:
         return tuple(give(self.publisher, release, recipient, key, expires=expires) for recipient, expires in to)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pq_registry.client.loganswers import Logged
 from pq_registry.client.published import genuine_signers, require_signer
 from pq_registry.client.state import SeenTags
 from pq_registry.client.transport import RegistryClient
@@ -59,11 +60,15 @@ class TagState:
 
 @dataclass(frozen=True, slots=True)
 class TagChange:
-    """What became of a tag: its last statement, the one before it, and whether this command made the last one."""
+    """What became of a tag: its last statement, the one before it, and whether this command made the last one.
+
+    ``logged`` is where the log has that; None if this command did not make it.
+    """
 
     statement: TagStatement
     before: TagStatement | None
     changed: bool
+    logged: Logged | None = None
 
 
 def read_tag(publisher: Publisher, repository: RepositoryName, tag: Tag) -> TagState | None:
@@ -141,12 +146,13 @@ def move_tag(
     )
     envelope = sign_envelope(statement.encode(), publisher.signer)
     state = TagState(statement, envelope.payload_digest)
+    logged: Logged | None = None
     try:
-        publisher.client.put_tag(repository, tag, envelope.encode())
+        logged = publisher.client.put_tag(repository, tag, envelope.encode())
     except SequenceUsed as refusal:
         state = _look_again(publisher, repository, tag, statement, refusal)
     _remember(publisher, repository, tag, state)
-    return TagChange(state.statement, before, changed=True)
+    return TagChange(state.statement, before, changed=True, logged=logged)
 
 
 def _look_again(

@@ -18,6 +18,8 @@ from urllib.parse import quote, urlencode
 from pq_registry import limits
 from pq_registry.client import answers
 from pq_registry.client.exchange import Exchanger
+from pq_registry.client.loganswers import Committed, Logged, committed
+from pq_registry.client.logroutes import ENVELOPE_TYPE, LogRoutes
 from pq_registry.client.origin import parse_registry
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.wire import UNCAPPED, Body, Tls
@@ -27,13 +29,12 @@ from pq_registry.format.hexid import parse_recipient_id
 from pq_registry.format.name import Namespace, RepositoryName, Tag
 from pq_registry.format.strict_json import Fields, encode_base64
 
-ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
 T = TypeVar("T")
 _JSON = {"Content-Type": "application/json"}
 _ENVELOPE = {"Content-Type": ENVELOPE_TYPE}
 
 
-class RegistryClient:
+class RegistryClient(LogRoutes):
     """A registry, and the token that is sent to its origin and to no other."""
 
     def __init__(
@@ -122,8 +123,7 @@ class RegistryClient:
 
     def release_envelope(self, statement: Digest) -> bytes:
         """The exact envelope of the statement with this payload digest. Raises NotFound."""
-        answer = self.exchanger.request("GET", f"/v1/statements/{statement.hex}", limit=limits.JSON_RESPONSE_BYTES)
-        return answers.read(answer.body, answers.envelope, what="the answer to GET statements")
+        return self.statement(statement)[0]
 
     def tag_envelope(self, name: RepositoryName, tag: Tag) -> bytes | None:
         """The exact envelope of a tag's statement, or None if there is no such tag."""
@@ -216,22 +216,20 @@ class RegistryClient:
         """Give up an upload."""
         self.exchanger.request("DELETE", _upload(name, upload), limit=limits.PROBLEM_BYTES)
 
-    def post_release(self, name: RepositoryName, envelope: bytes) -> Digest:
+    def post_release(self, name: RepositoryName, envelope: bytes) -> Committed:
         """Commit a release; the same one again is fine."""
         answer = self.exchanger.request(
             "POST", f"{_repo(name)}/releases", limit=limits.SHORT_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE
         )
-        return answers.read(answer.body, answers.digest, what="the answer to POST releases")
+        return answers.read(answer.body, committed, what="the answer to POST releases")
 
-    def put_tag(self, name: RepositoryName, tag: Tag, envelope: bytes) -> None:
+    def put_tag(self, name: RepositoryName, tag: Tag, envelope: bytes) -> Logged:
         """Set a tag. Raises SequenceUsed if another statement came first; the same one again is fine."""
-        path = f"{_repo(name)}/tags/{quote(str(tag), safe='')}"
-        self.exchanger.request("PUT", path, limit=limits.SHORT_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE)
+        return self._put(f"{_repo(name)}/tags/{quote(str(tag), safe='')}", envelope)
 
-    def put_grant(self, name: RepositoryName, release: Digest, recipient: str, envelope: bytes) -> None:
+    def put_grant(self, name: RepositoryName, release: Digest, recipient: str, envelope: bytes) -> Logged:
         """Keep a grant statement. Raises SequenceUsed if another came first; the same one again is fine."""
-        path = _grant(name, release, recipient)
-        self.exchanger.request("PUT", path, limit=limits.SHORT_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE)
+        return self._put(_grant(name, release, recipient), envelope)
 
     # -- administration ----------------------------------------------------------------------------------------------
 
@@ -245,10 +243,9 @@ class RegistryClient:
         body = json.dumps({"public": public_pem.decode("ascii")}).encode()
         self.exchanger.request("POST", path, limit=limits.SHORT_RESPONSE_BYTES, body=body, headers=_JSON)
 
-    def put_certificate(self, namespace: Namespace, recipient: str, envelope: bytes) -> None:
+    def put_certificate(self, namespace: Namespace, recipient: str, envelope: bytes) -> Logged:
         """Keep a recipient's key statement; a new one replaces it."""
-        path = f"{_namespace(namespace)}/keys/{parse_recipient_id(recipient)}"
-        self.exchanger.request("PUT", path, limit=limits.SHORT_RESPONSE_BYTES, body=envelope, headers=_ENVELOPE)
+        return self._put(f"{_namespace(namespace)}/keys/{parse_recipient_id(recipient)}", envelope)
 
     def create_token(
         self, *, role: str, namespaces: Sequence[str], expires_days: int, note: str = ""
