@@ -4,7 +4,7 @@
 It says, per namespace, which identities exist, from when to when, with which minimal profile, which releases are
 pinned, and in which role each identity is believed: publishers sign releases and tags, revokers status statements,
 enrolment identities certify recipients, refreshers renew what is about to expire. An identity without a role signs
-nothing that is believed.
+nothing that is believed. It also says which transparency logs must vouch for all of that (``format.trustlog``).
 
 People edit the file, so it is strict JSON rather than canonical JSON and is written indented; its bytes are not hashed
 or signed here. Unknown fields, numbers that are not integers, and booleans in the place of numbers are refused: a
@@ -31,6 +31,7 @@ from pq_registry.format.hexid import parse_identity_id
 from pq_registry.format.instant import check_instant, format_instant, parse_instant
 from pq_registry.format.name import Namespace
 from pq_registry.format.strict_json import Fields, Value, parse_strict
+from pq_registry.format.trustlog import EXEMPT, TrustedLog, check_log, log_value, parse_log
 
 SCHEMA: Final = "urn:pq-registry:trust:v1"
 PROFILES: Final = (3, 5)
@@ -154,7 +155,7 @@ class TrustFile:
     namespaces: Mapping[str, NamespaceTrust]
     grace_days: int = 0
     offline_status: OfflineStatus = "warn"
-    log: Literal["exempt"] = "exempt"
+    log: TrustedLog = EXEMPT
     root: TrustRoot | None = None
 
     def __post_init__(self) -> None:
@@ -165,6 +166,7 @@ class TrustFile:
         """
         _check_integer("version", self.version, 1, limits.JSON_INTEGER)
         _check_integer("grace_days", self.grace_days, 0, limits.GRACE_DAYS)
+        check_log(self.log)
         check_instant(self.created, "the trust file's field 'created'")
         check_instant(self.expires, "the trust file's field 'expires'")
         if self.created >= self.expires:
@@ -192,7 +194,7 @@ class TrustFile:
             "expires": format_instant(self.expires),
             "grace_days": self.grace_days,
             "offline_status": self.offline_status,
-            "log": self.log,
+            "log": log_value(self.log),
             "root": _root_value(self.root),
             "namespaces": {
                 str(trusted.namespace): _namespace_value(trusted) for _, trusted in sorted(self.namespaces.items())
@@ -209,7 +211,7 @@ class TrustFile:
         """
         fields = Fields(parse_strict(data, what="the trust file", limit=limits.TRUST_FILE_BYTES), "trust file")
         fields.literal("schema", SCHEMA)
-        fields.literal("log", "exempt")
+        log = parse_log(fields)
         offline_status = fields.text("offline_status")
         if offline_status not in ("warn", "require"):
             fields.fail("offline_status", "warn or require", offline_status)
@@ -227,6 +229,7 @@ class TrustFile:
             namespaces=namespaces,
             grace_days=grace_days,
             offline_status="require" if offline_status == "require" else "warn",
+            log=log,
             root=root,
         )
 
