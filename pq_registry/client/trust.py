@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verifier: which bytes a client believes. Pure: bytes in, values or an error out; the clock is an argument.
 
-``Verifier`` is made from the bytes of a trust file and then asked about tag envelopes and releases, in any order.
-Nothing it was asked changes what it believes, and nothing is returned before every step that applies has passed.
-The steps are those of DESIGN §5; the code repeats their numbers, and every error carries the number of its step.
+``Verifier`` is made from the bytes of a trust file and then asked about statements and their receipts, in any order
+with one exception: a status statement that is to count must be given before what it is to be held against. Nothing
+else it was asked changes what it believes, and nothing is returned before every step that applies has passed. The
+steps are those of DESIGN §5; the code repeats their numbers, and every error carries the number of its step.
 
 0. The trust file parses and has not expired. ``online`` (pull) allows no grace; verify and load allow ``grace_days``.
 1. A tag statement is not expired, not older than the last one seen, and not a second one with the same sequence.
@@ -11,9 +12,11 @@ The steps are those of DESIGN §5; the code repeats their numbers, and every err
    (namespace, identity) that verifies is kept, because the payload that says which one it is has not been read yet.
 3. The payload parses as exactly the kind expected; OMS root, manifest digest and file set agree; the name and signer
    it states select one of the pairs kept, to which ``min_profile`` applies.
-4. Log proof. A trust file of this version says ``log: exempt``: there is no attested time, so validity windows are
-   judged at the client's clock, and a lapsed identity is refused unless the release's digest is pinned.
-5. Status of the namespace. Where the trust file names no revoker it is skipped, and the notes say so.
+4. The receipt proves that a log of the trust file holds this very statement, at an attested time T that the signer's
+   validity window contains (``client.attested``). ``log: exempt`` asks for no receipt, and the clock decides.
+5. Status of the namespace (``client.status``): nothing of this was revoked. The status statement itself passes 2 to 4.
+   Where the trust file names no revoker it is skipped, and the notes say so. ``online`` there must be one, and it must
+   be current; otherwise ``offline_status`` says whether there must.
 6. Name and digest are those expected.
 
 Steps 7 to 9 concern the weights themselves: ``client.directory``, ``client.pull`` and the loader.
@@ -21,11 +24,13 @@ Steps 7 to 9 concern the weights themselves: ``client.directory``, ``client.pull
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pq_registry import limits
-from pq_registry.crypto.identity import PublicIdentity
+from pq_registry.client.attested import Attestation, attest, check_window
+from pq_registry.client.freshness import SeenTag, check_issued, check_tag, target_of
+from pq_registry.client.status import SeenStatus, StatusBook, Subject, check_succession
+from pq_registry.client.verified import VerifiedRelease
 from pq_registry.crypto.openssl import OPENSSL
 from pq_registry.crypto.provider import Provider
 from pq_registry.crypto.trustkeys import TrustedPair, TrustStore
@@ -33,16 +38,10 @@ from pq_registry.crypto.trustsigning import root_of
 from pq_registry.errors import (
     DigestMismatch,
     FormatError,
-    IdentityLapsed,
     NameMismatch,
     ProfileTooLow,
     RecipientUncertified,
     StatementMismatch,
-    StatusUnavailable,
-    TagEquivocation,
-    TagExpired,
-    TagRollback,
-    TagWithdrawn,
     TrustExpired,
     TrustMissing,
     UntrustedSigner,
@@ -51,38 +50,22 @@ from pq_registry.errors import (
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.grant import GrantStatement
-from pq_registry.format.instant import format_instant, in_window, is_expired
+from pq_registry.format.instant import format_instant, is_expired
 from pq_registry.format.keystatement import KeyStatement
+from pq_registry.format.leaf import Kind
 from pq_registry.format.name import Namespace, Reference, RepositoryName
 from pq_registry.format.release import Release, bind
 from pq_registry.format.statement import ReleaseStatement
+from pq_registry.format.status import StatusStatement
 from pq_registry.format.tag import TagStatement
 from pq_registry.format.trustfile import NamespaceTrust, TrustFile
+
+__all__ = ["GET_TRUST", "SeenStatus", "SeenTag", "VerifiedRelease", "Verifier", "target_of"]
 
 GET_TRUST = (
     "ask the publisher or your operator for a trust file over a channel you trust, or make one from the publisher's "
     ".pqpub file: pqreg trust init trust.json --publisher NAMESPACE=FILE.pqpub; then set PQREG_TRUST"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SeenTag:
-    """The newest statement of a tag this client has accepted: its sequence and its payload's digest."""
-
-    sequence: int
-    payload: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedRelease:
-    """A release that passed steps 0 to 6.
-
-    ``notes`` are sentences about what the trust file let pass unchecked; every command shows them.
-    """
-
-    release: Release
-    signer: PublicIdentity
-    notes: tuple[str, ...]
 
 
 class Verifier:
@@ -94,7 +77,8 @@ class Verifier:
         Args:
             trust_bytes: content of the trust file, or None if the client has none.
             now: the time at which everything is judged.
-            online: whether fresh statements can be had; if so an expired trust file or tag gets no grace.
+            online: whether fresh statements can be had; if so an expired trust file, tag or status gets no grace, and
+                there must be a status statement where the trust file names revokers.
             provider: who verifies signatures.
 
         Raises:
@@ -109,7 +93,9 @@ class Verifier:
             self._store = TrustStore.from_trust_file(self.trust, provider=provider)
             root_of(self.trust)  # checked like every key in the file, though nothing here is signed by it
         self.now = now
+        self.online = online
         self._grace = timedelta(0) if online else timedelta(days=self.trust.grace_days)
+        self._book = StatusBook(now, self._grace, online=online, required=self.trust.offline_status == "require")
         if is_expired(now, self.trust.expires, self._grace):
             raise TrustExpired(
                 "the trust file has expired",
@@ -118,13 +104,66 @@ class Verifier:
                 hint="get a newer trust file from whoever gave you this one; the clock of this machine counts too",
             )
 
-    def tag(self, envelope_bytes: bytes, reference: Reference, seen: SeenTag | None) -> TagStatement:
+    @property
+    def wants_receipts(self) -> bool:
+        """Whether step 4 demands receipts."""
+        return isinstance(self.trust.log, tuple)
+
+    def wants_status(self, namespace: Namespace) -> bool:
+        """Whether step 5 applies to ``namespace``: the trust file names who may revoke."""
+        trusted = self.trust.namespaces.get(namespace.key)
+        return trusted is not None and bool(trusted.revokers)
+
+    def status(
+        self,
+        envelope_bytes: bytes,
+        namespace: Namespace | None,
+        seen: SeenStatus | None,
+        *,
+        receipt: bytes | None = None,
+    ) -> StatusStatement:
+        """Steps 2 to 5 for a status statement, which from then on counts in step 5 of everything else.
+
+        Args:
+            envelope_bytes: the exact envelope.
+            namespace: whose status it must be; None takes whichever it is of.
+            seen: the newest one of that namespace accepted before, if any.
+            receipt: its receipt.
+
+        Raises:
+            StatusRollback, StatusEquivocation: if it contradicts ``seen``.
+            StatusExpired: if it has expired, and the verifier is online or the trust file demands news.
+            VerificationError: a subclass of the step that refused.
+            FormatError: with the step at which the bytes were found malformed.
+        """
+        with at_step(2):
+            envelope = _parse_small(envelope_bytes, limits.STATUS_ENVELOPE_BYTES)
+            kept = self._store.matching(envelope)
+        with at_step(3):
+            statement = StatusStatement.parse(envelope.payload)
+        if namespace is not None and statement.namespace.key != namespace.key:
+            raise StatementMismatch(
+                "this is the status of another namespace", expected=namespace, found=statement.namespace
+            )
+        trusted = self._namespace(statement.namespace)
+        pair = self._choose(kept, statement.namespace, statement.signer, trusted.revokers, "revoker")
+        attestation = self._attest(pair, envelope, Kind.STATUS, str(statement.namespace), receipt)
+        found = SeenStatus(envelope_bytes, receipt, statement, envelope.payload_digest)
+        check_succession(found, seen, signed_at=attestation.time, now=self.now)
+        check_issued(f"the status of {statement.namespace}", statement.issued, self.now)
+        self._book.adopt(found)
+        return statement
+
+    def tag(
+        self, envelope_bytes: bytes, reference: Reference, seen: SeenTag | None, *, receipt: bytes | None = None
+    ) -> TagStatement:
         """Steps 2 to 5 for a tag statement, then step 1.
 
         Args:
             envelope_bytes: the exact envelope.
             reference: what was asked for; must name a tag.
             seen: the newest statement of this tag accepted before, if any.
+            receipt: its receipt.
 
         Returns:
             The statement. It may withdraw the tag: remember its sequence, then call ``target_of``.
@@ -144,9 +183,13 @@ class Verifier:
                 expected=f"{reference.repository}:{reference.tag}",
                 found=f"{statement.repository}:{statement.tag}",
             )
-        publishers = self._namespace(statement.repository.namespace).publishers
-        self._admit(kept, statement.repository.namespace, statement.signer, statement.target, publishers)
-        self._check_freshness(statement, envelope.payload_digest, seen)
+        namespace = statement.repository.namespace
+        trusted = self._namespace(namespace)
+        pair = self._choose(kept, namespace, statement.signer, trusted.publishers)
+        pinned = statement.target in trusted.pinned
+        attestation = self._attest(pair, envelope, Kind.TAG, str(statement.repository), receipt, pinned=pinned)
+        self._book.check(trusted, Subject(signer=statement.signer, time=attestation.time, pinned=pinned))
+        check_tag(statement, envelope.payload_digest, seen, now=self.now, grace=self._grace)
         return statement
 
     def release(
@@ -156,6 +199,7 @@ class Verifier:
         *,
         expected_name: RepositoryName | None,
         expected_digest: Digest | None,
+        receipt: bytes | None = None,
     ) -> VerifiedRelease:
         """Steps 2 to 6 for a release.
 
@@ -164,6 +208,7 @@ class Verifier:
             manifest_bytes: the exact bytes of pqreg.json.
             expected_name: the repository it must belong to, if the caller knows.
             expected_digest: the release digest it must have, if the caller knows.
+            receipt: the statement's receipt.
 
         Raises:
             VerificationError: a subclass of the step that refused.
@@ -175,32 +220,40 @@ class Verifier:
         with at_step(3):
             statement = ReleaseStatement.parse(envelope.payload)
             manifest = bind(statement, envelope.payload_digest, manifest_bytes)
-        notes = self._admit(
-            kept,
-            manifest.name.namespace,
-            manifest.signer,
-            envelope.payload_digest,
-            self._namespace(manifest.name.namespace).publishers,
-        )
+        namespace, digest = manifest.name.namespace, envelope.payload_digest
+        trusted = self._namespace(namespace)
+        pair = self._choose(kept, namespace, manifest.signer, trusted.publishers)
+        pinned = digest in trusted.pinned
+        attestation = self._attest(pair, envelope, Kind.RELEASE, str(manifest.name), receipt, pinned=pinned)
+        subject = Subject(signer=manifest.signer, time=attestation.time, pinned=pinned, release=digest)
+        revocation = self._book.check(trusted, subject)
         # 6. Last, so that a release of another repository is only ever named after it proved to be genuine.
         if expected_name is not None and manifest.name != expected_name:
             raise NameMismatch("this is a release of another repository", expected=expected_name, found=manifest.name)
-        if expected_digest is not None and envelope.payload_digest != expected_digest:
-            raise DigestMismatch(
-                f"this is another release of {manifest.name}", expected=expected_digest, found=envelope.payload_digest
-            )
-        signer = next(pair.identity for pair in kept if pair.identity.id == manifest.signer)
+        if expected_digest is not None and digest != expected_digest:
+            raise DigestMismatch(f"this is another release of {manifest.name}", expected=expected_digest, found=digest)
         release = Release(
             name=manifest.name,
-            digest=envelope.payload_digest,
+            digest=digest,
             statement=statement,
             manifest=manifest,
             manifest_bytes=manifest_bytes,
             envelope=envelope,
         )
-        return VerifiedRelease(release, signer, notes)
+        unchecked = (
+            *(() if attestation.time else (attestation.note,)),
+            *(() if revocation.current else (revocation.note,)),
+        )
+        return VerifiedRelease(
+            release,
+            pair.identity,
+            (attestation.note, revocation.note),
+            unchecked,
+            attestation.receipt,
+            self._book.get(namespace),
+        )
 
-    def grant(self, envelope_bytes: bytes) -> GrantStatement:
+    def grant(self, envelope_bytes: bytes, *, receipt: bytes | None = None) -> GrantStatement:
         """Steps 2 to 5 for a grant, which a publisher of its namespace must have signed.
 
         What it grants, to whom and whether it still does is for step 7 (``crypto.sealing.open_grant``).
@@ -210,22 +263,26 @@ class Verifier:
             FormatError: with the step at which the bytes were found malformed.
         """
         with at_step(2):
-            envelope = _parse_small(envelope_bytes)
+            envelope = _parse_small(envelope_bytes, limits.GRANT_ENVELOPE_BYTES)
             kept = self._store.matching(envelope)
         with at_step(3):
             statement = GrantStatement.parse(envelope.payload)
         namespace = statement.repository.namespace
-        self._admit(kept, namespace, statement.signer, None, self._namespace(namespace).publishers)
-        if statement.issued > self.now + timedelta(seconds=limits.CLOCK_SKEW_SECONDS):
-            raise StatementMismatch(
-                "the grant comes from the future",
-                expected=f"issued at {format_instant(self.now)} or before",
-                found=format_instant(statement.issued),
-                hint="check the clock of this machine",
-            )
+        trusted = self._namespace(namespace)
+        pair = self._choose(kept, namespace, statement.signer, trusted.publishers)
+        attestation = self._attest(pair, envelope, Kind.GRANT, str(statement.repository), receipt)
+        subject = Subject(
+            signer=statement.signer,
+            time=attestation.time,
+            release=statement.release,
+            recipient=statement.recipient,
+            grant=envelope.payload_digest,
+        )
+        self._book.check(trusted, subject)
+        check_issued("the grant", statement.issued, self.now)
         return statement
 
-    def certificate(self, envelope_bytes: bytes, namespace: Namespace) -> KeyStatement:
+    def certificate(self, envelope_bytes: bytes, namespace: Namespace, *, receipt: bytes | None = None) -> KeyStatement:
         """Steps 2 to 5 for a key statement, which an enrolment identity of ``namespace`` must have signed.
 
         Raises:
@@ -234,15 +291,20 @@ class Verifier:
             FormatError: with the step at which the bytes were found malformed.
         """
         with at_step(2):
-            envelope = _parse_small(envelope_bytes)
+            envelope = _parse_small(envelope_bytes, limits.GRANT_ENVELOPE_BYTES)
             kept = self._store.matching(envelope)
         with at_step(3):
             statement = KeyStatement.parse(envelope.payload)
-        self._admit(kept, namespace, statement.signer, None, self._namespace(namespace).enrolment, "enrolment identity")
+        trusted = self._namespace(namespace)
+        pair = self._choose(kept, namespace, statement.signer, trusted.enrolment, "enrolment identity")
         if statement.namespace.key != namespace.key:
             raise RecipientUncertified(
                 "the recipient is certified for another namespace", expected=namespace, found=statement.namespace
             )
+        attestation = self._attest(pair, envelope, Kind.KEY, str(statement.namespace), receipt)
+        self._book.check(
+            trusted, Subject(signer=statement.signer, time=attestation.time, recipient=statement.recipient)
+        )
         if statement.not_after is not None and is_expired(self.now, statement.not_after):
             raise RecipientUncertified(
                 f"the certificate of {statement.node} has lapsed",
@@ -252,18 +314,10 @@ class Verifier:
             )
         return statement
 
-    def _admit(
-        self,
-        kept: list[TrustedPair],
-        name: Namespace,
-        signer: str,
-        digest: Digest | None,
-        allowed: tuple[str, ...],
-        role: str = "publisher",
-    ) -> tuple[str, ...]:
-        """The rest of step 3, and steps 4 and 5: the stated signer, one of ``allowed``, may sign for ``name`` now."""
-        namespace = self._namespace(name)
-        # 3. Name and signer select one of the pairs whose signature verified; only publishers sign releases and tags.
+    def _choose(
+        self, kept: list[TrustedPair], name: Namespace, signer: str, allowed: tuple[str, ...], role: str = "publisher"
+    ) -> TrustedPair:
+        """The rest of step 3: name and signer select one of the pairs whose signature verified."""
         chosen = [
             pair for pair in kept if pair.namespace.key == name.key and pair.identity.id == signer and signer in allowed
         ]
@@ -274,70 +328,32 @@ class Verifier:
                 found=f"signer {signer}; the signature is by {_describe(kept)}",
             )
         pair = chosen[0]
-        if pair.identity.profile.level < namespace.min_profile:
+        demanded = self._namespace(name).min_profile
+        if pair.identity.profile.level < demanded:
             raise ProfileTooLow(
                 f"the signer's profile is too low for {name}",
-                expected=f"profile {namespace.min_profile} or higher",
+                expected=f"profile {demanded} or higher",
                 found=f"profile {pair.identity.profile.level}",
             )
-        # 4. No attested time without a log: the window is judged now.
-        trusted = pair.trusted
-        pinned = digest is not None and digest in namespace.pinned
-        if not pinned and not in_window(self.now, trusted.not_before, trusted.not_after):
-            start = format_instant(trusted.not_before) if trusted.not_before else "the beginning"
-            end = format_instant(trusted.not_after) if trusted.not_after else "the end of time"
-            raise IdentityLapsed(
-                f"the signer {signer} is not valid at this time",
-                expected=f"a time from {start} to before {end}",
-                found=format_instant(self.now),
-                hint="get a newer trust file; an old release you rely on can be pinned there by its digest",
-            )
-        return ("transparency log: not checked, the trust file says `log: exempt`", self._status_note(namespace))
+        return pair
 
-    def _status_note(self, namespace: NamespaceTrust) -> str:
-        # 5. Status statements need the log; until then a demand for them cannot be met and is a refusal.
-        if not namespace.revokers:
-            return f"revocation: not checked, the trust file names no revoker for {namespace.namespace}"
-        if self.trust.offline_status == "require":
-            raise StatusUnavailable(
-                f"the revocation status of {namespace.namespace} is not known",
-                expected="a status statement, since the trust file says `offline_status: require`",
-                found="none",
-                hint="set offline_status to warn in the trust file if that is acceptable at this site",
+    def _attest(
+        self,
+        pair: TrustedPair,
+        envelope: Envelope,
+        kind: Kind,
+        name: str,
+        receipt: bytes | None,
+        *,
+        pinned: bool = False,
+    ) -> Attestation:
+        # 4.
+        with at_step(4):
+            found = attest(
+                envelope, kind=kind, name=name, identity=pair.identity.id, receipt=receipt, log=self.trust.log
             )
-        return f"revocation: not checked, there is no status statement for {namespace.namespace}"
-
-    def _check_freshness(self, statement: TagStatement, payload: Digest, seen: SeenTag | None) -> None:
-        # 1. Only a statement that passed everything else may say what is fresh.
-        label = f"{statement.repository}:{statement.tag}"
-        if seen is not None and statement.sequence < seen.sequence:
-            raise TagRollback(
-                f"{label} was moved back to an older statement",
-                expected=f"sequence {seen.sequence} or higher",
-                found=f"sequence {statement.sequence}",
-                hint="the registry or a mirror serves stale data; try again later or ask its operator",
-            )
-        if seen is not None and statement.sequence == seen.sequence and payload != seen.payload:
-            raise TagEquivocation(
-                f"two different statements of {label} carry sequence {seen.sequence}",
-                expected=seen.payload,
-                found=payload,
-                hint="the publisher's key signed both: ask the publisher, and keep both statements as evidence",
-            )
-        if is_expired(self.now, statement.expires, self._grace):
-            raise TagExpired(
-                f"the statement of {label} has expired",
-                expected=f"a date before {format_instant(statement.expires)}",
-                found=format_instant(self.now),
-                hint="ask the publisher to set the tag again (pqreg tag), or name the release by its digest",
-            )
-        if statement.issued > self.now + timedelta(seconds=limits.CLOCK_SKEW_SECONDS):
-            raise StatementMismatch(
-                f"the statement of {label} comes from the future",
-                expected=f"issued at {format_instant(self.now)} or before",
-                found=format_instant(statement.issued),
-                hint="check the clock of this machine",
-            )
+            check_window(pair.trusted, found, now=self.now, pinned=pinned)
+        return found
 
     def _namespace(self, namespace: Namespace) -> NamespaceTrust:
         trusted = self.trust.namespaces.get(namespace.key)
@@ -351,27 +367,13 @@ class Verifier:
         return trusted
 
 
-def _parse_small(envelope_bytes: bytes) -> Envelope:
-    if len(envelope_bytes) > limits.GRANT_ENVELOPE_BYTES:
-        raise FormatError("the envelope is too large", expected=f"at most {limits.GRANT_ENVELOPE_BYTES} bytes",
-                          found=f"{len(envelope_bytes)} bytes")  # fmt: skip
+def _parse_small(envelope_bytes: bytes, limit: int) -> Envelope:
+    if len(envelope_bytes) > limit:
+        raise FormatError(
+            "the envelope is too large", expected=f"at most {limit} bytes", found=f"{len(envelope_bytes)} bytes"
+        )
     return Envelope.parse(envelope_bytes)
 
 
 def _describe(kept: list[TrustedPair]) -> str:
     return ", ".join(sorted({f"{pair.identity.id} (known for {pair.namespace})" for pair in kept}))
-
-
-def target_of(statement: TagStatement) -> Digest:
-    """The release a tag points to.
-
-    Raises:
-        TagWithdrawn: if the statement withdraws the tag.
-    """
-    if statement.target is None:
-        raise TagWithdrawn(
-            f"the publisher withdrew {statement.repository}:{statement.tag}",
-            found=f"sequence {statement.sequence} of {format_instant(statement.issued)}",
-            hint="list what is there: pqreg ls " + str(statement.repository),
-        )
-    return statement.target

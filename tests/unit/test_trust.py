@@ -180,14 +180,16 @@ def test_validity_window_and_pin() -> None:
     check_release(verifier(trust_file(pinned), now=NOW + YEAR / 2), envelope, manifest_bytes)
 
 
-def test_a_demand_for_revocation_news_cannot_be_met() -> None:
+def test_without_a_status_statement_the_place_and_the_trust_file_decide() -> None:
     entry = namespace_trust(publisher())
     entry = replace(entry, revokers=entry.publishers)
     envelope, manifest_bytes = samples.release()
-    notes = check_release(verifier(trust_file(entry)), envelope, manifest_bytes).notes
-    assert any("no status statement" in note for note in notes)
+    verified = check_release(verifier(trust_file(entry), online=False), envelope, manifest_bytes)
+    assert any("no status statement" in note for note in verified.unchecked)
     with refused(StatusUnavailable, 5):
-        check_release(verifier(trust_file(entry, offline_status="require")), envelope, manifest_bytes)
+        check_release(verifier(trust_file(entry, offline_status="require"), online=False), envelope, manifest_bytes)
+    with refused(StatusUnavailable, 5):
+        check_release(verifier(trust_file(entry)), envelope, manifest_bytes)
 
 
 def test_expectations_are_enforced() -> None:
