@@ -320,3 +320,21 @@ EVIDENCE_FINDINGS: Final = 10_000
 """Findings an evidence bundle repeats."""
 EVIDENCE_SIGNATURE_BYTES: Final = EVIDENCE_INDEX_BYTES // 3 * 4 + 32 * KIB
 """evidence.json.sig: the index in base64 and two signatures."""
+
+# -- page ------------------------------------------------------------------------------------------------------------
+CHART_WEEKS: Final = 26
+"""Weeks a plot of signatures shows: half a year in bars that can be told apart on a telephone."""
+CHART_ROWS: Final = 12
+"""Namespaces or witnesses one plot shows; more are in the tables."""
+CHART_CHECKPOINTS: Final = 60
+"""Checkpoints a plot of witness lag shows."""
+PAGE_ROWS: Final = 50
+"""Rows of a table on one page: about two screens."""
+PAGE_FORM_BYTES: Final = 4 * KIB
+"""The body of a form: a token has 49 characters."""
+PAGE_QUERY_CHARS: Final = 200
+"""What can be searched for: the longest name has 193 characters."""
+PAGE_ENVELOPE_BYTES: Final = 16 * MIB
+"""An envelope handed to a visitor's browser for checking; a release of 30 000 files. Larger ones are for commands."""
+SESSION_SECONDS: Final = 8 * 3600
+"""How long a sign-in to the page lasts: a working day."""
