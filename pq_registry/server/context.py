@@ -3,7 +3,8 @@
 
 Written as plain ASGI, because a download must not pay for conveniences it does not use. Inside it:
 
-* every answer carries ``X-Request-Id`` and headers that forbid sniffing, framing and (by default) caching;
+* every answer carries ``X-Request-Id`` and headers that forbid sniffing, framing, loading anything (but for pages,
+  which bring a policy of their own) and, by default, caching;
 * an answer that comes before the request's body was read waits until a bounded rest of the body has been dropped, so
   that its sender reads the answer instead of a reset connection; beyond the bound the connection is closed;
 * an exception nobody expected is logged with its traceback and answered as ``internal-error``.
@@ -30,6 +31,10 @@ from pq_registry.server.problems import problem_of
 REQUEST_ID = "pqreg.request_id"
 TOKEN_ID = "pqreg.token_id"  # noqa: S105 - a key, not a token
 PROBLEM = "pqreg.problem"
+PAGE = "pqreg.page"
+"""Set for the requests of people: what goes wrong is told them on a page."""
+NOTHING = "default-src 'none'; frame-ancestors 'none'"
+"""The Content-Security-Policy of everything that is not a page."""
 _CLIENT_GONE = 499
 _LOGGER = logging.getLogger("pq_registry.server")
 
@@ -68,7 +73,7 @@ class Exchange:
             headers = MutableHeaders(raw=message["headers"])
             headers["X-Request-Id"] = self.scope[REQUEST_ID]
             headers["X-Content-Type-Options"] = "nosniff"
-            headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+            headers.setdefault("Content-Security-Policy", NOTHING)
             headers.setdefault("Cache-Control", "no-store")
             if self._body_pending and not await self._drop_body():
                 headers["Connection"] = "close"

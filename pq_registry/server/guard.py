@@ -4,6 +4,9 @@
 Every route states exactly one policy, or the application is not created. A policy is a FastAPI dependency: it runs
 before the handler, answers the ``Caller``, and raises where it must not go on. Without a token a request is
 NotAuthenticated, with one that is not enough AccessDenied. When the catalogue fails, nobody is let in.
+
+A cookie counts for pages only, which are policies with ``session``: their routes answer GET and nothing else, so that
+there is nothing a page elsewhere could make its reader's browser do. The API knows the Authorization header alone.
 """
 
 # No postponed annotations here: the oldest FastAPI we allow cannot resolve those of a callable object.
@@ -19,11 +22,13 @@ from starlette.exceptions import HTTPException
 from pq_registry import limits
 from pq_registry.errors import NotAuthenticated
 from pq_registry.format.name import Namespace
-from pq_registry.server.context import REQUEST_ID, TOKEN_ID
+from pq_registry.server.context import PAGE, REQUEST_ID, TOKEN_ID
 from pq_registry.service.access import Caller, Permission, anonymous, denied
 from pq_registry.service.registry import Registry
 
 NAMESPACE_PARAMETER = "ns"
+SESSION_COOKIES = ("__Host-pqreg", "pqreg")
+"""Names of the page's cookie: over TLS, where browsers hold it to this host, and on loopback without."""
 
 
 @unique
@@ -43,11 +48,16 @@ _WHERE = {Scope.SOMEWHERE: "any namespace", Scope.EVERYWHERE: "every namespace"}
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What one route demands. ``permission`` None lets anyone in; ``body`` is the most bytes of a request's body."""
+    """What one route demands.
+
+    ``permission`` None lets anyone in; ``body`` is the most bytes of a request's body. ``session`` marks a page: where
+    no Authorization header is sent, the cookie of a sign-in counts, and refusals are pages too.
+    """
 
     permission: Permission | None
     scope: Scope = Scope.NAMESPACE
     body: int = 0
+    session: bool = False
 
     async def __call__(self, request: Request) -> Caller:
         """The caller, if this request may go on.
@@ -62,17 +72,29 @@ class Policy:
         registry: Registry = request.app.state.registry
         public_read: bool = request.app.state.config.public_read
         request_id: str = request.scope[REQUEST_ID]
-        token = None if self.permission is None else bearer_token(request)
+        token = self._token(request)
         if token is None:  # nothing to look up, and no thread to wait for: probes answer under any load
             caller = anonymous(public_read=public_read, request_id=request_id)
         else:
-            caller = await run_in_threadpool(
-                registry.tokens.authenticate, token, public_read=public_read, request_id=request_id
-            )
+            try:
+                caller = await run_in_threadpool(
+                    registry.tokens.authenticate, token, public_read=public_read, request_id=request_id
+                )
+            except NotAuthenticated:
+                if self.permission is not None:
+                    raise
+                # A page that is there for everybody is there for whoever's sign-in has ended, too.
+                caller = anonymous(public_read=public_read, request_id=request_id)
         request.scope[TOKEN_ID] = caller.token_id
         if self.permission is not None:
             self._require(caller, self.permission, request.path_params.get(NAMESPACE_PARAMETER))
         return caller
+
+    def _token(self, request: Request) -> str | None:
+        if not self.session:
+            return None if self.permission is None else bearer_token(request)
+        request.scope[PAGE] = True
+        return bearer_token(request) or session_token(request)
 
     def _require(self, caller: Caller, permission: Permission, namespace: str | None) -> None:
         if self.scope is Scope.NAMESPACE:
@@ -115,6 +137,11 @@ def bearer_token(request: Request) -> str | None:
     return token.strip()
 
 
+def session_token(request: Request) -> str | None:
+    """The token of a sign-in to the page, if its cookie is there."""
+    return next((request.cookies[name] for name in SESSION_COOKIES if name in request.cookies), None)
+
+
 PUBLIC = Policy(None)
 READ = Policy(Permission.READ)
 READ_SOMEWHERE = Policy(Permission.READ, Scope.SOMEWHERE)
@@ -128,6 +155,10 @@ PUBLISH_RELEASE = Policy(Permission.PUBLISH, body=limits.ENVELOPE_BYTES)
 PUBLISH_PART = Policy(Permission.PUBLISH, body=limits.FILE_BYTES)
 REGISTER = Policy(Permission.REGISTER_IDENTITY, body=limits.REQUEST_BODY_BYTES)
 REGISTER_KEY = Policy(Permission.REGISTER_KEY, body=limits.GRANT_ENVELOPE_BYTES)
+PAGE_OPEN = Policy(None, session=True)
+PAGE_SOMEWHERE = Policy(Permission.READ, Scope.SOMEWHERE, session=True)
+PAGE_READ = Policy(Permission.READ, session=True)
+SIGN_IN = Policy(None, body=limits.PAGE_FORM_BYTES)
 MANAGE_TOKENS = Policy(Permission.MANAGE_TOKENS, Scope.SOMEWHERE)
 MAKE_TOKENS = Policy(Permission.MANAGE_TOKENS, Scope.SOMEWHERE, body=limits.REQUEST_BODY_BYTES)
 
@@ -156,5 +187,7 @@ def policies(app: FastAPI) -> dict[tuple[str, str], Policy]:
         policy = stated[0]
         if policy.permission is not None and policy.scope is Scope.NAMESPACE and "{ns}" not in route.path:
             raise RuntimeError(f"route {route.path} names no namespace for its policy")
+        if policy.session and route.methods != {"GET"}:
+            raise RuntimeError(f"route {route.path} lets a cookie do more than read")
         found.update({(method, route.path): policy for method in route.methods or ()})
     return found

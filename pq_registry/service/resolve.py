@@ -120,7 +120,7 @@ class Resolving:
             releases = [_release_item(release) for release in session.scalars(query)]
             tags = session.scalars(select(TagRow).where(TagRow.repository_id == row.id).order_by(TagRow.tag))
             following = str(releases[limit - 1].digest) if len(releases) > limit else None
-            return RepositoryView(row.name, [_tag_item(tag) for tag in tags], releases[:limit], following)
+            return RepositoryView(row.name, [tag_item(tag) for tag in tags], releases[:limit], following)
 
     def releases_with_content(self, name: RepositoryName, content: Digest, *, limit: int) -> list[ReleaseItem]:
         """Releases with exactly these files, newest first; none if there is no such repository."""
@@ -217,7 +217,8 @@ def _release_item(row: ReleaseRow) -> ReleaseItem:
     )
 
 
-def _tag_item(row: TagRow) -> TagItem:
+def tag_item(row: TagRow) -> TagItem:
+    """A tag's row as an item of a listing."""
     return TagItem(
         tag=row.tag,
         target=None if row.target is None else Digest(row.target),

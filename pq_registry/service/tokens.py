@@ -39,6 +39,8 @@ from pq_registry.storage.catalogue.tables import TokenRow
 
 TOKEN_PREFIX = "pqreg_"  # noqa: S105 - what every token begins with, so that scanners find leaked ones
 TOKEN_PATTERN = re.compile(r"pqreg_[A-Za-z0-9_-]{43}", re.ASCII)
+SESSION_NOTE = "signed in to the page"
+"""The note of tokens that ``sign_in`` makes."""
 _FEWEST_CHARACTERS = 16
 """Different characters below which 43 of them were not drawn at random (the odds are below 1 in 10^9)."""
 
@@ -121,8 +123,31 @@ class Tokens:
             AccessDenied: if it would be.
             FormatError: if lifetime, note or rights are out of bounds.
         """
+        _check_lifetime(expires_days)
         text = new_token()
-        return NewToken(self._add(caller, text, rights=rights, expires_days=expires_days, note=note), text)
+        expires = self._clock() + timedelta(days=expires_days)
+        return NewToken(self._add(caller, text, rights=rights, expires=expires, note=note), text)
+
+    def sign_in(self, caller: Caller) -> NewToken:
+        """Make the token of a sign-in to the page: for reading, within the caller's reach, for a working day.
+
+        Raises:
+            AccessDenied: if the caller has no token.
+            NotAuthenticated: if the caller's token has been revoked meanwhile.
+        """
+        text = new_token()
+        expires = self._clock() + timedelta(seconds=limits.SESSION_SECONDS)
+        if caller.expires is not None:
+            expires = min(expires, caller.expires)
+        rights = Rights(role=Role.READER, namespaces=caller.own_rights().namespaces)
+        return NewToken(self._add(caller, text, rights=rights, expires=expires, note=SESSION_NOTE), text)
+
+    def sign_out(self, caller: Caller) -> None:
+        """End a sign-in. A token that was made otherwise stays as it is: it may be used elsewhere."""
+        with self._catalogue.reading() as session:
+            row = session.get(TokenRow, caller.token_id)
+        if row is not None and row.note == SESSION_NOTE:
+            self.revoke(caller, caller.token_id)
 
     def adopt_admin(self, caller: Caller, text: str) -> TokenItem:
         """Register a token made elsewhere as the first one, with all rights.
@@ -133,12 +158,12 @@ class Tokens:
         if not is_strong(text):
             raise FormatError("the admin token is weak", expected="a token made by pqreg")
         rights = Rights(role=Role.ADMIN, namespaces=None)
-        return self._add(caller, text, rights=rights, expires_days=limits.TOKEN_LIFETIME_DAYS, note="first token")
+        expires = self._clock() + timedelta(days=limits.TOKEN_LIFETIME_DAYS)
+        return self._add(caller, text, rights=rights, expires=expires, note="first token")
 
-    def _add(self, caller: Caller, text: str, *, rights: Rights, expires_days: int, note: str) -> TokenItem:
-        _check_request(rights, expires_days, note)
+    def _add(self, caller: Caller, text: str, *, rights: Rights, expires: datetime, note: str) -> TokenItem:
+        _check_request(rights, note)
         now = self._clock()
-        expires = now + timedelta(days=expires_days)
         if not caller.own_rights().covers(rights):
             raise AccessDenied(
                 "a token cannot make one with more rights",
@@ -229,17 +254,20 @@ def host_caller() -> Caller:
     return Caller(token_id="", rights=rights, expires=None, public_read=False, request_id="host")
 
 
-def _check_request(rights: Rights, expires_days: int, note: str) -> None:
+def _check_request(rights: Rights, note: str) -> None:
     if rights.role is Role.ADMIN and rights.namespaces is not None:
         raise FormatError("an admin's token reaches every namespace", expected='namespaces ["*"]')
+    if len(note) > limits.TOKEN_NOTE_CHARS or (note and not note.isprintable()):
+        raise FormatError("the note is malformed", expected=f"at most {limits.TOKEN_NOTE_CHARS} printable characters")
+
+
+def _check_lifetime(expires_days: int) -> None:
     if not 1 <= expires_days <= limits.TOKEN_LIFETIME_DAYS:
         raise FormatError(
             "the token's lifetime is out of bounds",
             expected=f"1 to {limits.TOKEN_LIFETIME_DAYS} days",
             found=expires_days,
         )
-    if len(note) > limits.TOKEN_NOTE_CHARS or (note and not note.isprintable()):
-        raise FormatError("the note is malformed", expected=f"at most {limits.TOKEN_NOTE_CHARS} printable characters")
 
 
 def _rights(row: TokenRow) -> Rights:
