@@ -81,7 +81,7 @@ class NoteSigner:
         except (binascii.Error, ValueError):
             raise _not_a_key() from None
         with material:
-            signer = cls(parts[0], known_type(material[:1], "the secret note key"), material[1:])
+            signer = cls(parts[0], known_type(bytes(material[:1]), "the secret note key"), material[1:])
         if signer.to_text() != text:
             raise _not_a_key()
         return signer

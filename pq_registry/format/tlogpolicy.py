@@ -127,7 +127,7 @@ class Policy:
         *,
         log_url: str | None = None,
     ) -> Policy:
-        """Write a policy: the log, and ``quorum`` of ``witnesses`` (name, keys, URL); of one witness all keys are needed.
+        """Write a policy: the log, and ``quorum`` of ``witnesses`` (name, keys, URL). All keys of one are needed.
 
         Raises:
             FormatError: if the policy would break a rule, e.g. a quorum of none or of more than there are.
