@@ -21,7 +21,7 @@ import errno
 import functools
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -150,6 +150,40 @@ def publish(temporary: Path, path: Path, *, replace: bool) -> None:
     sync_directory(path.parent)
     if temporary.parent != path.parent:
         sync_directory(temporary.parent)
+
+
+def write_temporary(temporary: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """The first half of ``write_file``: a finished and fsynced file under a name of ``temporary_path``.
+
+    Raises:
+        StorageError: if a system call fails; the caller removes what there is.
+    """
+    with reported("write", temporary):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb", closefd=True, buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+
+
+def publish_all(finished: Sequence[tuple[Path, Path]]) -> None:
+    """The second half, for several: give each finished file its final name, replacing what is there, durably.
+
+    Each directory is synced once, after the last rename.
+
+    Args:
+        finished: temporary file and final name, beside each other.
+
+    Raises:
+        StorageError: if a system call fails; some may have their names then.
+    """
+    for temporary, path in finished:
+        with reported("write", path):
+            os.rename(temporary, path)
+    for directory in sorted({path.parent for _, path in finished}):
+        with reported("write into", directory):
+            sync_directory(directory)
 
 
 def start_writeback(descriptor: int, offset: int, length: int) -> None:

@@ -287,7 +287,9 @@ LOG_HEARTBEAT_SECONDS: Final = 600
 LOG_CLOCK_LAG_SECONDS: Final = 60
 """How far the clock may fall behind the monotonic one before the log halts; far below the hour a receipt may take."""
 LOG_RETRY_SECONDS: Final = 5
-"""Pause before tiles or a checkpoint that could not be written, or cosignatures that did not come, are tried again."""
+"""Pause before a tile or checkpoint that could not be written is tried again."""
+LOG_WITNESS_RETRY_SECONDS: Final = 30
+"""Pause before witnesses whose cosignatures are lacking are asked again about the same tree."""
 LOG_BATCH_ENTRIES: Final = 4096
 """Leaves of one batch: 16 tiles, and with leaves of usual length 2 MiB to stage."""
 LOG_BATCH_BYTES: Final = 16 * MIB

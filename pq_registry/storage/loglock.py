@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log's lock in the catalogue: tables ``log_state``, ``log_staged``, ``log_checkpoints`` and ``log_entries``.
+
+A commit is one transaction: ``UPDATE … WHERE note = <the one expected>`` decides between sequencers, in every database
+and without any lock of ours; the leaves are staged and their statements recorded beside it.
+
+What a failing transaction means is not left open if it can be known: before COMMIT nothing has happened, and SQLite
+says so itself where the disk was full or the database busy. Any other failure of COMMIT is unclear and halts the log.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import cast
+
+from sqlalchemy import CursorResult, delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from pq_registry.errors import Conflict, FormatError, LogHalted, LogUnavailable, StorageError
+from pq_registry.format.checkpoint import parse_checkpoint_note
+from pq_registry.format.tile import encode_entry
+from pq_registry.log.stores import Batch, Locked
+from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.tables import LogCheckpointRow, LogEntryRow, LogStagedRow, LogStateRow
+
+_ONLY = 1
+"""The key of the one row of ``log_state``."""
+_NOT_COMMITTED = {"SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED"}
+
+
+class CatalogueLock:
+    """A ``LogLock`` in the catalogue's database."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def load(self) -> Locked | None:
+        """What was committed last; None before the first commit.
+
+        Raises:
+            StorageError: if the catalogue fails.
+        """
+        with self._catalogue.reading() as session:
+            row = session.get(LogStateRow, _ONLY)
+            return None if row is None else Locked(row.note, row.previous, row.published)
+
+    def commit(self, expected: bytes | None, new: bytes, batch: Batch) -> None:
+        """Replace the note, stage the leaves and record their statements: all of it or nothing.
+
+        Raises:
+            LogUnavailable: if nothing happened.
+            LogHalted: if another sequencer has replaced the note, or nobody knows what happened.
+        """
+        committing = False
+        try:
+            with self._catalogue.writing() as session:
+                _replace_note(session, expected, new)
+                _stage(session, batch)
+                committing = True
+        except LogHalted:
+            raise
+        except (StorageError, Conflict) as error:
+            if committing and not _is_undone(error):
+                raise LogHalted(
+                    "it is not known whether the newest batch was committed",
+                    found=error,
+                    hint="start the service again; it finds out and completes the batch",
+                ) from error
+            raise LogUnavailable("the catalogue did not take the batch", found=error, hint=error.hint) from error
+
+    def staged(self) -> list[tuple[int, bytes]]:
+        """The leaves of the newest batch that has any, with their indexes.
+
+        Raises:
+            LogHalted: if what is staged cannot be read.
+            StorageError: if the catalogue fails.
+        """
+        with self._catalogue.reading() as session:
+            rows = session.scalars(select(LogStagedRow).order_by(LogStagedRow.start)).all()
+        return [
+            (row.start + number, entry)
+            for row in rows
+            for number, entry in enumerate(_entries(row))
+        ]  # fmt: skip
+
+    def keep_published(self, size: int, note: bytes, quorum: bool, at: datetime) -> None:
+        """Remember what readers were shown: the newest, and for each size the first, or the first with a quorum.
+
+        Raises:
+            LogHalted: if a larger tree has been published.
+            StorageError: if the catalogue fails.
+        """
+        with self._catalogue.writing() as session:
+            state = session.get(LogStateRow, _ONLY, with_for_update=True)
+            if state is None or (state.published is not None and _size(state.published) > size):
+                raise LogHalted("a larger tree has been published by another sequencer", found=f"{size} leaves")
+            state.published = note
+            kept = session.get(LogCheckpointRow, size)
+            if kept is None:
+                session.add(LogCheckpointRow(size=size, note=note, quorum=quorum, at=at))
+            elif quorum and not kept.quorum:
+                kept.note, kept.quorum, kept.at = note, quorum, at
+
+    def published_covering(self, index: int, *, quorum_first: bool = True) -> bytes | None:
+        """The first published checkpoint of a tree with leaf ``index``, if ``quorum_first`` the first with a quorum.
+
+        Without any with a quorum it is the first of all.
+
+        Raises:
+            StorageError: if the catalogue fails.
+        """
+        query = select(LogCheckpointRow.note).where(LogCheckpointRow.size > index).order_by(LogCheckpointRow.size)
+        with self._catalogue.reading() as session:
+            found = None
+            if quorum_first:
+                found = session.scalar(query.where(LogCheckpointRow.quorum.is_(True)).limit(1))
+            return found or session.scalar(query.limit(1))
+
+
+def _replace_note(session: Session, expected: bytes | None, new: bytes) -> None:
+    if expected is None:
+        if session.get(LogStateRow, _ONLY, with_for_update=True) is not None:
+            raise _replaced()
+        session.execute(insert(LogStateRow).values(id=_ONLY, note=new))
+        return
+    changed = session.execute(
+        update(LogStateRow)
+        .where(LogStateRow.id == _ONLY, LogStateRow.note == expected)
+        .values(note=new, previous=expected)
+        .execution_options(synchronize_session=False)
+    )
+    if cast("CursorResult[None]", changed).rowcount != 1:
+        raise _replaced()
+
+
+def _stage(session: Session, batch: Batch) -> None:
+    session.execute(delete(LogStagedRow).execution_options(synchronize_session=False))
+    if not batch.entries:
+        return
+    session.execute(insert(LogStagedRow).values(start=batch.start, entries=b"".join(map(encode_entry, batch.entries))))
+    at = datetime.fromtimestamp(batch.time, UTC)
+    rows = [
+        {"index": index, "statement": statement.hex, "time": at}
+        for index, statement in enumerate(batch.statements, batch.start)
+        if statement is not None
+    ]
+    if rows:
+        session.execute(insert(LogEntryRow), rows)
+
+
+def _entries(row: LogStagedRow) -> list[bytes]:
+    entries, at = [], 0
+    while at < len(row.entries):
+        begin = at + 2
+        at = begin + int.from_bytes(row.entries[begin - 2 : begin])
+        entries.append(row.entries[begin:at])
+    if at != len(row.entries):
+        raise LogHalted("the staged leaves are damaged", found=f"those from {row.start} on", hint="run pqreg fsck")
+    return entries
+
+
+def _size(note: bytes) -> int:
+    try:
+        return parse_checkpoint_note(note)[0].size
+    except FormatError as error:
+        raise LogHalted("the published checkpoint in the catalogue is damaged", found=error) from error
+
+
+def _is_undone(error: StorageError | Conflict) -> bool:
+    original = getattr(error.__cause__, "orig", error.__cause__)
+    return getattr(original, "sqlite_errorname", None) in _NOT_COMMITTED
+
+
+def _replaced() -> LogHalted:
+    return LogHalted(
+        "another sequencer has committed to this log",
+        hint="run one service per log; stop the other one, then start this one again",
+    )
