@@ -22,7 +22,7 @@ from pathlib import Path
 from pq_registry import limits
 from pq_registry.client.trust import SeenTag
 from pq_registry.durable import make_directory, reported, write_file
-from pq_registry.errors import FormatError, TagEquivocation, UsageError
+from pq_registry.errors import FormatError, StorageError, TagEquivocation, UsageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import Reference
 from pq_registry.format.strict_json import Fields, encode_canonical, parse_canonical
@@ -34,6 +34,7 @@ class SeenTags:
     """The record under ``state_dir``, which is made when there is something to record."""
 
     def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
         self._directory = state_dir / "tags"
 
     def get(self, reference: Reference) -> SeenTag | None:
@@ -44,13 +45,9 @@ class SeenTags:
             StorageError: if it cannot be read.
         """
         label, path = self._place(reference)
-        try:
-            with reported("read", path), path.open("rb") as file:
-                data = file.read(limits.SEEN_TAG_BYTES + 1)
-        except Exception as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return None
-            raise
+        data = read_record(path, limits.SEEN_TAG_BYTES)
+        if data is None:
+            return None
         try:
             fields = Fields(parse_canonical(data, what="the record", limit=limits.SEEN_TAG_BYTES), "record")
             fields.literal("schema", SCHEMA)
@@ -76,7 +73,7 @@ class SeenTags:
         """
         label, path = self._place(reference)
         make_directory(self._directory, 0o700)
-        with self._locked():
+        with locked(self._directory):
             known = self.get(reference)
             if known is not None and known.sequence == seen.sequence and known.payload != seen.payload:
                 raise TagEquivocation(
@@ -99,13 +96,34 @@ class SeenTags:
         label = f"{reference.repository.key}:{reference.tag}"
         return label, self._directory / f"{hashlib.sha256(label.encode()).hexdigest()}.json"
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with reported("lock", self._directory):
-            descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with reported("lock", self._directory):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Be the only one of this user's processes that changes what is recorded in ``directory``.
+
+    Raises:
+        StorageError: if it cannot be locked.
+    """
+    with reported("lock", directory):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with reported("lock", directory):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_record(path: Path, limit: int) -> bytes | None:
+    """The record at ``path``, or one byte more than ``limit``; None if there is none.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    try:
+        with reported("read", path), path.open("rb") as file:
+            return file.read(limit + 1)
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
