@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pq_registry import limits
-from pq_registry.errors import LogError, LogHalted, LogUnavailable, PqregError
+from pq_registry.errors import CheckpointInvalid, FormatError, LogHalted, LogUnavailable, PqregError, QuorumNotMet
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.note import Note
 from pq_registry.format.tlogpolicy import Policy
@@ -170,14 +170,16 @@ class Publisher:
 
         lines = self._witnesses.cosign(note, checkpoint, consistency)
         parsed = Note.parse(note)
-        cosigned = self._judged(Note(parsed.text, (*parsed.signatures, *lines)).encode())
-        # A wrong line would make every reader refuse the whole note; so without a quorum none is worth its risk.
-        return cosigned if cosigned.quorum else self._judged(note)
+        try:
+            return self._judged(Note(parsed.text, (*parsed.signatures, *lines)).encode())
+        except (CheckpointInvalid, FormatError):
+            # One wrong line would make every reader refuse the whole note.
+            return self._judged(note)
 
     def _judged(self, note: bytes) -> Published:
         try:
             judge(note, self._policy)
             quorum = True
-        except LogError:
+        except QuorumNotMet:
             quorum = False
         return Published(parse_checkpoint_note(note)[0], note, quorum)
