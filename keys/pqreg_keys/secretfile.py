@@ -48,35 +48,53 @@ def read(path: Path) -> SecretBytes:
         UsageError: if there is none.
         StorageError: if it cannot be read.
     """
-    # Non-blocking: opening a pipe that stands at this path must not hang.
-    with reported("open the secret key file", path):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-        except FileNotFoundError:
-            raise UsageError(
-                f"there is no secret key file {path}", hint="check the path, or make one: pqreg key generate NAME"
-            ) from None
-    try:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise FormatError(f"{path} is not a secret key file", expected="a regular file")
-        content = SecretBytes(limits.KEY_FILE_BYTES + 1)
-        with reported("read the secret key file", path), open(descriptor, "rb", buffering=0, closefd=False) as file:
-            length = file.readinto(content) or 0
-        del content[length:]
-    finally:
-        os.close(descriptor)
-    if length > limits.KEY_FILE_BYTES or not content.startswith(MAGICS):
+    content, state = open_private(
+        path, limit=limits.KEY_FILE_BYTES, what="secret key file",
+        hint="check the path, or make one: pqreg key generate NAME",
+    )  # fmt: skip
+    if len(content) > limits.KEY_FILE_BYTES or not content.startswith(MAGICS):
         raise FormatError(
             f"{path} is not a secret key file",
             expected="a .pqkey file of version 1",
             hint="make one with: pqreg key generate NAME",
         )
-    _check_exposure(path, state)
+    check_exposure(path, state)
     return content
 
 
-def _check_exposure(path: Path, state: os.stat_result) -> None:
+def open_private(path: Path, *, limit: int, what: str, hint: str) -> tuple[SecretBytes, os.stat_result]:
+    """Up to ``limit`` + 1 bytes of a regular file and its state, which ``check_exposure`` has yet to judge.
+
+    Raises:
+        FormatError: if it is no regular file.
+        UsageError: if there is none; ``hint`` says what to do.
+        StorageError: if it cannot be read.
+    """
+    # Non-blocking: opening a pipe that stands at this path must not hang.
+    with reported(f"open the {what}", path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        except FileNotFoundError:
+            raise UsageError(f"there is no {what} {path}", hint=hint) from None
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise FormatError(f"{path} is not a {what}", expected="a regular file")
+        content = SecretBytes(limit + 1)
+        with reported(f"read the {what}", path), open(descriptor, "rb", buffering=0, closefd=False) as file:
+            length = file.readinto(content) or 0
+        del content[length:]
+    finally:
+        os.close(descriptor)
+    return content, state
+
+
+def check_exposure(path: Path, state: os.stat_result) -> None:
+    """Refuse a secret file that others than its owner, who must run this, can use.
+
+    Raises:
+        KeyFileExposed: if others own it, may read it or may write it.
+    """
     if state.st_uid != os.geteuid():
         raise KeyFileExposed(
             f"the secret key file {path} belongs to another user",
@@ -89,5 +107,5 @@ def _check_exposure(path: Path, state: os.stat_result) -> None:
             f"others may use the secret key file {path}",
             expected="mode 0600",
             found=f"mode {stat.S_IMODE(state.st_mode):04o}",
-            hint=f"chmod 600 {path}; if others had access, generate a new identity and have this one replaced",
+            hint=f"chmod 600 {path}; if others had access, generate a new key and have this one replaced",
         )
