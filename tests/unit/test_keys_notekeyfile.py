@@ -115,6 +115,16 @@ def test_other_things_at_its_place(tmp_path: Path) -> None:
     assert not (tmp_path / "keys").exists()
 
 
+def failure(path: Path) -> list[str]:
+    """What a program could print of a failed load, the locals of every frame included."""
+    try:
+        load_note_keys(path)
+    except FormatError as error:
+        trace = traceback.TracebackException.from_exception(error, capture_locals=True)
+        return [*trace.format(), str(error), repr(error.args)]
+    raise AssertionError
+
+
 def test_a12_the_seeds_never_show(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "keys"
     signers = generate_note_keys(path, "w.example", WITNESS_TYPES)
@@ -122,11 +132,7 @@ def test_a12_the_seeds_never_show(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     shown = [repr(signers), str(signers[0])]
     logging.getLogger("test").warning("keys: %s %r", signers, load_note_keys(path))
     path.write_text(path.read_text("utf-8") + "x\n")
-    try:
-        load_note_keys(path)
-    except FormatError as error:
-        shown += traceback.TracebackException.from_exception(error, capture_locals=True).format()
-        shown += [str(error), repr(error.args)]
+    shown += failure(path)
     shown.append(caplog.text)
     for seed in seeds:
         for start in (2, 10, 20):
