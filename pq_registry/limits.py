@@ -296,6 +296,14 @@ LOG_BATCH_BYTES: Final = 16 * MIB
 """The same for long leaves: what one transaction of the lock may write."""
 LOG_QUEUE_ENTRIES: Final = 20_000
 """Statements that wait for their batch; ten seconds of a full load. More are refused at once."""
+RECEIPT_WAIT_SECONDS: Final = 20
+"""How long a request waits for its receipt, after which it is answered 503; less than the TIMEOUT_SECONDS of clients."""
+LOG_KNOWN_CHECKPOINTS: Final = 64
+"""Published checkpoints whose signatures were verified, kept with the tiles read under them."""
+LOG_WAITERS: Final = 256
+"""Requests that wait for their receipts at once, in threads of their own that mostly sleep."""
+LOG_CATCH_UP_SECONDS: Final = 60
+"""How often a service looks for statements that are not in the log though they should be."""
 LOG_LINGER_SECONDS: Final = 0.25
 """Longest a batch may wait for more leaves."""
 
