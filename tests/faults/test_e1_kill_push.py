@@ -21,10 +21,11 @@ import pytest
 
 from pq_registry import limits
 from tests.e2e.shell import Shell
+from tests.faults.depth import points
 from tests.faults.service import DEADLINE, Relay, Service, committed, publishing_shell
 from tests.publishing import make_model
 
-POINTS = 20
+POINTS = points(thorough=20, sample=6)
 SIZE = limits.PART_BYTES + 2_000_000
 """Of the weights: two parts."""
 

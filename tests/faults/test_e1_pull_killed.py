@@ -31,6 +31,7 @@ from pq_registry.errors import PqregError, TransportError
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.format.name import Reference
+from tests.faults.depth import points
 from tests.fixtures_server import registry_process as registry_process  # noqa: PLC0414  # a fixture
 from tests.pull_site import content
 from tests.samples import trust_file
@@ -39,7 +40,7 @@ from tests.tensors import safetensors_bytes
 
 SHARD = limits.SHARD_BYTES
 SEED = 20261121
-POINTS = 20
+POINTS = points(thorough=20, sample=7)
 
 CHILD = """
 import json, os, signal, sys
@@ -155,8 +156,7 @@ def test_e1_a_pull_killed_at_random_system_calls_is_finished_by_the_next(
     whole = run_child(registry_process, 0, tmp_path / "log", digest, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     calls = int(whole.stdout)
-    points = sorted(random.Random(SEED).sample(range(1, calls + 1), POINTS))
-    for point in points:
+    for point in sorted(random.Random(SEED).sample(range(1, calls + 1), POINTS)):
         out, log = tmp_path / f"out{point}", tmp_path / f"log{point}"
         killed = run_child(registry_process, point, log, digest, out)
         assert killed.returncode == -signal.SIGKILL, (point, killed.stderr)

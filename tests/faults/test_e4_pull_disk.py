@@ -22,6 +22,7 @@ from pq_registry.client.resolve import Resolved
 from pq_registry.client.verify import verify_directory
 from pq_registry.errors import FileSetMismatch, PqregError, StorageError
 from tests.fake_registry import serving
+from tests.faults.depth import stride
 from tests.faults.injection import ERRNOS, Fault, failing_system_call, os_error
 from tests.pull_site import Site, content
 from tests.tensors import safetensors_bytes
@@ -79,7 +80,7 @@ def test_e4_every_call_of_an_update_fails_once(site: Site, persisted: bool) -> N
         lambda out: site.pull(new, out, connections=1),
         lambda out: site.pull(old, out),
         persisted=persisted,
-        step=3 if persisted else 1,
+        step=stride(17, 3) if persisted else stride(7),
     )
     assert calls > 100
 
@@ -100,7 +101,7 @@ def test_e4_calls_of_a_pull_into_a_hub_cache_fail_once(site: Site) -> None:
         hub(out).mkdir(parents=True)
         out.symlink_to(hub(out) / snapshot)
 
-    assert sweep(site, pull, prepare, persisted=False, step=2) > 100
+    assert sweep(site, pull, prepare, persisted=False, step=stride(7, 2)) > 100
 
 
 def test_e3_after_a_failed_fsync_the_file_is_fetched_anew(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

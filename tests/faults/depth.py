@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many points of a sweep are tried: a sample in every run of the suite, all of them by ``make test-thorough``.
+
+A sweep whose points cost seconds each would make the suite one that nobody runs. The sample is the same every time, so
+a failure comes back; the whole sweep is for nights and for releases.
+"""
+
+from __future__ import annotations
+
+import os
+
+THOROUGH = os.environ.get("THOROUGH", "") == "1"
+
+
+def points(thorough: int, sample: int) -> int:
+    """Of how many points a sweep of random ones is made."""
+    return thorough if THOROUGH else sample
+
+
+def stride(sample: int, thorough: int = 1) -> int:
+    """Every how many points a sweep of all of them looks; primes meet every phase of a repeating pattern."""
+    return thorough if THOROUGH else sample
