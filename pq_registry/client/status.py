@@ -43,6 +43,15 @@ class SeenStatus:
         envelope = Envelope.parse(envelope_bytes)
         return cls(envelope_bytes, receipt, StatusStatement.parse(envelope.payload), envelope.payload_digest)
 
+    def withheld(self, found: str) -> StatusRollback:
+        """The error for a registry that has an older statement than this, or none."""
+        return StatusRollback(
+            f"the status of {self.statement.namespace} was moved back to an older statement",
+            expected=f"sequence {self.statement.sequence} or higher",
+            found=found,
+            hint="the registry or a mirror serves stale data; try again later or ask its operator",
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
@@ -167,12 +176,7 @@ def check_succession(found: SeenStatus, seen: SeenStatus | None, *, signed_at: d
     statement = found.statement
     label = f"the status of {statement.namespace}"
     if statement.sequence < seen.statement.sequence:
-        raise StatusRollback(
-            f"{label} was moved back to an older statement",
-            expected=f"sequence {seen.statement.sequence} or higher",
-            found=f"sequence {statement.sequence}",
-            hint="the registry or a mirror serves stale data; try again later or ask its operator",
-        )
+        raise seen.withheld(f"sequence {statement.sequence}")
     if statement.sequence == seen.statement.sequence:
         raise _equivocation(found, seen)
     if not statement.extends(seen.statement):
