@@ -24,7 +24,7 @@ def fsck(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Verify every stored blob, statement, release and tag. Changes nothing; may run beside the service.
+    """Verify every stored blob, statement, release and tag, and the log. Changes nothing; may run beside the service.
 
     Exit status 1 means damage; blobs that nothing refers to are only noted.
 
@@ -32,14 +32,14 @@ def fsck(
       pqreg fsck --data /var/lib/pqreg
     """
     require_server()
-    from pq_registry.service.host import open_stores
+    from pq_registry.service.host import log_files, open_stores
     from pq_registry.storage.fsck import check_registry, total_bytes
 
     output = Output(json=json, quiet=quiet)
     root = Path(Session(output, data=data).settings.require("data"))
     with open_stores(root) as (catalogue, blobs), new_progress(output) as progress:
         progress.start("fsck", total_bytes(catalogue))
-        findings = check_registry(catalogue, blobs, advance=progress.advance)
+        findings = check_registry(catalogue, blobs, tiles=log_files(root), advance=progress.advance)
         progress.done()
     damage = [finding for finding in findings if not finding.note]
     output.data([{"subject": item.subject, "problem": item.problem, "note": item.note} for item in findings])

@@ -18,6 +18,7 @@ from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.datadir import DataDirectory
 from pq_registry.storage.local import LocalBlobStore
+from pq_registry.storage.tiles import LocalTiles
 
 
 @contextmanager
@@ -40,6 +41,16 @@ def open_stores(root: Path) -> Iterator[tuple[Catalogue, BlobStore]]:
         yield catalogue, LocalBlobStore(directory.blobs)
     finally:
         catalogue.close()
+
+
+def log_files(root: Path) -> LocalTiles | None:
+    """The files of a data directory's log; None if it has none.
+
+    Raises:
+        StorageError: if they cannot be used.
+    """
+    directory = DataDirectory(root).log
+    return LocalTiles(directory) if directory.is_dir() else None
 
 
 @contextmanager

@@ -8,6 +8,8 @@
     DIR/catalogue.sqlite3    the catalogue (with -wal and -shm beside it)
     DIR/blobs/sha256/aa/…    verified blobs
     DIR/incoming/…           uploads that are not finished
+    DIR/log/…                the files of the transparency log, as readers see them
+    DIR/log.key              the log's secret keys, 0600 (unless they are kept elsewhere)
 """
 
 from __future__ import annotations
@@ -51,6 +53,16 @@ class DataDirectory:
     def incoming(self) -> Path:
         """Unfinished uploads."""
         return self.root / "incoming"
+
+    @property
+    def log(self) -> Path:
+        """The transparency log's files."""
+        return self.root / "log"
+
+    @property
+    def log_key(self) -> Path:
+        """The transparency log's secret keys; only ``pqreg_keys`` reads them."""
+        return self.root / "log.key"
 
 
 class DataLock:

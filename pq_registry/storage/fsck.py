@@ -11,7 +11,8 @@ Checked, each finding naming its object:
 2. every statement: its envelope parses, is named by its payload's digest, and both halves verify under its signer;
 3. every release: manifest and statement bind, its name is the repository's, its facts are the manifest's, and every
    file is a recorded blob with the manifest's shards that the repository refers to;
-4. every tag, grant and key statement, as ``storage.chains`` says.
+4. every tag, grant and key statement, as ``storage.chains`` says;
+5. the log, as ``storage.logcheck`` says.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ from pq_registry.storage.catalogue.tables import (
 )
 from pq_registry.storage.chains import Finding, check_chains
 from pq_registry.storage.hashing import read_blob
+from pq_registry.storage.logcheck import check_log
+from pq_registry.storage.tiles import LocalTiles
 
 _WORKERS = 4
 _BLOBS = select(BlobRow.digest, BlobRow.size, BlobRow.slice_size, BlobRow.shards)
@@ -64,13 +67,18 @@ class _Blob:
 
 
 def check_registry(
-    catalogue: Catalogue, blobs: BlobStore, *, advance: Callable[[int], None] = lambda _: None
+    catalogue: Catalogue,
+    blobs: BlobStore,
+    *,
+    tiles: LocalTiles | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> list[Finding]:
     """Verify everything; answers what was found, nothing if all is well.
 
     Args:
         catalogue: of the registry.
         blobs: its blob store.
+        tiles: the files of its log, if it has one.
         advance: told the number of bytes that were hashed, as they are.
 
     Raises:
@@ -90,6 +98,8 @@ def check_registry(
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="fsck") as workers:
         for found in workers.map(check, recorded):
             findings.extend(found)
+    if tiles is not None:
+        findings.extend(check_log(catalogue, tiles))
     known = {blob.digest for blob in recorded}
     findings.extend(
         Finding(f"blob {digest}", "no catalogue entry knows it", note=True)

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""fsck's fifth part: the log. What the catalogue says of it, what readers are shown, and what the tree proves.
+
+The newest checkpoint in the catalogue is what counts. Against it, each finding naming its object:
+
+1. every checkpoint that is kept, in catalogue and tile store: signed by the log's keys (as the tile store's ``vkey``
+   names them), and of a tree that is the start of the newest;
+2. every hash tile and entry bundle: recomputed up to the newest root; partial ones that are left from smaller trees:
+   the start of the present one;
+3. the staged leaves: those at their place in the tree;
+4. every leaf: of a statement that is recorded under this index, with its signer, signatures, name and time.
+
+Statements that are not in the log, and files that are not of it, are notes: the next start logs the former.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from pq_registry.crypto.notesigning import verify_line
+from pq_registry.errors import FormatError, LogError, NotFound, PqregError
+from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
+from pq_registry.format.digest import Digest
+from pq_registry.format.dsse import Envelope
+from pq_registry.format.leaf import Kind, Leaf
+from pq_registry.format.note import VerifierKey
+from pq_registry.format.tile import ENTRIES, WIDTH, TilePath, encode_entry, parse_entries, tile_at, tiles_of
+from pq_registry.log.merkle import leaf_row, perfect_root
+from pq_registry.log.stores import CHECKPOINT_PATH
+from pq_registry.log.tree import Tree
+from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.tables import (
+    LogCheckpointRow,
+    LogEntryRow,
+    LogStagedRow,
+    LogStateRow,
+    NamespaceRow,
+    RepositoryRow,
+    StatementRow,
+)
+from pq_registry.storage.chains import Finding
+from pq_registry.storage.tiles import VKEY_PATH, LocalTiles
+
+_TILE = re.compile(r"tile/[\w/.]*\w", re.ASCII)
+
+
+def check_log(catalogue: Catalogue, tiles: LocalTiles) -> Iterator[Finding]:
+    """Verify the log; yields what was found, nothing if all is well. It may run beside a service.
+
+    Raises:
+        StorageError: if catalogue or tile store cannot be read at all.
+    """
+    # Read before the catalogue, so that a service that goes on meanwhile does not seem to be ahead of it.
+    try:
+        shown = tiles.read(CHECKPOINT_PATH)
+    except NotFound:
+        shown = None
+    with catalogue.reading() as session:
+        state = session.scalars(select(LogStateRow)).first()
+        if state is None:
+            if shown is not None or tiles.has_tiles():
+                yield Finding("log", "there are tiles, and the catalogue knows of no log")
+            return
+        yield from _log(session, tiles, state, shown)
+
+
+def _log(session: Session, tiles: LocalTiles, state: LogStateRow, shown: bytes | None) -> Iterator[Finding]:
+    try:
+        newest, _ = parse_checkpoint_note(state.note)
+    except FormatError as error:
+        yield Finding("log checkpoint in the catalogue", str(error))
+        return
+    tree: Tree | None = None
+    try:
+        tree = Tree(tiles, newest.size, newest.root)
+    except (LogError, NotFound) as error:
+        yield Finding("log right edge", str(error))
+        yield from _damaged_edge(tiles, newest.size)
+    keys = []
+    try:
+        keys = [VerifierKey.parse(line) for line in tiles.read(VKEY_PATH).decode("utf-8").splitlines()]
+    except (PqregError, UnicodeError) as error:
+        yield Finding("log vkey", str(error))
+    for subject, note in _kept(session, state, shown):
+        yield from _checkpoint(subject, note, keys, newest, tree)
+    if tree is not None:
+        yield from _leaves(session, tree)
+        yield from _staged(session, tree)
+    yield from _files(tiles, newest.size)
+    yield from _not_logged(session)
+
+
+def _kept(session: Session, state: LogStateRow, shown: bytes | None) -> Iterator[tuple[str, bytes]]:
+    yield "log checkpoint in the catalogue", state.note
+    if state.previous is not None:
+        yield "log checkpoint before the newest", state.previous
+    if state.published is not None:
+        yield "log checkpoint published last", state.published
+    if shown is not None or state.published is not None:
+        yield "log checkpoint in the tile store", shown or b""
+    rows = session.execute(select(LogCheckpointRow.size, LogCheckpointRow.note).execution_options(yield_per=64))
+    for size, note in rows:
+        yield f"log checkpoint of {size} leaves", note
+
+
+def _checkpoint(
+    subject: str, note: bytes, keys: list[VerifierKey], newest: Checkpoint, tree: Tree | None
+) -> Iterator[Finding]:
+    try:
+        checkpoint = _signed(note, keys)
+        if checkpoint.size > newest.size:
+            yield Finding(subject, f"its tree is larger than the catalogue's, which has {newest.size} leaves")
+        elif tree is not None and tree.root_at(checkpoint.size) != checkpoint.root:
+            yield Finding(subject, "it is of another tree: the log has forked")
+    except (LogError, FormatError, NotFound) as error:
+        yield Finding(subject, str(error))
+
+
+def _signed(note: bytes, keys: list[VerifierKey]) -> Checkpoint:
+    checkpoint, parsed = parse_checkpoint_note(note)
+    for key in keys:
+        lines = parsed.lines_of(key)
+        if not lines:
+            raise FormatError("a line of the log's is missing", expected=f"one of {key.name}, {key.type.name}")
+        for line in lines:
+            verify_line(key, checkpoint, line)
+    return checkpoint
+
+
+def _damaged_edge(tiles: LocalTiles, size: int) -> Iterator[Finding]:
+    # The root does not say which partial tile is wrong. What each should hold follows from the tiles below it.
+    for tile in tiles_of(size):
+        if tile.level == ENTRIES or tile.width == WIDTH:
+            continue
+        try:
+            stored = tiles.read(tile.path)
+            expected = _row_from_below(tiles, tile)
+        except PqregError as error:
+            yield Finding(f"log {_named(error) or tile.path}", str(error))
+            continue
+        if stored != expected:
+            yield Finding(f"log {tile.path}", "its hashes are not those of the tiles below it")
+
+
+def _row_from_below(tiles: LocalTiles, tile: TilePath) -> bytes:
+    if tile.level == 0:
+        bundle = TilePath(ENTRIES, tile.index, tile.width)
+        return leaf_row(parse_entries(tiles.read(bundle.path), tile.width))
+    first = tile.index * WIDTH
+    return b"".join(
+        perfect_root(tiles.read(TilePath(tile.level - 1, first + number).path)) for number in range(tile.width)
+    )
+
+
+def _leaves(session: Session, tree: Tree) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for start in range(0, tree.size, WIDTH):
+        end = min(start + WIDTH, tree.size)
+        try:
+            entries = list(tree.entries(start, end))
+        except (LogError, NotFound) as error:
+            if str(error) not in seen:
+                yield Finding(f"log {_named(error) or f'leaves {start} to {end - 1}'}", str(error))
+            seen.add(str(error))
+            continue
+        yield from _recorded(session, start, entries)
+    beyond = session.scalars(select(LogEntryRow.index).where(LogEntryRow.index >= tree.size))
+    for index in beyond:
+        yield Finding(f"log leaf {index}", f"a statement is recorded for it, and the tree has {tree.size} leaves")
+
+
+def _recorded(session: Session, start: int, entries: list[bytes]) -> Iterator[Finding]:
+    query = (
+        select(LogEntryRow, StatementRow, NamespaceRow.name, RepositoryRow.name)
+        .join(StatementRow, StatementRow.digest == LogEntryRow.statement)
+        .join(NamespaceRow, NamespaceRow.id == StatementRow.namespace_id)
+        .outerjoin(RepositoryRow, RepositoryRow.id == StatementRow.repository_id)
+        .where(LogEntryRow.index >= start, LogEntryRow.index < start + len(entries))
+        .order_by(LogEntryRow.index)
+        .execution_options(yield_per=16)
+    )
+    found = set()
+    for row, statement, namespace, repository in session.execute(query):
+        found.add(row.index)
+        subject = f"log leaf {row.index}"
+        try:
+            leaf = Leaf.parse(entries[row.index - start])
+            expected = Leaf.of(
+                Envelope.parse(statement.envelope),
+                kind=Kind.parse(statement.kind),
+                name=repository or namespace,
+                identity=statement.signer,
+                time=int(row.time.timestamp()),
+            )
+        except PqregError as error:
+            yield Finding(subject, str(error))
+            continue
+        wrong = [name for name in Leaf.__slots__ if not _equal(name, getattr(leaf, name), getattr(expected, name))]
+        if wrong:
+            yield Finding(subject, f"its {', '.join(wrong)} is not that of statement sha256:{row.statement}")
+    for index in sorted(set(range(start, start + len(entries))) - found):
+        yield Finding(f"log leaf {index}", "no statement is recorded for it")
+
+
+def _equal(field: str, leaf: object, expected: object) -> bool:
+    # Names keep the case of the statement; the catalogue keeps the one they were first given.
+    return str(leaf).casefold() == str(expected).casefold() if field == "name" else leaf == expected
+
+
+def _staged(session: Session, tree: Tree) -> Iterator[Finding]:
+    for row in session.scalars(select(LogStagedRow)):
+        subject = f"log leaves staged from {row.start} on"
+        try:
+            there = b"".join(map(encode_entry, tree.entries(row.start, tree.size)))
+        except PqregError as error:
+            yield Finding(subject, str(error))
+            continue
+        if there != row.entries:
+            yield Finding(subject, "they are not the leaves of the tree")
+
+
+def _files(tiles: LocalTiles, size: int) -> Iterator[Finding]:
+    for name in tiles.names():
+        if name in {CHECKPOINT_PATH, VKEY_PATH}:
+            continue
+        try:
+            tile = TilePath.parse(name)
+        except FormatError:
+            yield Finding(f"log file {name}", "it is not of the log", note=True)
+            continue
+        hashes = size if tile.level == ENTRIES else size >> (8 * tile.level)
+        if tile.index * WIDTH + tile.width > hashes:
+            yield Finding(f"log {name}", f"it belongs to a tree of more than {size} leaves", note=True)
+        elif tile.width < WIDTH:
+            yield from _left_over(tiles, tile, tile_at(tile.level, tile.index, size))
+
+
+def _left_over(tiles: LocalTiles, tile: TilePath, present: TilePath) -> Iterator[Finding]:
+    if tile == present:
+        return
+    try:
+        if not tiles.read(present.path).startswith(tiles.read(tile.path)):
+            yield Finding(f"log {tile.path}", f"it is not the start of {present.path}")
+    except PqregError as error:
+        yield Finding(f"log {tile.path}", str(error))
+
+
+def _not_logged(session: Session) -> Iterator[Finding]:
+    query = select(StatementRow.digest).where(StatementRow.digest.not_in(select(LogEntryRow.statement)))
+    for digest in session.scalars(query):
+        yield Finding(f"statement {Digest(digest)}", "it is not in the log yet", note=True)
+
+
+def _named(error: PqregError) -> str | None:
+    match = _TILE.search(error.message)
+    return None if match is None else match[0]
