@@ -276,6 +276,14 @@ ADD_CHECKPOINT_BYTES: Final = 16 * KIB
 """A witness's request body, as in the reference implementation: a log sends its own signatures only."""
 WITNESS_ANSWER_BYTES: Final = 16 * KIB
 """A witness's answer: the lines of two keys have 3.4 kB."""
+WITNESS_WAIT_SECONDS: Final = 10
+"""How long a checkpoint waits for cosignatures before it is published without a quorum."""
+WITNESS_ATTEMPTS: Final = 3
+"""Requests to one witness for one checkpoint: the guess of its size, its answer, and one race with another sender."""
+WITNESS_LOGS: Final = 1000
+"""Logs of one witness; the newest checkpoint of each is kept in memory (7 kB)."""
+WITNESS_EVIDENCE: Final = 256
+"""Notes kept as evidence against one log; two are proof, and a log that signs at will must not fill the disk."""
 CHECKPOINT_STALE_SECONDS: Final = 24 * 3600
 """Age at which the newest checkpoint to be had counts as frozen; a log renews its own every LOG_HEARTBEAT_SECONDS."""
 STATUS_LIFETIME_DAYS: Final = 366
@@ -297,7 +305,7 @@ LOG_BATCH_BYTES: Final = 16 * MIB
 LOG_QUEUE_ENTRIES: Final = 20_000
 """Statements that wait for their batch; ten seconds of a full load. More are refused at once."""
 RECEIPT_WAIT_SECONDS: Final = 20
-"""How long a request waits for its receipt, after which it is answered 503; less than the TIMEOUT_SECONDS of clients."""
+"""How long a request waits for its receipt before it is answered 503; less than the TIMEOUT_SECONDS of clients."""
 LOG_KNOWN_CHECKPOINTS: Final = 64
 """Published checkpoints whose signatures were verified, kept with the tiles read under them."""
 LOG_WAITERS: Final = 256
