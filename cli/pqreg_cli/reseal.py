@@ -58,8 +58,9 @@ def reseal(
     """Seal a release anew: a new release of the same files under a content key that nobody has.
 
     Do this after you withdrew a grant. The tag then points at the new release. It is granted to your own recipient, to
-    those named with --to, and to those who have a grant of the old one in force and whose keys are certified; others
-    are named, and left out. Without DIR the files are taken from the old release, unsealed in memory.
+    those named with --to, and, until the same time, to those who have a grant of the old one in force and whose keys
+    are certified; others are named, and left out. Without DIR the files are taken from the old release, unsealed in
+    memory.
 
     Examples:
       pqreg grant withdraw acme/secret:v1 --to node2.pqpub && pqreg reseal acme/secret:v1
@@ -87,8 +88,8 @@ def reseal(
                 wanted, publisher=publisher, recipients=recipients, directory=directory, options=options,
                 progress=progress,
             )  # fmt: skip
-    for recipient in result.left_out:
-        output.warning(f"recipient {recipient} is left out: its key is not certified; name its file with --to")
+    for one in result.left_out:
+        output.warning(f"recipient {one.recipient} is left out: {one.why}; name its file with --to")
     output.warning(_HONEST)
-    more = {"before": str(result.before), "left_out": list(result.left_out)}
+    more = {"before": str(result.before), "left_out": [one.recipient for one in result.left_out]}
     report_sealed(output, result.sealed, time.monotonic() - begun, **more)

@@ -2,9 +2,13 @@
 """Sealing a release anew: the same files under a content key that nobody has yet.
 
 It is what can be done after a grant was withdrawn: the old key is out and stays out, and with it the old release. The
-new release is granted to those whose grants of the old one are in force and whose keys are certified, and to those
-named; who is left out is said. Files come from a directory, or from the old release, which is unsealed in memory while
-it is read: once to hash and seal, once more to send. Nothing is written to disk but the plan.
+new release is granted to those whose grants of the old one are in force and whose keys are certified, until the same
+time, and to those named; who is left out is said. Files come from a directory, or from the old release, which is
+unsealed in memory while it is read: once to hash and seal, once more to send. Nothing is written to disk but the plan.
+
+A reseal that was cut off is taken up by running it again, unless it would now be granted to others: the key in its plan
+may have been granted already, so a plan is good for the same old release and the same recipients only. The plan of a
+push is never taken up, though it may be of the same files.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from pq_registry import limits
@@ -21,15 +26,23 @@ from pq_registry.client.progress import Progress
 from pq_registry.client.push import PushOptions
 from pq_registry.client.scan import SourceDirectory
 from pq_registry.client.screen import screen
-from pq_registry.client.sealedpush import SealedPushResult, publish_sealed
+from pq_registry.client.sealedpush import SealedPushResult, To, publish_sealed
 from pq_registry.client.source import RemoteSource
 from pq_registry.client.tagging import Publisher
 from pq_registry.client.unsealing import no_grant, unseal_with
 from pq_registry.crypto.recipient import PublicRecipient
-from pq_registry.errors import RecipientUncertified, UsageError
+from pq_registry.errors import RecipientUncertified, SignatureError, TrustMissing, UsageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import Reference
 from pq_registry.format.release import Release
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A recipient, and why nobody but the publisher can say that it still is to have access."""
+
+    recipient: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +51,7 @@ class ResealResult:
 
     before: Digest
     sealed: SealedPushResult
-    left_out: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def reseal(
@@ -74,6 +87,7 @@ def reseal(
     if state is None:
         raise no_grant(old, own.public.id, "none for your own identity")
     kept, left_out = _kept(publisher, old, {own.public.id, *(one.id for one in recipients)})
+    to = [*((one, None) for one in recipients), *kept]
     with contextlib.ExitStack() as stack:
         stored = stack.enter_context(RemoteSource(publisher.client))
         unsealed = stack.enter_context(
@@ -95,27 +109,37 @@ def reseal(
             plaintext,
             Reference(reference.repository, reference.tag),
             publisher=publisher,
-            recipients=[*recipients, *kept],
+            to=to,
             options=options,
             progress=progress,
-            reuse=False,
+            anew=_purpose(old.digest, to),
         )
     return ResealResult(before=old.digest, sealed=sealed, left_out=left_out)
 
 
-def _kept(publisher: Publisher, old: Release, named: set[str]) -> tuple[list[PublicRecipient], tuple[str, ...]]:
-    """Recipients whose grants are in force: those whose keys are certified, and the ids of the others."""
-    kept, left_out = [], []
-    for item in publisher.client.grants(old.name, release=old.digest):
-        if item.recipient in named:
-            continue
-        state = read_grant(publisher, old, item.recipient)
-        if state is None or not in_force(state.statement, publisher.now):
-            continue
+def _purpose(old: Digest, to: To) -> str:
+    """What a plan of this reseal is for, and for no other."""
+    recipients = "".join(sorted({one.id for one, _expires in to}))
+    return f"reseal of {old} for {Digest.of(recipients.encode())}"
+
+
+def _kept(
+    publisher: Publisher, old: Release, named: set[str]
+) -> tuple[list[tuple[PublicRecipient, datetime | None]], tuple[LeftOut, ...]]:
+    """Recipients whose grants are in force, with their ends: those whose keys are certified, and the others."""
+    kept: list[tuple[PublicRecipient, datetime | None]] = []
+    left_out: list[LeftOut] = []
+    listed = {item.recipient for item in publisher.client.grants(old.name, release=old.digest)}
+    for recipient in sorted(listed - named):
         try:
-            statement = certified(publisher, old.name.namespace, item.recipient)
+            state = read_grant(publisher, old, recipient)
+            if state is None or not in_force(state.statement, publisher.now):
+                continue
+            statement = certified(publisher, old.name.namespace, recipient)
         except RecipientUncertified:
-            left_out.append(item.recipient)
+            left_out.append(LeftOut(recipient, "its key is not certified"))
+        except (SignatureError, TrustMissing):  # e.g. of a colleague who has left
+            left_out.append(LeftOut(recipient, "its grant is signed by nobody known to sign for this namespace"))
         else:
-            kept.append(PublicRecipient(statement.kem, statement.public_key))
-    return kept, tuple(sorted(left_out))
+            kept.append((PublicRecipient(statement.kem, statement.public_key), state.statement.expires))
+    return kept, tuple(left_out)

@@ -45,6 +45,9 @@ from pq_registry.format.name import Reference, RepositoryName
 from pq_registry.format.release import Release
 from pq_registry.format.sealing import INNER_NAME, SLICE_BYTES, sealed_size
 
+To = Sequence[tuple[PublicRecipient, datetime | None]]
+"""Recipients, and when their grants end, if they do."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealedPushResult:
@@ -87,27 +90,36 @@ def push_sealed(
             DirectoryPlaintext(source, scan),
             reference,
             publisher=publisher,
-            recipients=recipients,
+            to=[(one, expires) for one in recipients],
             options=options,
-            expires=expires,
             progress=progress,
             left_out=(scan.skipped, unsafe),
         )
 
 
-def publish_sealed(  # noqa: PLR0913  one keyword per thing to decide
+def publish_sealed(
     plaintext: Plaintext,
     reference: Reference,
     *,
     publisher: Publisher,
-    recipients: Sequence[PublicRecipient] = (),
+    to: To,
     options: PushOptions,
-    expires: datetime | None = None,
     progress: Progress | None = None,
     left_out: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
-    reuse: bool = True,
+    anew: str | None = None,
 ) -> SealedPushResult:
-    """Seal and publish ``plaintext``; with ``reuse``, not if a release of the same files exists.
+    """Seal and publish ``plaintext``, unless a release of the same files exists.
+
+    Args:
+        plaintext: what to publish.
+        reference: where; it names no digest.
+        publisher: who publishes.
+        to: to whom it is granted, beside the publisher's own recipient, and until when.
+        options: as for a plain push.
+        progress: told of every byte.
+        left_out: what ``push`` says of files it skipped, and of unsafe ones.
+        anew: says why a release of the same files is not good enough. Only the plan of a push that was cut off and
+            said the very same is taken up; that of any other push may hold a key that somebody has.
 
     Raises:
         PqregError: as ``push_sealed``.
@@ -116,9 +128,9 @@ def publish_sealed(  # noqa: PLR0913  one keyword per thing to decide
         raise UsageError("a push decides the digest itself", expected="namespace/name[:tag]", found=reference)
     own = own_recipient(publisher).public
     registered = register(publisher, reference.repository.namespace)
-    work = _SealedPush(plaintext, reference.repository, publisher, options, progress or NullProgress())
-    everybody = {own.id: (own, None), **{one.id: (one, expires) for one in recipients if one.id != own.id}}
-    release, sent, grants, logged = work.publish(list(everybody.values()), reuse=reuse)
+    work = _SealedPush(plaintext, reference.repository, publisher, options, progress or NullProgress(), anew)
+    everybody = {own.id: (own, None), **{one.id: (one, expires) for one, expires in to if one.id != own.id}}
+    release, sent, grants, logged = work.publish(list(everybody.values()))
     change = move_tag(publisher, reference.repository, reference.tag, release.digest, lifetime=options.tag_lifetime)
     pushed = PushResult(
         repository=reference.repository,
@@ -137,9 +149,6 @@ def publish_sealed(  # noqa: PLR0913  one keyword per thing to decide
     return SealedPushResult(pushed=pushed, grants=grants)
 
 
-To = list[tuple[PublicRecipient, datetime | None]]
-
-
 @dataclass(frozen=True, slots=True)
 class _SealedPush:
     """Everything but the tag."""
@@ -149,21 +158,22 @@ class _SealedPush:
     publisher: Publisher
     options: PushOptions
     progress: Progress
+    anew: str | None
 
-    def publish(self, to: To, *, reuse: bool) -> tuple[Release, Sent, tuple[GrantChange, ...], Logged | None]:
+    def publish(self, to: To) -> tuple[Release, Sent, tuple[GrantChange, ...], Logged | None]:
         """The release, what was sent, the grants, and, if the release was minted now, where the log has it."""
         plans = PlanStore(self.publisher.state_dir)
         client = self.publisher.client
         key = PlanKey(
             f"{client.origin}{client.exchanger.prefix}",
             self.repository,
-            self.plaintext.place,
+            self.plaintext.place if self.anew is None else f"{self.anew}: {self.plaintext.place}",
             self.publisher.signer.identity.id,
             sealed=True,
         )
         with plans.held(key):
             plan = self._kept_plan(plans, key)
-            existing = self._existing() if plan is None and reuse else None
+            existing = self._existing() if plan is None and self.anew is None else None
             if existing is not None:
                 size = sum(file.size for file in self.plaintext.files)
                 with content_key(self.publisher, existing) as secret:
