@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pq_registry.crypto import oqslibrary
+from pq_registry.crypto import oqslibrary, selftest
 from pq_registry.crypto.openssl import OPENSSL
 from pq_registry.crypto.provider import PrivateHalf
 from pq_registry.crypto.secret import SecretBytes
@@ -31,15 +31,17 @@ class LibOqsProvider:
     __slots__ = ("_library", "_oqs")
 
     def __init__(self, library: Path) -> None:
-        """Load ``library``.
+        """Load ``library`` and ask it for known answers.
 
         Raises:
             ProviderUnavailable: if it cannot be loaded or lacks ML-DSA.
+            SelfTestFailed: if it takes an altered signature for genuine, or a genuine one for altered.
         """
         self._library = library
         self._oqs: Any = load(library)
         for profile in Profile:
             require(self._oqs.is_sig_enabled(profile.pq.algorithm), profile.pq.algorithm, library)
+        selftest.check_provider(self)
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ def provider_named(name: str) -> Provider:
     Raises:
         SettingError: if there is no such provider.
         ProviderUnavailable: if it is not installed.
+        SelfTestFailed: if it does not give the known answers.
     """
     if name == "openssl":
         return OPENSSL

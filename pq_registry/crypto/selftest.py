@@ -7,6 +7,8 @@ altered one, the key schedule of sealing and AES-256-GCM give the published byte
 BLAKE3 give theirs. All through the code that is used afterwards. The answers (``selftest.json``) are a part of this
 project's published vectors; the whole of them, and the official ones, run in the tests.
 
+Another provider than OpenSSL is asked the same when it is loaded (``check_provider``).
+
 ``ensure`` costs some milliseconds the first time and nothing afterwards (docs/operations/performance.md). A failure is
 not remembered as a success: the next call tests, and refuses, again.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +25,9 @@ from typing import Any, Final
 from blake3 import blake3
 
 from pq_registry.crypto.openssl import OPENSSL
+from pq_registry.crypto.provider import Provider
 from pq_registry.crypto.secret import SecretBytes
-from pq_registry.crypto.suites import Half, Profile
+from pq_registry.crypto.suites import HALVES, Half, Profile
 from pq_registry.errors import SelfTestFailed, SignatureInvalid, UnsealFailed
 from pq_registry.format.path import ReleasePath
 
@@ -39,19 +42,40 @@ def ensure() -> None:
     Raises:
         SelfTestFailed: if one answer differs.
     """
+    answers = _answers()
+    for name, test in TESTS.items():
+        _ask(name, test, answers)
+
+
+def check_provider(provider: Provider) -> None:
+    """Ask another provider than the default one what it verifies, before it decides about anything.
+
+    Raises:
+        SelfTestFailed: unless it says yes to a genuine signature and no to an altered one, for both algorithms.
+    """
+    answers = _answers()
+    for half in HALVES:
+        name = f"{Profile.LEVEL_5.half(half).algorithm} of {provider.name}"
+        _ask(name, partial(_signatures, half, provider=provider), answers)
+
+
+def _answers() -> Answers:
     try:
-        answers = json.loads(_ANSWERS.read_bytes())
+        answers: Answers = json.loads(_ANSWERS.read_bytes())
     except (OSError, ValueError) as error:
         raise _failed("the file of answers", f"{type(error).__name__}") from error
-    for name, test in TESTS.items():
-        try:
-            differs = test(answers)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a library that panics is as broken as one that errs
-            raise _failed(name, f"{type(error).__name__}") from error
-        if differs is not None:
-            raise _failed(name, differs)
+    return answers
+
+
+def _ask(name: str, test: Callable[[Answers], str | None], answers: Answers) -> None:
+    try:
+        differs = test(answers)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a library that panics is as broken as one that errs
+        raise _failed(name, f"{type(error).__name__}") from error
+    if differs is not None:
+        raise _failed(name, differs)
 
 
 def _ecdsa(answers: Answers) -> str | None:
@@ -62,11 +86,11 @@ def _mldsa(answers: Answers) -> str | None:
     return _signatures("pq", answers)
 
 
-def _signatures(half: Half, answers: Answers) -> str | None:
+def _signatures(half: Half, answers: Answers, *, provider: Provider = OPENSSL) -> str | None:
     spki, message, signature = (
         bytes.fromhex(answers[name]) for name in (f"{half}_spki", "message", f"{half}_signature")
     )
-    verify = OPENSSL.verify_ec if half == "ec" else OPENSSL.verify_mldsa
+    verify = provider.verify_ec if half == "ec" else provider.verify_mldsa
     try:
         genuine: object = verify(Profile.LEVEL_5, spki, message, signature)
     except SignatureInvalid:

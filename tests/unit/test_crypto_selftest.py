@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from pq_registry.crypto import sealing, selftest
+from pq_registry.crypto.liboqs import LibOqsProvider
 from pq_registry.crypto.openssl import OPENSSL, OpenSslProvider
 from pq_registry.crypto.provider import verify_half
+from pq_registry.crypto.providers import provider_named
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.crypto.suites import Profile
 from pq_registry.errors import PolicyError, SelfTestFailed, SignatureInvalid
+from tests.oqs_site import library
 from tests.samples import publisher
 from tests.vectors.sealing.generate import labelled
 
@@ -120,6 +123,31 @@ def test_a_broken_primitive_is_refused_before_anything_is_verified_or_signed(
 
 def test_every_test_can_fail() -> None:
     assert {name for name, *_ in BREAKS} == set(selftest.TESTS)
+
+
+@pytest.mark.parametrize(
+    ("half", "broken"),
+    [(half, broken) for half in ("ec", "mldsa") for broken in (answer_true, answer_none, refuse, panic)],
+)
+def test_another_provider_is_asked_before_it_decides(
+    monkeypatch: pytest.MonkeyPatch, half: str, broken: Callable[..., object]
+) -> None:
+    class Another(OpenSslProvider):
+        name = "another"
+
+    selftest.check_provider(Another())
+    monkeypatch.setattr(Another, f"verify_{half}", broken)
+    with pytest.raises(SelfTestFailed, match="of another failed"):
+        selftest.check_provider(Another())
+    selftest.ensure()  # which is about OpenSSL
+
+
+def test_a_broken_liboqs_does_not_become_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = library()
+    LibOqsProvider(found)
+    monkeypatch.setattr(LibOqsProvider, "verify_mldsa", answer_true)
+    with pytest.raises(SelfTestFailed, match="ML-DSA-87 of liboqs"):
+        provider_named("liboqs")
 
 
 def test_it_runs_once_and_a_failure_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
