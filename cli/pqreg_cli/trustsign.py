@@ -73,16 +73,23 @@ def sign(
     from pq_registry.crypto.trustsigning import sign_trust
     from pq_registry.durable import write_file
     from pqreg_keys import custody
-    from pqreg_keys.passphrase import configured, from_file
+    from pqreg_keys.passphrase import PassphraseSource, configured, from_file
+    from pqreg_keys.source import FileKeySource
 
     output = Output(json=json)
     session = Session(output, key=key, passphrase_file=passphrase_file, passphrase_fd=passphrase_fd)
     data = read_trust(file)
-    signer = session.signer()
+    keys = FileKeySource.from_settings(session.settings)
+    signer = keys.open(Path(session.settings.require("key")))
     slh = None
     if slh_key is not None:
-        source = configured(session.settings, question="Passphrase of the SLH-DSA key file")
-        slh = custody.load_slh(slh_key, from_file(slh_passphrase_file) if slh_passphrase_file else source)
+        if slh_passphrase_file is not None:
+            source: PassphraseSource | None = from_file(slh_passphrase_file)
+        elif session.settings.get("passphrase_fd") is not None:
+            source = keys.passphrase  # a descriptor can be read once
+        else:
+            source = configured(session.settings, question="Passphrase of the SLH-DSA key file")
+        slh = custody.load_slh(slh_key, source)
     signature = sign_trust(data, signer, slh)
     target = signature_path(file, out)
     write_file(target, signature.encode())

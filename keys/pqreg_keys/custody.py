@@ -151,7 +151,9 @@ def load_slh(path: Path, passphrase: PassphraseSource | None = None) -> SlhSecre
     """
     secret = opened(path, passphrase)
     if not isinstance(secret, SlhSecret):
-        raise FormatError(f"{path} does not hold an SLH-DSA key", expected="one made with pqreg key generate-slh")
+        raise FormatError(
+            f"{path} does not hold an SLH-DSA key", expected="one made with: pqreg key generate NAME --slh"
+        )
     return secret
 
 

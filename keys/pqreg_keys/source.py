@@ -28,6 +28,11 @@ class FileKeySource:
         passphrase = configured(settings, question="Passphrase of the secret key file")
         return cls(passphrase, TokenAccess.from_settings(settings))
 
+    @property
+    def passphrase(self) -> PassphraseSource | None:
+        """Where passphrases come from; a descriptor is read once, however many files it is for."""
+        return self._passphrase
+
     def open(self, path: Path) -> SecretIdentity:
         """The identity kept at ``path``.
 

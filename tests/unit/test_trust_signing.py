@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +33,8 @@ from pq_registry.format.trustfile import TrustFile, TrustRoot
 from pq_registry.format.trustsignature import PAYLOAD_TYPE, TrustSignature, message
 from pqreg_cli.main import run
 from pqreg_keys import custody
+from pqreg_keys.keyfile import PassphraseCost
+from pqreg_keys.passphrase import Passphrase
 from tests.oqs_site import needs_liboqs
 from tests.samples import NOW, YEAR, publisher, trust_file
 
@@ -283,3 +286,19 @@ def test_the_commands_with_slh_dsa_and_liboqs(site: Path, capsys: pytest.Capture
     assert run(["trust", "update", "trust.json", "new.json", "--provider", "liboqs"]) == 0
     assert run(["trust", "sign", "new.json", "--key", "root.pqkey", "--slh-key", "root.pqkey"]) == 1
     assert run(["trust", "sign", "new.json", "--key", "slh.pqkey"]) == 1
+
+
+@needs_liboqs
+def test_one_descriptor_opens_both_keys(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The passphrase of --slh-key is that of --key unless another is given; a descriptor can be read once."""
+    word, cheap = Passphrase("the same for both"), PassphraseCost(memory_kib=64, passes=1, lanes=1)
+    custody.store_pair(site, "sealed", ROOT, word, cost=cheap)
+    custody.store_pair(site, "slh", SlhSecret.generate(Profile.LEVEL_3), word, cost=cheap)
+    Path("word").write_text("the same for both\n")
+    Path("word").chmod(0o600)
+    sign = ["trust", "sign", "trust.json", "--key", "sealed.pqkey", "--slh-key", "slh.pqkey"]
+    with open("word", "rb") as file:
+        assert run([*sign, "--passphrase-fd", str(os.dup(file.fileno()))]) == 0
+    assert run([*sign, "--passphrase-file", "word"]) == 0
+    check = ["trust", "check", "trust.json", "--signed-by", "sealed.pqpub", "--slh-signed-by", "slh.pqpub"]
+    assert run(check) == 0
