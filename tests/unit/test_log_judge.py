@@ -132,6 +132,14 @@ def test_another_log_s_checkpoint():
         judge(other.publish(), compose_policy())
 
 
+def test_the_log_s_own_keys_over_another_origin():
+    """Genuine lines of the right keys, over a text that claims to be another log's."""
+    other = dataclasses.replace(CHECKPOINT, origin="other.example/log")
+    lines = tuple(key.sign(other, TIME) for key in log_signers())
+    with pytest.raises(CheckpointInvalid):
+        judge(Note(other.encode(), lines).encode(), compose_policy())
+
+
 def test_the_same_origin_under_other_keys():
     key = signer("stranger.example", NoteKeyType.ED25519)
     parsed = Note.parse(note())
