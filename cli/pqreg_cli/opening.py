@@ -30,7 +30,8 @@ def unseal_directory(session: Session, path: Path, contents: Contents, verifier:
         UsageError: if the release is not sealed.
     """
     from pq_registry.client.directory import ReleaseDirectory
-    from pq_registry.client.keptgrants import kept_grant
+    from pq_registry.client.keptgrants import kept_grant, kept_receipt
+    from pq_registry.client.proofs import fetch_receipt
     from pq_registry.client.source import DirectorySource
     from pq_registry.client.unsealing import fetch_grant, no_grant
 
@@ -39,14 +40,15 @@ def unseal_directory(session: Session, path: Path, contents: Contents, verifier:
     release = contents.verified.release
     key = _key(session, release)
     with ReleaseDirectory(path) as directory:
-        grant = kept_grant(directory, key.public.id)
+        grant, receipt = kept_grant(directory, key.public.id), kept_receipt(directory, key.public.id)
         if grant is None and session.settings.get("registry") is None:
             raise no_grant(release, key.public.id, "none in .pqreg/grants, and no registry to ask")
         if grant is None:
             with session.client() as client:
                 grant = fetch_grant(client, release, key.public.id)
+                receipt = fetch_receipt(client, verifier, grant)
         with DirectorySource(directory) as source:
-            return _check(key, contents.verified, grant, source, verifier, progress)
+            return _check(key, contents.verified, (grant, receipt), source, verifier, progress)
 
 
 def unseal_remote(
@@ -59,13 +61,15 @@ def unseal_remote(
         TransportError: if the registry fails.
         UsageError: if the release is not sealed.
     """
+    from pq_registry.client.proofs import fetch_receipt
     from pq_registry.client.source import RemoteSource
     from pq_registry.client.unsealing import fetch_grant
 
     key = _key(session, verified.release)
     grant = fetch_grant(client, verified.release, key.public.id)
+    receipt = fetch_receipt(client, verifier, grant)
     with RemoteSource(client) as source:
-        return _check(key, verified, grant, source, verifier, progress)
+        return _check(key, verified, (grant, receipt), source, verifier, progress)
 
 
 def _key(session: Session, release: Release) -> RecipientKey:
@@ -83,7 +87,7 @@ def _key(session: Session, release: Release) -> RecipientKey:
 def _check(
     key: RecipientKey,
     verified: VerifiedRelease,
-    grant: bytes,
+    granted: tuple[bytes, bytes | None],
     source: ShardSource,
     verifier: Verifier,
     progress: Progress,
@@ -93,7 +97,10 @@ def _check(
     from pq_registry.client.verify import check_content
 
     attempts = limits.ATTEMPTS
-    with unseal(verified, grant, key=key, source=source, verifier=verifier, attempts=attempts) as unsealed:
+    grant, receipt = granted
+    with unseal(
+        verified, grant, key=key, source=source, verifier=verifier, receipt=receipt, attempts=attempts
+    ) as unsealed:
         check_content(
             unsealed.source(source, attempts=attempts), unsealed.inner.files, progress=progress, workers=cores(),
             full=True,

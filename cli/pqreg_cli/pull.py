@@ -132,6 +132,7 @@ def _pull_unsealed(
     session: Session, client: RegistryClient, verifier: Verifier, found: Resolved, out: Path | None
 ) -> tuple[PullResult, Inner]:
     """Pull a sealed release and unseal it on the way."""
+    from pq_registry.client.proofs import fetch_receipt
     from pq_registry.client.pull import pull as pull_release
     from pq_registry.client.source import RemoteSource
     from pq_registry.client.unsealing import fetch_grant, no_key, unseal
@@ -147,10 +148,13 @@ def _pull_unsealed(
     if key is None:
         raise no_key(release)
     grant = fetch_grant(client, release, key.public.id)
+    receipt = fetch_receipt(client, verifier, grant)
     attempts = limits.ATTEMPTS
     with (
         RemoteSource(client) as source,
-        unseal(found.verified, grant, key=key, source=source, verifier=verifier, attempts=attempts) as unsealed,
+        unseal(
+            found.verified, grant, key=key, source=source, verifier=verifier, receipt=receipt, attempts=attempts
+        ) as unsealed,
         session.progress() as progress,
     ):
         result = pull_release(

@@ -110,7 +110,9 @@ def _verify_directory(session: Session, path: Path, expected: Reference | None, 
     begun = time.monotonic()
     verifier = session.verifier(online=False)
     with session.progress() as progress:
-        contents = verify_contents(path, verifier, expected=expected, progress=progress, full=full)
+        contents = verify_contents(
+            path, verifier, expected=expected, progress=progress, full=full, state_dir=session.settings.state_dir
+        )
         verified, inner = contents.verified, contents.inner
         if unseal:
             inner = unseal_directory(session, path, contents, verifier, progress)

@@ -5,7 +5,7 @@ A sealed release that was unsealed holds the publisher's files. What proves them
 
     config.json, model.safetensors, …          the files, as pqreg.inner lists them
     model.sig                                  the plaintext's bundle for stock tools; no evidence of ours
-    .pqreg/pqreg.json, model.sig, model.pq.sig the evidence of the release
+    .pqreg/pqreg.json, model.sig, model.pq.sig the evidence of the release, and model.tlog-proof
     .pqreg/pqreg.inner                         its plaintext
 
 It needs no key to be verified: the evidence proves the manifest, whose ``sealing.inner_sha256`` proves pqreg.inner,
@@ -14,11 +14,14 @@ which proves the files. A directory with a ``pqreg.json`` of its own is never ta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from pq_registry import limits
+from pq_registry.client.checkpoints import Checkpoints
 from pq_registry.client.directory import ReleaseDirectory
+from pq_registry.client.keptstatus import adopt_kept_status
 from pq_registry.client.staging import HOUSE
 from pq_registry.client.trust import VerifiedRelease, Verifier
 from pq_registry.errors import FileSetMismatch, InnerMismatch, at_step
@@ -51,13 +54,16 @@ class Contents:
         return self.inner is None and self.verified.release.manifest.sealing is not None
 
 
-def read_contents(directory: ReleaseDirectory, verifier: Verifier, *, expected: Reference | None) -> Contents:
+def read_contents(
+    directory: ReleaseDirectory, verifier: Verifier, *, expected: Reference | None, state_dir: Path | None = None
+) -> Contents:
     """Steps 2 to 6 for what a directory holds.
 
     Args:
         directory: the directory.
         verifier: what to believe.
         expected: the repository, and the digest if it has one, that this must be. A tag in it proves nothing here.
+        state_dir: where this client remembers what it has seen of statuses and logs, which then counts as well.
 
     Raises:
         VerificationError: a subclass of the step that refused.
@@ -69,13 +75,15 @@ def read_contents(directory: ReleaseDirectory, verifier: Verifier, *, expected: 
         inner_bytes = directory.small(INNER_PATH, limits.INNER_BYTES)
     evidence = directory.evidence(() if inner_bytes is None else (HOUSE,))
     # 2 to 5, and 6 as far as it concerns name and digest.
+    adopt_kept_status(verifier, evidence, expected=expected, state_dir=state_dir)
     verified = verifier.release(
         evidence.envelope,
         evidence.manifest,
         expected_name=None if expected is None else expected.repository,
         expected_digest=None if expected is None else expected.digest,
+        receipt=evidence.receipt,
     )
-    contents = Contents(verified)
+    contents = Contents(_with_log(verified, state_dir))
     if inner_bytes is not None:
         if verified.release.manifest.sealing is None:
             raise InnerMismatch(
@@ -89,6 +97,16 @@ def read_contents(directory: ReleaseDirectory, verifier: Verifier, *, expected: 
     # 6. The file set and the sizes.
     directory.check_files(contents.files)
     return contents
+
+
+def _with_log(verified: VerifiedRelease, state_dir: Path | None) -> VerifiedRelease:
+    """The same, after its checkpoint was held against the one kept; what only a registry can tell is said."""
+    if verified.receipt is None:
+        return verified
+    if state_dir is not None:
+        Checkpoints(state_dir).compare(verified.receipt)
+    note = "log freshness: not checked, that takes a registry; a receipt does not age"
+    return replace(verified, notes=(*verified.notes, note))
 
 
 def _check_bundle(directory: ReleaseDirectory, contents: Contents) -> None:

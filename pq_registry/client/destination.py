@@ -12,8 +12,8 @@ manifests are kept while files are being replaced. In order:
 2. the old evidence is removed: from here on nothing calls the directory a release;
 3. files that only older releases list are removed;
 4. staged files, all verified and durable, are renamed to their places;
-5. directories are synced, then ``pqreg.json``, ``model.pq.sig`` and ``model.sig`` are written (of an unsealed release
-   below ``.pqreg``: ``client.unsealplace``);
+5. directories are synced, then the namespace's status below ``.pqreg``, ``pqreg.json``, ``model.tlog-proof``,
+   ``model.pq.sig`` and ``model.sig`` are written (of an unsealed release below ``.pqreg``: ``client.unsealplace``);
 6. what the pull kept under ``.pqreg`` is removed.
 
 A lock on the directory keeps a second pull out.
@@ -31,12 +31,11 @@ from pathlib import Path
 from typing import Protocol
 
 from pq_registry import limits
-from pq_registry.client.directory import write_evidence
+from pq_registry.client.directory import STATUS, STATUS_RECEIPT, write_evidence, write_status
 from pq_registry.client.occupants import make_room, refuse_foreign
 from pq_registry.client.staging import HOUSE, INCOMING, Staging, open_kept
 from pq_registry.client.tree import READ, Tree, read_fully, write_fully
 from pq_registry.client.trust import VerifiedRelease
-from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.shards import check_shard
 from pq_registry.durable import make_directory, reported, write_file
 from pq_registry.errors import Conflict, PqregError
@@ -104,6 +103,7 @@ class PlainDirectory:
         refuse_foreign(tree, known | {MANIFEST_NAME, *EVIDENCE}, what=f"release of {verified.release.name}")
         own = {entry.path.text for entry in self._files(verified.release)} | {MANIFEST_NAME, *EVIDENCE}
         kept = {f"{HOUSE}/{name}" for name in (*EVIDENCE, MANIFEST_NAME, INNER_NAME)}
+        kept |= {"/".join(STATUS), "/".join(STATUS_RECEIPT)}
         make_room(tree, own | kept, removed=known - own)
         self.staging = Staging(tree)
         self.staging.create()
@@ -137,7 +137,8 @@ class PlainDirectory:
             for folder in sorted({entry.path.parts[:-1] for entry in files}):  # 5.
                 with tree.directory(folder) as descriptor:
                     os.fsync(descriptor)
-        self._write_evidence(release, verified.signer)
+        write_status(tree, verified)
+        self._write_evidence(verified)
         self._remove_manifests()  # 6.
         self.staging.clear()
         return tree.path
@@ -184,8 +185,8 @@ class PlainDirectory:
         """What says which files those are."""
         return [release.manifest_bytes]
 
-    def _write_evidence(self, release: Release, signer: PublicIdentity) -> None:
-        write_evidence(self._opened().path, release, signer)
+    def _write_evidence(self, verified: VerifiedRelease) -> None:
+        write_evidence(self._opened().path, verified.release, verified.signer, receipt=verified.receipt)
 
     def _remove_evidence(self) -> None:
         for name in EVIDENCE:

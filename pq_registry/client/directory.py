@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory that holds a release: the files, ``pqreg.json``, and the evidence ``model.sig`` and ``model.pq.sig``.
+"""A directory that holds a release: its files, ``pqreg.json``, and the evidence.
 
-It verifies with nothing but a trust file. The files are those of the manifest and no others; besides them only
+``model.sig`` and ``model.pq.sig`` are the two halves of the signature, ``model.tlog-proof`` is the log's receipt. The
+newest status of the namespace when it was pulled, and its receipt, lie in ``.pqreg``. It verifies with nothing but a
+trust file. The files are those of the manifest and no others; besides them only
 ``.gitattributes``, ``.cache/huggingface/`` and ``.pqreg/`` at the root are tolerated, because tools leave them there.
 Everything is a regular file, with one exception: in a snapshot of a Hugging Face cache, a file may be a link to
 ``../../blobs/<hex>`` (with one more ``../`` per folder). No other link is followed, and none in a directory's name.
@@ -20,16 +22,21 @@ from typing import Final, Self
 
 from pq_registry import limits
 from pq_registry.client.tree import READ, Tree, TreeEntry
+from pq_registry.client.verified import VerifiedRelease
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.durable import reported, write_file
 from pq_registry.errors import FileSetMismatch, ManifestMismatch, SignatureInvalid, at_step
 from pq_registry.format.bundle import encode_bundle, envelope_from_bundles
 from pq_registry.format.manifest import MANIFEST_NAME, FileEntry
 from pq_registry.format.release import Release
-from pq_registry.format.statement import EC_BUNDLE_NAME, EVIDENCE, PQ_BUNDLE_NAME
+from pq_registry.format.statement import EC_BUNDLE_NAME, EVIDENCE, PQ_BUNDLE_NAME, TLOG_PROOF_NAME
+from pq_registry.log.receipt import Receipt
 
 TOLERATED: Final = frozenset({".gitattributes", ".cache/huggingface", ".pqreg"})
 """What may lie at the root of a release directory without being part of the release."""
+STATUS: Final = (".pqreg", "status.json")
+STATUS_RECEIPT: Final = (".pqreg", "status.tlog-proof")
+"""The exact envelope of the namespace's status, and its receipt, as the pull found them."""
 
 _BLOB_LINK = re.compile(r"((?:\.\./)+)blobs/([0-9a-f]{40}|[0-9a-f]{64})", re.ASCII)
 _LISTED = 10
@@ -38,10 +45,16 @@ _NOT_A_FILE = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO})
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a directory offers to the verifier: the exact bytes of the envelope and of pqreg.json."""
+    """What a directory offers to the verifier: exact bytes, of which nothing is believed yet.
+
+    ``receipt``, ``status`` and ``status_receipt`` are None where there is no such file.
+    """
 
     envelope: bytes
     manifest: bytes
+    receipt: bytes | None
+    status: bytes | None
+    status_receipt: bytes | None
 
 
 class ReleaseDirectory:
@@ -91,7 +104,13 @@ class ReleaseDirectory:
             raise ManifestMismatch(f"{self.path} has no {MANIFEST_NAME}", hint="fetch the release again")
         with at_step(2):
             envelope = envelope_from_bundles(bundles[EC_BUNDLE_NAME] or b"", bundles[PQ_BUNDLE_NAME] or b"")
-        return Evidence(envelope.encode(), manifest)
+        return Evidence(
+            envelope.encode(),
+            manifest,
+            self.small((*folder, TLOG_PROOF_NAME), limits.TLOG_PROOF_BYTES),
+            self.small(STATUS, limits.STATUS_ENVELOPE_BYTES),
+            self.small(STATUS_RECEIPT, limits.TLOG_PROOF_BYTES),
+        )
 
     def check_files(self, files: Sequence[FileEntry]) -> None:
         """Step 6: the directory holds ``files``, in their sizes, and no others but pqreg.json and the evidence.
@@ -199,15 +218,37 @@ class ReleaseDirectory:
         return status.st_size if stat.S_ISREG(status.st_mode) else "no regular file"
 
 
-def write_evidence(directory: Path, release: Release, signer: PublicIdentity) -> None:
-    """Write pqreg.json and the bundles of a release, durably, in an order that makes ``model.sig`` the last.
+def write_evidence(
+    directory: Path, release: Release, signer: PublicIdentity, *, receipt: Receipt | None = None
+) -> None:
+    """Write pqreg.json, the receipt and the bundles of a release, durably, with ``model.sig`` as the last.
 
     Raises:
         StorageError: if a file cannot be written.
     """
     write_file(directory / MANIFEST_NAME, release.manifest_bytes)
+    if receipt is not None:
+        write_file(directory / TLOG_PROOF_NAME, receipt.proof)
     write_file(directory / PQ_BUNDLE_NAME, encode_bundle(release.envelope, "pq", signer.pq_pem))
     write_file(directory / EC_BUNDLE_NAME, encode_bundle(release.envelope, "ec", signer.ec_pem))
+
+
+def write_status(tree: Tree, verified: VerifiedRelease) -> None:
+    """Keep the status that step 5 relied on, if there is one, so that it can be relied on without a network.
+
+    Raises:
+        StorageError: if a file cannot be written or removed.
+    """
+    kept = verified.status
+    with reported("write", tree.path.joinpath(*STATUS)):
+        for parts in (STATUS, STATUS_RECEIPT):
+            tree.unlink(parts)
+        if kept is None:
+            return
+        with tree.directory(STATUS[:-1], create=True):
+            if kept.receipt is not None:
+                write_file(tree.path.joinpath(*STATUS_RECEIPT), kept.receipt)
+            write_file(tree.path.joinpath(*STATUS), kept.envelope)
 
 
 def short_file(entry: FileEntry, found: int) -> FileSetMismatch:

@@ -7,7 +7,8 @@
     ├── blobs/<hex SHA-256>                  content, verified
     ├── snapshots/<first 40 hex of the release digest>/
     │   ├── config.json -> ../../blobs/<hex>      one more ../ per folder
-    │   └── pqreg.json, model.pq.sig, model.sig   regular files, written last
+    │   ├── .pqreg/status.json, …                 the namespace's status and its receipt
+    │   └── pqreg.json, model.tlog-proof, …       the evidence: regular files, written last
     ├── refs/<tag>, refs/main                those 40 digits
     └── .pqreg/incoming/                     while a pull is under way
 
@@ -28,7 +29,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from pq_registry.client.destination import lock
-from pq_registry.client.directory import write_evidence
+from pq_registry.client.directory import STATUS, STATUS_RECEIPT, write_evidence, write_status
 from pq_registry.client.occupants import make_room, refuse_foreign
 from pq_registry.client.resolve import Resolved
 from pq_registry.client.staging import INCOMING, Staging, open_kept
@@ -89,7 +90,7 @@ class HubCache:
         with Tree(tree.path.joinpath(*snapshot)) as inside:
             known = {entry.path.text for entry in verified.release.manifest.files}
             refuse_foreign(inside, known | {MANIFEST_NAME, *EVIDENCE}, what="snapshot of this release", links=True)
-            make_room(inside, known | {MANIFEST_NAME, *EVIDENCE})
+            make_room(inside, known | {MANIFEST_NAME, *EVIDENCE, "/".join(STATUS), "/".join(STATUS_RECEIPT)})
         self.staging = Staging(tree)
         self.staging.create()
 
@@ -118,7 +119,9 @@ class HubCache:
                 os.fsync(blobs)
             for entry in release.manifest.files:
                 self._link(entry, (*_SNAPSHOTS, commit))
-        write_evidence(snapshot, release, verified.signer)
+        with Tree(snapshot) as inside:
+            write_status(inside, verified)
+        write_evidence(snapshot, release, verified.signer, receipt=verified.receipt)
         for name in {DEFAULT_TAG, str(self._tag or DEFAULT_TAG)}:
             write_file(tree.path.joinpath(*_REFS) / name, commit.encode())
         self.staging.clear()

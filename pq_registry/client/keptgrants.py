@@ -2,8 +2,9 @@
 """Grants beside a sealed release on disk, so that a node without a network can open it.
 
 ``pull --sealed`` keeps the grants that are in force and verify in ``.pqreg/grants/<recipient id>.json``, as exact
-envelopes. They are no part of the release, nothing is believed because it lies there, and a later withdrawal does not
-reach them: a copy on a shelf stays what it was.
+envelopes, and their receipts, where the trust file demands them, as ``<recipient id>.tlog-proof``. They are no part of
+the release, nothing is believed because it lies there, and a later withdrawal does not reach them: a copy on a shelf
+stays what it was.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from pq_registry import limits
 from pq_registry.client.contents import GRANTS
 from pq_registry.client.directory import ReleaseDirectory
+from pq_registry.client.proofs import fetch_receipt
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.tree import Tree
 from pq_registry.client.trust import Verifier
@@ -21,6 +23,8 @@ from pq_registry.errors import FormatError, VerificationError
 from pq_registry.format.hexid import parse_recipient_id
 from pq_registry.format.instant import is_expired
 from pq_registry.format.release import Release
+
+_RECEIPT = ".tlog-proof"
 
 
 def keep_grants(path: Path, release: Release, client: RegistryClient, verifier: Verifier) -> int:
@@ -32,25 +36,28 @@ def keep_grants(path: Path, release: Release, client: RegistryClient, verifier: 
         TransportError: if the registry does not answer.
         StorageError: if the disk fails.
     """
-    found: dict[str, bytes] = {}
+    found: dict[str, tuple[bytes, bytes | None]] = {}
     for item in client.grants(release.name, release=release.digest):
         envelope = client.grant_envelope(release.name, release.digest, item.recipient)
         if envelope is None:
             continue
+        receipt = fetch_receipt(client, verifier, envelope)
         try:
-            grant = verifier.grant(envelope)
+            grant = verifier.grant(envelope, receipt=receipt)
         except (VerificationError, FormatError):
             continue
         in_force = not grant.withdrawn and (grant.expires is None or not is_expired(verifier.now, grant.expires))
         if in_force and grant.release == release.digest and grant.recipient == item.recipient:
-            found[item.recipient] = envelope
+            found[item.recipient] = envelope, receipt
     with Tree(path) as tree:
         folder = tree.path.joinpath(*GRANTS)
         with reported("write", folder):
             with tree.directory(GRANTS, create=True):
                 for entry in list(tree.walk(below=GRANTS)):
                     tree.unlink(tuple(entry.text.split("/")))
-            for recipient, envelope in found.items():
+            for recipient, (envelope, receipt) in found.items():
+                if receipt is not None:
+                    write_file(folder / f"{recipient}{_RECEIPT}", receipt)
                 write_file(folder / f"{recipient}.json", envelope)
     return len(found)
 
@@ -62,3 +69,12 @@ def kept_grant(directory: ReleaseDirectory, recipient: str) -> bytes | None:
         StorageError: if it cannot be read.
     """
     return directory.small((*GRANTS, f"{parse_recipient_id(recipient)}.json"), limits.GRANT_ENVELOPE_BYTES)
+
+
+def kept_receipt(directory: ReleaseDirectory, recipient: str) -> bytes | None:
+    """The receipt of that grant, or None; not verified.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    return directory.small((*GRANTS, f"{parse_recipient_id(recipient)}{_RECEIPT}"), limits.TLOG_PROOF_BYTES)

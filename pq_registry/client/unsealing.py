@@ -103,6 +103,7 @@ def unseal(
     key: RecipientKey,
     source: ShardSource,
     verifier: Verifier,
+    receipt: bytes | None = None,
     attempts: int = 1,
 ) -> Unsealed:
     """Step 7.
@@ -113,6 +114,7 @@ def unseal(
         key: the recipient's key.
         source: of the stored files; pqreg.inner is read from it.
         verifier: says who may grant, and what time it is.
+        receipt: the grant's receipt.
         attempts: how often a damaged shard of pqreg.inner is read.
 
     Raises:
@@ -121,7 +123,7 @@ def unseal(
         FormatError: for a malformed grant or pqreg.inner.
         PqregError: whatever ``source`` raises.
     """
-    statement = verifier.grant(grant)
+    statement = verifier.grant(grant, receipt=receipt)
     return unseal_with(verified.release, statement, key=key, source=source, now=verifier.now, attempts=attempts)
 
 

@@ -15,7 +15,7 @@ from pq_registry.client.destination import PlainDirectory
 from pq_registry.client.directory import write_evidence
 from pq_registry.client.staging import HOUSE
 from pq_registry.client.unsealing import Unsealed
-from pq_registry.crypto.identity import PublicIdentity
+from pq_registry.client.verified import VerifiedRelease
 from pq_registry.durable import reported, write_file
 from pq_registry.format.manifest import MANIFEST_NAME, FileEntry
 from pq_registry.format.release import Release
@@ -35,10 +35,10 @@ class UnsealedDirectory(PlainDirectory):
     def _documents(self, release: Release) -> Sequence[bytes]:
         return [release.manifest_bytes, self._unsealed.inner_bytes]
 
-    def _write_evidence(self, release: Release, signer: PublicIdentity) -> None:
+    def _write_evidence(self, verified: VerifiedRelease) -> None:
         tree = self._opened()
         with reported("remove", tree.path / MANIFEST_NAME):
             tree.unlink((MANIFEST_NAME,))  # of a release that was here before: it would decide what this directory is
         write_file(tree.path.joinpath(*INNER_PATH), self._unsealed.inner_bytes)
-        write_evidence(tree.path / HOUSE, release, signer)
+        write_evidence(tree.path / HOUSE, verified.release, verified.signer, receipt=verified.receipt)
         write_file(tree.path / EC_BUNDLE_NAME, self._unsealed.inner.oms)

@@ -45,10 +45,12 @@ def verify_directory(
     progress: Progress | None = None,
     workers: int | None = None,
     full: bool = False,
+    state_dir: Path | None = None,
 ) -> VerifiedRelease:
     """As ``verify_contents``, for who wants to know the release only."""
-    contents = verify_contents(path, verifier, expected=expected, progress=progress, workers=workers, full=full)
-    return contents.verified
+    return verify_contents(
+        path, verifier, expected=expected, progress=progress, workers=workers, full=full, state_dir=state_dir
+    ).verified
 
 
 def verify_contents(
@@ -59,6 +61,7 @@ def verify_contents(
     progress: Progress | None = None,
     workers: int | None = None,
     full: bool = False,
+    state_dir: Path | None = None,
 ) -> Contents:
     """Verify the release in a directory, sealed or unsealed; neither needs a key.
 
@@ -69,6 +72,7 @@ def verify_contents(
         progress: told of every verified byte.
         workers: threads; by default one per processor.
         full: whether to check SHA-256 and tensor tables as well.
+        state_dir: where this client remembers what it has seen of statuses and logs, if that is to count.
 
     Raises:
         VerificationError: a subclass of the step that refused.
@@ -78,7 +82,7 @@ def verify_contents(
     """
     with reported("verify", path), ReleaseDirectory(path) as directory:
         # 2 to 6.
-        contents = read_contents(directory, verifier, expected=expected)
+        contents = read_contents(directory, verifier, expected=expected, state_dir=state_dir)
         # 8. The content.
         with DirectorySource(directory) as source:
             check_content(

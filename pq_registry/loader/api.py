@@ -140,8 +140,8 @@ def _stream(
     release = opened.verified.release
     units = select(opened, names=names, files=files)
     form.check(unit.entry for unit in units)
-    if opened.verified.notes:
-        _LOG.warning("%s %s: %s", release.name, release.digest, "; ".join(opened.verified.notes))
+    level = logging.WARNING if opened.verified.unchecked else logging.INFO
+    _LOG.log(level, "%s %s: %s", release.name, release.digest, "; ".join(opened.verified.notes))
     return _read(opened, form, units, progress or NullProgress(), whole=whole)
 
 

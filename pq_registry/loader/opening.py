@@ -19,8 +19,9 @@ from pq_registry.client import configured
 from pq_registry.client.contents import read_contents
 from pq_registry.client.crew import cores
 from pq_registry.client.directory import ReleaseDirectory
-from pq_registry.client.keptgrants import kept_grant
+from pq_registry.client.keptgrants import kept_grant, kept_receipt
 from pq_registry.client.keysource import recipient_key
+from pq_registry.client.proofs import fetch_receipt
 from pq_registry.client.resolve import resolve
 from pq_registry.client.source import DirectorySource, RemoteSource, ShardSource
 from pq_registry.client.state import SeenTags
@@ -113,7 +114,7 @@ def _expected(text: str) -> Reference:
 def _local(path: Path, expected: Reference, settings: Settings, now: datetime, key: RecipientKey | None) -> OpenRelease:
     verifier = configured.verifier(settings, now, online=False)
     with ReleaseDirectory(path) as directory:
-        contents = read_contents(directory, verifier, expected=expected)
+        contents = read_contents(directory, verifier, expected=expected, state_dir=settings.state_dir)
         # One shard per read: it is checked while it is still in the core's own cache.
         workers = min(cores(), limits.LOADER_THREADS)
         opened = OpenRelease(
@@ -123,14 +124,15 @@ def _local(path: Path, expected: Reference, settings: Settings, now: datetime, k
             return opened
         release = contents.verified.release
         key = _key(key, settings, release)
-        grant = kept_grant(directory, key.public.id)
+        grant, receipt = kept_grant(directory, key.public.id), kept_receipt(directory, key.public.id)
         if grant is None and settings.get("registry") is None:
             raise no_grant(release, key.public.id, "none in .pqreg/grants, and no registry to ask")
         if grant is None:
             with _client(settings) as client:
                 grant = fetch_grant(client, release, key.public.id)
+                receipt = fetch_receipt(client, verifier, grant)
         with DirectorySource(directory) as source:
-            unsealed = unseal(contents.verified, grant, key=key, source=source, verifier=verifier)
+            unsealed = unseal(contents.verified, grant, key=key, source=source, verifier=verifier, receipt=receipt)
     return _unsealing(opened, unsealed)
 
 
@@ -150,8 +152,9 @@ def _remote(reference: Reference, settings: Settings, now: datetime, key: Recipi
             return opened
         key = _key(key, settings, release)
         grant = fetch_grant(client, release, key.public.id)
+        receipt = fetch_receipt(client, verifier, grant)
         with RemoteSource(client) as source:
-            unsealed = unseal(verified, grant, key=key, source=source, verifier=verifier)
+            unsealed = unseal(verified, grant, key=key, source=source, verifier=verifier, receipt=receipt)
     return _unsealing(opened, unsealed)
 
 

@@ -69,7 +69,7 @@ def test_a_file_that_became_a_folder_survives_an_interrupt(site: Site, monkeypat
     digest = site.add(new)
     with monkeypatch.context() as patch:
 
-        def fail(*_args: object) -> None:
+        def fail(*_args: object, **_more: object) -> None:
             raise StorageError("the disk is gone")
 
         patch.setattr("pq_registry.client.destination.write_evidence", fail)

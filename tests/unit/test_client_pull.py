@@ -105,7 +105,7 @@ def test_an_update_that_was_cut_off_is_finished_by_another_one(site: Site, monke
     second = site.add({"config.json": b"second", "only-in-second": b"2"})
     with monkeypatch.context() as patch:
 
-        def fail(*_args: object) -> None:
+        def fail(*_args: object, **_more: object) -> None:
             raise StorageError("the disk is gone")
 
         patch.setattr("pq_registry.client.destination.write_evidence", fail)
