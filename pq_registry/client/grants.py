@@ -21,6 +21,7 @@ from datetime import datetime
 from pq_registry import limits
 from pq_registry.client.loganswers import Logged
 from pq_registry.client.published import genuine_signers, read_release, require_signer
+from pq_registry.client.seengrants import SeenGrants
 from pq_registry.client.tagging import Publisher, read_tag
 from pq_registry.client.trust import Verifier, target_of
 from pq_registry.client.unsealing import no_grant
@@ -113,13 +114,19 @@ def in_force(statement: GrantStatement, now: datetime) -> bool:
 def read_grant(publisher: Publisher, release: Release, recipient: str) -> GrantState | None:
     """The last statement about a recipient; None if there never was one.
 
+    It may not be older than the newest one this publisher has seen: a statement that follows an old one would carry a
+    sequence number twice, and a withdrawal would be forgotten.
+
     Raises:
+        GrantRollback, GrantEquivocation: if it contradicts what this publisher has seen.
         SignatureError, TrustMissing: if nobody known to sign for the namespace signed it.
         StatementMismatch: if it is about another release or recipient.
         FormatError: if it is not a grant statement.
     """
+    seen = SeenGrants(publisher.state_dir)
     data = publisher.client.grant_envelope(release.name, release.digest, recipient)
     if data is None:
+        seen.require_none(release.name, release.digest, recipient)
         return None
     if len(data) > limits.GRANT_ENVELOPE_BYTES:
         raise FormatError("the grant's envelope is too large", expected=f"at most {limits.GRANT_ENVELOPE_BYTES} bytes")
@@ -135,6 +142,7 @@ def read_grant(publisher: Publisher, release: Release, recipient: str) -> GrantS
             expected=f"{release.name}@{release.digest} for {recipient}",
             found=f"{statement.repository}@{statement.release} for {statement.recipient}",
         )
+    seen.accept(statement)
     return GrantState(statement, envelope.payload_digest)
 
 
@@ -213,18 +221,35 @@ def certified(publisher: Publisher, namespace: Namespace, recipient: str) -> Key
 def look_up(publisher: Publisher, namespace: Namespace, name: str) -> PublicRecipient:
     """The certified recipient of a namespace with this id, or on the node of this name.
 
+    The registry's listing is where to look and no more: which node holds a key, the certificate says.
+
     Raises:
         UsageError: if there is none, or several.
         RecipientUncertified: if nobody whose word counts certified it.
     """
-    found = [item for item in publisher.client.certificates(namespace) if name in (item.recipient, item.node)]
-    if len(found) != 1:
+    believed: dict[str, KeyStatement] = {}
+    refusal: RecipientUncertified | None = None
+    for item in publisher.client.certificates(namespace):
+        if name not in (item.recipient, item.node):
+            continue
+        try:
+            statement = certified(publisher, namespace, item.recipient)
+        except RecipientUncertified as error:  # e.g. the lapsed one of the same node
+            refusal = error
+            continue
+        if name in (statement.recipient, statement.node):
+            believed[statement.recipient] = statement
+        else:
+            refusal = _uncertified(item.recipient, f"a key statement that names the node {statement.node}, not {name}")
+    if not believed and refusal is not None:
+        raise refusal
+    if len(believed) != 1:
         raise UsageError(
             f"{name!r} is neither a file nor one recipient of {namespace}",
             expected="a recipient's .pqpub file, the name of a certified node, or a recipient id",
-            found=f"{len(found)} certified recipients of that name",
+            found=f"{len(believed)} certified recipients of that name",
         )
-    statement = certified(publisher, namespace, found[0].recipient)
+    (statement,) = believed.values()
     return PublicRecipient(statement.kem, statement.public_key)
 
 
@@ -264,6 +289,7 @@ def _change(
         ):
             raise
         return GrantChange(state.statement, changed=True)
+    SeenGrants(publisher.state_dir).accept(statement)
     return GrantChange(statement, changed=True, logged=logged)
 
 

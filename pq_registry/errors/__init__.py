@@ -19,8 +19,8 @@
     │   ├── IdentityLapsed         step 4
     │   ├── StatusError            step 5: StatusUnavailable, StatusExpired, StatusRollback, StatusEquivocation, Revoked
     │   ├── ReleaseError           step 6: NameMismatch, DigestMismatch, FileSetMismatch
-    │   ├── SealingError           step 7: GrantMissing, GrantMismatch, GrantWithdrawn, GrantExpired, GrantInvalid,
-    │   │                                  CommitmentMismatch, InnerMismatch
+    │   ├── SealingError           step 7: GrantMissing, GrantMismatch, GrantRollback, GrantEquivocation,
+    │   │                                  GrantWithdrawn, GrantExpired, GrantInvalid, CommitmentMismatch, InnerMismatch
     │   └── ContentError           step 8: ShardMismatch, UnsealFailed, FileDigestMismatch, TensorTableMismatch
     ├── PolicyError                a rule of this house or its operator said no       exit 1
     │   ├── UnsafeFileType         an executable format in a push
@@ -90,10 +90,12 @@ from pq_registry.errors.verification import (
     DigestMismatch,
     FileDigestMismatch,
     FileSetMismatch,
+    GrantEquivocation,
     GrantExpired,
     GrantInvalid,
     GrantMismatch,
     GrantMissing,
+    GrantRollback,
     GrantWithdrawn,
     IdentityLapsed,
     InnerMismatch,
@@ -154,10 +156,12 @@ __all__ = [
     "FileDigestMismatch",
     "FileSetMismatch",
     "FormatError",
+    "GrantEquivocation",
     "GrantExpired",
     "GrantInvalid",
     "GrantMismatch",
     "GrantMissing",
+    "GrantRollback",
     "GrantWithdrawn",
     "IdentityLapsed",
     "InnerMismatch",

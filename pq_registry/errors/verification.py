@@ -190,6 +190,14 @@ class GrantMismatch(SealingError):
     """The grant is of another release, or for another recipient."""
 
 
+class GrantRollback(SealingError):
+    """The grant statement is older than one this client has seen."""
+
+
+class GrantEquivocation(SealingError):
+    """Two different grant statements carry the same sequence number."""
+
+
 class GrantWithdrawn(SealingError):
     """The publisher withdrew the grant."""
 
