@@ -93,9 +93,11 @@ def read_contents(
             )  # fmt: skip
         with at_step(7):
             contents = Contents(verified, bind_inner(verified.release.manifest, inner_bytes))
+        # 6. The file set and the sizes. The evidence has another place here, so nothing else may have its names.
         _check_bundle(directory, contents)
-    # 6. The file set and the sizes.
-    directory.check_files(contents.files)
+        directory.check_files(contents.files, beside=(EC_BUNDLE_NAME,))
+    else:
+        directory.check_files(contents.files)
     return contents
 
 

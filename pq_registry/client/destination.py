@@ -82,6 +82,8 @@ class PlainDirectory:
 
     staging: Staging
     copies = True
+    mode = 0o777
+    """Of the directory if the pull makes it, less the umask."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -96,7 +98,7 @@ class PlainDirectory:
             Conflict: if another pull works there.
             StorageError: if it cannot be written.
         """
-        make_directory(self.path)
+        make_directory(self.path, self.mode)
         self._tree = tree = Tree(self.path)
         lock(tree)
         known = self._known(verified.release)

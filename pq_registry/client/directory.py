@@ -15,7 +15,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -112,8 +112,8 @@ class ReleaseDirectory:
             self.small(STATUS_RECEIPT, limits.TLOG_PROOF_BYTES),
         )
 
-    def check_files(self, files: Sequence[FileEntry]) -> None:
-        """Step 6: the directory holds ``files``, in their sizes, and no others but pqreg.json and the evidence.
+    def check_files(self, files: Sequence[FileEntry], *, beside: Collection[str] = (MANIFEST_NAME, *EVIDENCE)) -> None:
+        """Step 6: the directory holds ``files``, in their sizes, and no others but files at the root named ``beside``.
 
         Raises:
             FileSetMismatch: naming what is missing, additional, of another size or not a regular file.
@@ -122,12 +122,15 @@ class ReleaseDirectory:
         expected = {entry.path.text: entry.size for entry in files}
         additional, wrong = [], []
         with reported("read the directory", self.path):
-            for entry in self._tree.walk(skip=TOLERATED | {MANIFEST_NAME, *EVIDENCE}):
+            for entry in self._tree.walk(skip=TOLERATED):
                 size = expected.pop(entry.text, None)
-                if size is None:
+                if entry.text in beside:
+                    if isinstance(actual := self._size(entry), str):
+                        wrong.append(f"{entry.text!r}: {actual}")
+                elif size is None:
                     additional.append(entry.text)
-                elif (found := self._size(entry)) != size:
-                    wrong.append(f"{entry.text!r}: {found}, not {size} bytes")
+                elif (actual := self._size(entry)) != size:
+                    wrong.append(f"{entry.text!r}: {actual}, not {size} bytes")
         complaints = (
             ("missing", [repr(text) for text in expected]),
             ("not part of the release", [repr(text) for text in additional]),

@@ -3,6 +3,8 @@
 
 It replaces what ``PlainDirectory`` replaces, in the same order, and may be updated from and to a plain or a sealed
 release of the same repository. Plaintext is staged as plain files are: nobody but the owner may enter that directory.
+The directory itself is the owner's alone, too, if the pull makes it: what is proprietary is not for every account of
+the machine. One that is there keeps its mode, for operators who decided otherwise.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from pq_registry.format.statement import EC_BUNDLE_NAME
 
 class UnsealedDirectory(PlainDirectory):
     """A directory that holds the files of this one sealed release."""
+
+    mode = 0o700
 
     def __init__(self, path: Path, unsealed: Unsealed) -> None:
         super().__init__(path)

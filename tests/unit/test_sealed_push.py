@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,22 @@ def test_a_directory_goes_from_release_to_release_sealed_and_unsealed(site: Seal
     site.pull(node, out)
     assert contents_of(out) == files
     assert verify_directory(out, site.verifier(), full=True).release.digest == second
+
+
+def test_plaintext_is_for_its_owner_unless_somebody_decided_otherwise(site: SealingSite, model: Path) -> None:
+    node = recipient()
+    site.push(model, node.public)
+    made, there = site.home / "made", site.home / "there"
+    there.mkdir(mode=0o755)
+    before = os.umask(0o022)
+    try:
+        for out in (made, there):
+            site.pull(node, out)
+        site.pull_sealed(site.home / "ciphertext")
+    finally:
+        os.umask(before)
+    modes = [path.stat().st_mode & 0o777 for path in (made, there, site.home / "ciphertext")]
+    assert modes == [0o700, 0o755, 0o755]
 
 
 def test_one_shard_is_read_without_its_neighbours(site: SealingSite, model: Path) -> None:
