@@ -17,6 +17,7 @@ from pq_registry.client.pull import PullResult, pull
 from pq_registry.client.push import PushOptions
 from pq_registry.client.resolve import Resolved, resolve
 from pq_registry.client.sealedpush import SealedPushResult, push_sealed
+from pq_registry.client.seengrants import SeenGrants
 from pq_registry.client.source import RemoteSource
 from pq_registry.client.state import SeenTags
 from pq_registry.client.tagging import Publisher
@@ -126,11 +127,16 @@ class SealingSite:
         return self.resolve(reference).verified.release
 
     def unseal(self, key: SecretRecipient, resolved: Resolved | None = None, grant: bytes | None = None) -> Unsealed:
+        """With the registry's grant, which is remembered, or the one given, which is not."""
         found = resolved or self.resolve()
         client = self.client()
+        recording = grant is None
         with RemoteSource(client) as source:
             grant = grant or fetch_grant(client, found.verified.release, key.public.id)
-            return unseal(found.verified, grant, key=key, source=source, verifier=self.verifier(online=True))
+            return unseal(
+                found.verified, grant, key=key, source=source, verifier=self.verifier(online=True),
+                seen=SeenGrants(self.home / "node-state", recording=recording),
+            )  # fmt: skip
 
     def pull(self, key: SecretRecipient, out: Path, what: Reference = REFERENCE) -> PullResult:
         """Pull and unseal."""

@@ -14,6 +14,7 @@ from pqreg_cli.session import Session
 if TYPE_CHECKING:
     from pq_registry.client.contents import Contents
     from pq_registry.client.progress import Progress
+    from pq_registry.client.seengrants import SeenGrants
     from pq_registry.client.source import ShardSource
     from pq_registry.client.transport import RegistryClient
     from pq_registry.client.trust import VerifiedRelease, Verifier
@@ -41,6 +42,7 @@ def unseal_directory(session: Session, path: Path, contents: Contents, verifier:
     key = _key(session, release)
     with ReleaseDirectory(path) as directory:
         grant, receipt = kept_grant(directory, key.public.id), kept_receipt(directory, key.public.id)
+        seen = session.seen_grants(recording=grant is None)
         if grant is None and session.settings.get("registry") is None:
             raise no_grant(release, key.public.id, "none in .pqreg/grants, and no registry to ask")
         if grant is None:
@@ -48,7 +50,7 @@ def unseal_directory(session: Session, path: Path, contents: Contents, verifier:
                 grant = fetch_grant(client, release, key.public.id)
                 receipt = fetch_receipt(client, verifier, grant)
         with DirectorySource(directory) as source:
-            return _check(key, contents.verified, (grant, receipt), source, verifier, progress)
+            return _check(key, contents.verified, (grant, receipt), seen, source, verifier, progress)
 
 
 def unseal_remote(
@@ -69,7 +71,7 @@ def unseal_remote(
     grant = fetch_grant(client, verified.release, key.public.id)
     receipt = fetch_receipt(client, verifier, grant)
     with RemoteSource(client) as source:
-        return _check(key, verified, (grant, receipt), source, verifier, progress)
+        return _check(key, verified, (grant, receipt), session.seen_grants(), source, verifier, progress)
 
 
 def _key(session: Session, release: Release) -> RecipientKey:
@@ -88,6 +90,7 @@ def _check(
     key: RecipientKey,
     verified: VerifiedRelease,
     granted: tuple[bytes, bytes | None],
+    seen: SeenGrants,
     source: ShardSource,
     verifier: Verifier,
     progress: Progress,
@@ -99,7 +102,7 @@ def _check(
     attempts = limits.ATTEMPTS
     grant, receipt = granted
     with unseal(
-        verified, grant, key=key, source=source, verifier=verifier, receipt=receipt, attempts=attempts
+        verified, grant, key=key, source=source, verifier=verifier, receipt=receipt, seen=seen, attempts=attempts
     ) as unsealed:
         check_content(
             unsealed.source(source, attempts=attempts), unsealed.inner.files, progress=progress, workers=cores(),

@@ -150,10 +150,18 @@ def _pull_unsealed(
     grant = fetch_grant(client, release, key.public.id)
     receipt = fetch_receipt(client, verifier, grant)
     attempts = limits.ATTEMPTS
+    seen = session.seen_grants()
     with (
         RemoteSource(client) as source,
         unseal(
-            found.verified, grant, key=key, source=source, verifier=verifier, receipt=receipt, attempts=attempts
+            found.verified,
+            grant,
+            key=key,
+            source=source,
+            verifier=verifier,
+            receipt=receipt,
+            seen=seen,
+            attempts=attempts,
         ) as unsealed,
         session.progress() as progress,
     ):

@@ -12,6 +12,7 @@ from pqreg_cli.console import Output
 from pqreg_cli.progress import SilentProgress, new_progress
 
 if TYPE_CHECKING:
+    from pq_registry.client.seengrants import SeenGrants
     from pq_registry.client.state import SeenTags
     from pq_registry.client.transport import RegistryClient
     from pq_registry.client.trust import Verifier
@@ -63,6 +64,12 @@ class Session:
         from pq_registry.client.state import SeenTags
 
         return SeenTags(self.settings.state_dir)
+
+    def seen_grants(self, *, recording: bool = True) -> SeenGrants:
+        """The memory of the newest grants this user has accepted; see ``SeenGrants`` for ``recording``."""
+        from pq_registry.client.seengrants import SeenGrants
+
+        return SeenGrants(self.settings.state_dir, recording=recording)
 
     def signer(self) -> Signer:
         """The configured signing identity, unlocked.

@@ -2,8 +2,9 @@
 """Opening sealed releases: step 7 of DESIGN §5, and a source that gives plaintext.
 
 7. In this order, each with an error of its own: the grant's signature and signer (``Verifier.grant``); it is of this
-   release, for this recipient, neither withdrawn nor expired; what it wraps opens; the content key is the one the
-   manifest commits to; pqreg.inner, whose shards were checked and unsealed, is the one the manifest commits to.
+   release and for this recipient; not older than one seen before (``client.seengrants``), and from here on seen;
+   neither withdrawn nor expired; what it wraps opens; the content key is the one the manifest commits to; pqreg.inner,
+   whose shards were checked and unsealed, is the one the manifest commits to.
 8. ``UnsealingSource`` reads stored shards into memory of its own, checks their BLAKE3 there, and only then decrypts
    them into the caller's memory. Any shard is read without its neighbours.
 
@@ -23,10 +24,11 @@ from typing import TYPE_CHECKING, Self
 
 from pq_registry import limits
 from pq_registry.client.progress import ignored
+from pq_registry.client.seengrants import SeenGrants
 from pq_registry.client.source import ShardSource
 from pq_registry.client.trust import VerifiedRelease, Verifier
 from pq_registry.crypto.recipient import RecipientKey
-from pq_registry.crypto.sealing import FileSealer, SealingKey, open_grant
+from pq_registry.crypto.sealing import FileSealer, SealingKey, open_grant, require_match
 from pq_registry.crypto.shards import SHARD_DIGEST_BYTES, check_shard, shard_digest
 from pq_registry.errors import GrantMissing, ShardMismatch, UsageError
 from pq_registry.format.grant import GrantStatement
@@ -103,6 +105,7 @@ def unseal(
     key: RecipientKey,
     source: ShardSource,
     verifier: Verifier,
+    seen: SeenGrants,
     receipt: bytes | None = None,
     attempts: int = 1,
 ) -> Unsealed:
@@ -114,6 +117,7 @@ def unseal(
         key: the recipient's key.
         source: of the stored files; pqreg.inner is read from it.
         verifier: says who may grant, and what time it is.
+        seen: what was seen of grants before.
         receipt: the grant's receipt.
         attempts: how often a damaged shard of pqreg.inner is read.
 
@@ -124,7 +128,11 @@ def unseal(
         PqregError: whatever ``source`` raises.
     """
     statement = verifier.grant(grant, receipt=receipt)
-    return unseal_with(verified.release, statement, key=key, source=source, now=verifier.now, attempts=attempts)
+    release = verified.release
+    require_match(statement, release=release.digest, repository=release.name, recipient=key.public.id)
+    # Accepted, so remembered before anything else can fail: also a withdrawal must not be taken back.
+    seen.accept(statement)
+    return unseal_with(release, statement, key=key, source=source, now=verifier.now, attempts=attempts)
 
 
 def unseal_with(

@@ -44,6 +44,7 @@ from pq_registry.format.grant import GrantStatement
 from pq_registry.format.hexid import parse_release_id
 from pq_registry.format.instant import format_instant, is_expired
 from pq_registry.format.manifest import Manifest
+from pq_registry.format.name import RepositoryName
 from pq_registry.format.path import ReleasePath
 from pq_registry.format.recipientfile import CONTENT_KEY_BYTES
 from pq_registry.format.sealing import COMMITMENT_BYTES
@@ -204,6 +205,21 @@ class FileSealer:
         raise TypeError("a sealer is neither pickled nor copied")
 
 
+def require_match(grant: GrantStatement, *, release: Digest, repository: RepositoryName, recipient: str) -> None:
+    """Demand that a grant is of this release and for this recipient.
+
+    Raises:
+        GrantMismatch: if it is not.
+    """
+    for what, expected, found in (
+        ("of another release", release, grant.release),
+        ("of another repository", repository.key, grant.repository.key),
+        ("for another recipient", recipient, grant.recipient),
+    ):
+        if found != expected:
+            raise GrantMismatch(f"the grant is {what}", expected=expected, found=found)
+
+
 def open_grant(
     grant: GrantStatement, *, key: RecipientKey, manifest: Manifest, release: Digest, now: datetime
 ) -> SealingKey:
@@ -229,13 +245,7 @@ def open_grant(
     """
     if manifest.sealing is None:
         raise FormatError("the release is not sealed", expected="a manifest with sealing")
-    for what, expected, found in (
-        ("of another release", release, grant.release),
-        ("of another repository", manifest.name.key, grant.repository.key),
-        ("for another recipient", key.public.id, grant.recipient),
-    ):
-        if found != expected:
-            raise GrantMismatch(f"the grant is {what}", expected=expected, found=found)
+    require_match(grant, release=release, repository=manifest.name, recipient=key.public.id)
     if grant.wrapped is None:
         raise GrantWithdrawn(
             f"the grant to recipient {grant.recipient} was withdrawn",

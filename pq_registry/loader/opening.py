@@ -23,6 +23,7 @@ from pq_registry.client.keptgrants import kept_grant, kept_receipt
 from pq_registry.client.keysource import recipient_key
 from pq_registry.client.proofs import fetch_receipt
 from pq_registry.client.resolve import resolve
+from pq_registry.client.seengrants import SeenGrants
 from pq_registry.client.source import DirectorySource, RemoteSource, ShardSource
 from pq_registry.client.state import SeenTags
 from pq_registry.client.transport import RegistryClient
@@ -125,6 +126,7 @@ def _local(path: Path, expected: Reference, settings: Settings, now: datetime, k
         release = contents.verified.release
         key = _key(key, settings, release)
         grant, receipt = kept_grant(directory, key.public.id), kept_receipt(directory, key.public.id)
+        seen = SeenGrants(settings.state_dir, recording=grant is None)
         if grant is None and settings.get("registry") is None:
             raise no_grant(release, key.public.id, "none in .pqreg/grants, and no registry to ask")
         if grant is None:
@@ -132,7 +134,9 @@ def _local(path: Path, expected: Reference, settings: Settings, now: datetime, k
                 grant = fetch_grant(client, release, key.public.id)
                 receipt = fetch_receipt(client, verifier, grant)
         with DirectorySource(directory) as source:
-            unsealed = unseal(contents.verified, grant, key=key, source=source, verifier=verifier, receipt=receipt)
+            unsealed = unseal(
+                contents.verified, grant, key=key, source=source, verifier=verifier, receipt=receipt, seen=seen
+            )
     return _unsealing(opened, unsealed)
 
 
@@ -154,7 +158,10 @@ def _remote(reference: Reference, settings: Settings, now: datetime, key: Recipi
         grant = fetch_grant(client, release, key.public.id)
         receipt = fetch_receipt(client, verifier, grant)
         with RemoteSource(client) as source:
-            unsealed = unseal(verified, grant, key=key, source=source, verifier=verifier, receipt=receipt)
+            unsealed = unseal(
+                verified, grant, key=key, source=source, verifier=verifier, receipt=receipt,
+                seen=SeenGrants(settings.state_dir),
+            )  # fmt: skip
     return _unsealing(opened, unsealed)
 
 

@@ -15,6 +15,7 @@ import pytest
 from pq_registry.client.enrolment import certify
 from pq_registry.client.grants import certified, content_key, give, look_up, withdraw
 from pq_registry.client.progress import NullProgress
+from pq_registry.client.seengrants import SeenGrants
 from pq_registry.client.source import DirectorySource
 from pq_registry.client.unsealing import unseal
 from pq_registry.client.verify import check_content, verify_contents
@@ -167,7 +168,9 @@ def test_altered_storage_is_refused_before_anything_is_decrypted(
         key = recipient()
         with (
             DirectorySource(mirrored) as source,
-            unseal(resolved, grant, key=key, source=source, verifier=site.verifier()) as unsealed,
+            unseal(
+                resolved, grant, key=key, source=source, verifier=site.verifier(), seen=SeenGrants(site.home)
+            ) as unsealed,
         ):
             with pytest.raises(ShardMismatch, match=words):
                 check_content(
@@ -289,7 +292,7 @@ def test_withdrawn_and_expired_grants_open_nothing_and_a_new_one_does(site: Seal
             assert envelope is not None
             verified = site.resolve().verified
             with DirectorySource(site.home) as source:
-                unseal(verified, envelope, key=node, source=source, verifier=late)
+                unseal(verified, envelope, key=node, source=source, verifier=late, seen=SeenGrants(site.home))
         assert withdraw(made, release, node.public.id).statement.sequence == 2
         assert not withdraw(made, release, node.public.id).changed
         with pytest.raises(GrantWithdrawn):
