@@ -102,7 +102,7 @@ def every_command() -> dict[tuple[str, ...], Any]:
 
 @cache
 def groups() -> set[tuple[str, ...]]:
-    return {path[:1] for path in every_command() if len(path) > 1}
+    return {path[:length] for path in every_command() for length in range(1, len(path))}
 
 
 def command_lines(page: Path) -> Iterator[str]:
@@ -121,8 +121,8 @@ def parsed(line: str) -> tuple[tuple[str, ...], list[str]]:
     """The command a documented line names, and the options it gives."""
     words = shlex.split(line)[1:]
     path: tuple[str, ...] = tuple(words[:1])
-    if path in groups():
-        path = tuple(words[:2])
+    while path in groups() and len(words) > len(path):
+        path = tuple(words[: len(path) + 1])
     return path, [word.split("=")[0] for word in words[len(path) :] if word.startswith("-") and len(word) > 1]
 
 
