@@ -55,7 +55,7 @@ def load_note_keys(path: Path) -> list[NoteSigner]:
         path,
         limit=limits.NOTE_KEY_FILE_BYTES,
         what="file of note keys",
-        hint="check the path, or make one for a witness: pqreg witness keygen FILE --name NAME",
+        hint="check the path, or make one for a witness: pqreg witness keygen --state DIR --name NAME",
     )
     with content:
         check_exposure(path, state)
