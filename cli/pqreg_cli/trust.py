@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pqreg trust init|add|show|check|sign|update``: the operator's file that says whose signatures are believed."""
+"""``pqreg trust init|add|show|check|sign|update|log``: the operator's file that says whose signatures are believed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, NameSyntaxError, TrustExpired, UsageError
-from pqreg_cli import trustsign
+from pqreg_cli import trustlog, trustsign
 from pqreg_cli.console import Output, count_text
 from pqreg_cli.lazy import new_app
 from pqreg_cli.options import JsonOption, ProviderOption
@@ -227,6 +227,7 @@ def check(
 
 app.command()(trustsign.sign)
 app.command()(trustsign.update)
+app.add_typer(trustlog.app, name="log")
 
 
 def _load(file: Path) -> TrustFile:

@@ -171,6 +171,12 @@ def loosened(before: TrustFile, after: TrustFile) -> tuple[str, ...]:
 
 
 def _loosened(before: TrustFile, after: TrustFile) -> Iterable[str]:
+    if isinstance(before.log, tuple) and not isinstance(after.log, tuple):
+        yield "no receipt of a log is asked for any more (log: exempt)"
+    if isinstance(before.log, tuple) and isinstance(after.log, tuple):
+        for entry in after.log:
+            if entry not in before.log:
+                yield f"receipts of {entry.policy.origin} are accepted under a policy or in a window that is new"
     for key, now in after.namespaces.items():
         then = before.namespaces.get(key)
         if then is None:
@@ -204,13 +210,28 @@ def _remarks(trust: TrustFile, now: datetime) -> Iterable[str]:
         yield f"expires in {left.days} days, on {format_instant(trust.expires)}"
     if not trust.namespaces:
         yield "trusts nobody"
-    yield "transparency log: exempt, so a stolen key's signatures cannot be told from earlier ones"
+    yield from _log_remarks(trust, now)
     for known in trust.namespaces.values():
         if not known.revokers:
             yield f"{known.namespace}: no revoker, so revocation is not checked"
         for identity in known.identities:
             if identity.not_after is not None and is_expired(now, identity.not_after):
                 yield f"{known.namespace}: identity {identity.id} lapsed on {format_instant(identity.not_after)}"
+
+
+def _log_remarks(trust: TrustFile, now: datetime) -> Iterable[str]:
+    if not isinstance(trust.log, tuple):
+        yield "transparency log: exempt, so a stolen key's signatures cannot be told from earlier ones"
+        return
+    current = [entry.policy for entry in trust.log if entry.covers(now)]
+    if not current:
+        yield "transparency log: no policy holds now, so nothing new is believed"
+    for policy in current:
+        if not policy.attesting:
+            yield (
+                f"transparency log {policy.origin}: no independent witness attests times, so what a lapsed identity "
+                "signed is refused unless it is pinned"
+            )
 
 
 def _known(trust: TrustFile, namespace: Namespace) -> NamespaceTrust:
