@@ -100,3 +100,15 @@ class WatchedLog:
                 raise CheckpointInvalid("the checkpoint is not signed by the log", expected=str(key.key_id.hex()))
             lines.append(found[0])
         return Note(note.text, tuple(lines)).encode()
+
+    def check_lines(self, checkpoint: Checkpoint, note: Note) -> None:
+        """Check what a witness stored: one key may have been added since, so not all need have signed.
+
+        Raises:
+            CheckpointInvalid: if no configured key has signed, or a line of one is not valid.
+        """
+        lines = [(key, line) for key in self.keys for line in note.lines_of(key)]
+        if not lines:
+            raise CheckpointInvalid("the checkpoint is not signed by the log", expected=self.origin)
+        for key, line in lines:
+            verify_line(key, checkpoint, line)

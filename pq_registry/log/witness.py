@@ -217,6 +217,7 @@ class Witness:
             checkpoint, parsed = parse_checkpoint_note(note)
             if checkpoint.origin != log.origin:
                 raise CheckpointInvalid("it is of another log", expected=log.origin, found=checkpoint.origin)
+            log.check_lines(checkpoint, parsed)
             times = [_time_of(signer.key, checkpoint, parsed) for signer in self.signers]
         except (FormatError, CheckpointInvalid) as error:
             raise LogHalted(
