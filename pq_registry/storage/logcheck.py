@@ -224,7 +224,10 @@ def _staged(session: Session, tree: Tree) -> Iterator[Finding]:
 
 
 def _files(tiles: LocalTiles, size: int) -> Iterator[Finding]:
-    for name in tiles.names():
+    names = list(tiles.names())
+    for missing in sorted({tile.path for tile in tiles_of(size)} - set(names)):
+        yield Finding(f"log {missing}", "it is missing from the tile store")
+    for name in names:
         if name in {CHECKPOINT_PATH, VKEY_PATH}:
             continue
         try:
