@@ -20,6 +20,7 @@ from pqreg_cli import keycare
 from pqreg_cli.certify import certify
 from pqreg_cli.console import Output
 from pqreg_cli.keycare import key_settings, known_passphrase, new_passphrase
+from pqreg_cli.keyrevoke import revoke
 from pqreg_cli.keyview import described, fields
 from pqreg_cli.lazy import new_app
 from pqreg_cli.options import JsonOption, PassphraseFdOption, PassphraseFileOption
@@ -27,7 +28,7 @@ from pqreg_keys import custody
 from pqreg_keys.custody import AnySecret, SecretIdentity
 from pqreg_keys.pkcs11 import TokenAccess
 
-app = new_app(help="Make, show, export and keep signing identities and recipients.")
+app = new_app(help="Make, show, export, keep and revoke signing identities and recipients.")
 
 
 class Level(enum.StrEnum):
@@ -200,5 +201,5 @@ def _made(
     return custody.generate_on_token(profile, pkcs11, access, create=create)
 
 
-for command in (keycare.passphrase, keycare.backup, keycare.restore, certify):
+for command in (keycare.passphrase, keycare.backup, keycare.restore, certify, revoke):
     app.command()(command)

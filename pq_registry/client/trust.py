@@ -114,6 +114,10 @@ class Verifier:
         trusted = self.trust.namespaces.get(namespace.key)
         return trusted is not None and bool(trusted.revokers)
 
+    def adopted(self, namespace: Namespace) -> SeenStatus | None:
+        """The status statement that counts in step 5 for ``namespace``."""
+        return self._book.get(namespace)
+
     def status(
         self,
         envelope_bytes: bytes,
