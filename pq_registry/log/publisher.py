@@ -55,7 +55,10 @@ class Publisher:
         self._policy = policy
         self._clock = clock
         self._witnesses = witnesses
-        self._changed = threading.Condition()
+        lock_of_both = threading.RLock()
+        self._changed = threading.Condition(lock_of_both)
+        # Apart from the one above, so that an offer wakes the thread and not everybody who waits for a receipt.
+        self._work = threading.Condition(lock_of_both)
         self._offered: tuple[bytes, Checkpoint] | None = None
         self._published = None if last is None else self._judged(last)
         self._problem: PqregError | None = None
@@ -80,7 +83,7 @@ class Publisher:
         """Publish this committed checkpoint, unless a newer one is offered first."""
         with self._changed:
             self._offered = (note, checkpoint)
-            self._changed.notify_all()
+            self._work.notify()
 
     def wait(self, index: int, timeout: float) -> bytes:
         """The newest published checkpoint, once one covers leaf ``index``.
@@ -107,6 +110,7 @@ class Publisher:
         """Publish what was offered, then end; give up after ``timeout`` seconds."""
         with self._changed:
             self._closed = True
+            self._work.notify()
             self._changed.notify_all()
         self._thread.join(timeout)
 
@@ -119,8 +123,8 @@ class Publisher:
     def _run(self) -> None:
         note: bytes | None = None
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._offered is not None or self._closed, self._pause())
+            with self._work:
+                self._work.wait_for(lambda: self._offered is not None or self._closed, self._pause())
                 if self._offered is not None:
                     note, checkpoint = self._offered
                     self._offered = None
