@@ -268,7 +268,7 @@ def test_a_state_it_did_not_sign_is_refused() -> None:
         good.replace(b"\n5\n", b"\n4\n"),
         resigned(good, drop=["witness1.example"]),
         resigned(good, drop=["witness1.example"], add=witness_lines(log)),
-        good[:90] + bytes([good[90] ^ 1]) + good[91:],
+        good[:110] + bytes([good[110] ^ 1]) + good[111:],
     ):
         store.notes[ORIGIN] = bad
         with pytest.raises(LogHalted):
