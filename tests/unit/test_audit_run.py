@@ -17,6 +17,7 @@ from pq_registry.format.leaf import Kind
 from pq_registry.format.status import Revocation, RevocationKind
 from tests import samples
 from tests.auditing import NOW, AuditSite
+from tests.auditing import found as found_in
 from tests.logsamples import TIME
 
 ALICE, MALLORY = samples.publisher(), samples.publisher("mallory")
@@ -84,7 +85,7 @@ def test_one_half_is_not_enough(tmp_path: Path, half: str) -> None:
     bent = replace(genuine, **{f"{half}_signature": getattr(other, f"{half}_signature")})
     site.add(bent, kind=Kind.TAG, name="acme/minilm", identity=ALICE.identity.id)
     with site.audited(tmp_path) as (report, _):
-        [finding] = report.value["findings"]  # type: ignore[misc]
+        [finding] = found_in(report)
         assert finding["code"] == "signature-invalid" and half.upper() in finding["message"]
 
 
@@ -255,5 +256,5 @@ def test_a_revoked_identity_used_before_and_after(tmp_path: Path) -> None:
     assert site.codes(tmp_path) == []
     site.status(Revocation(RevocationKind.IDENTITY, ALICE.identity.id, from_unix(TIME + 100)))
     with site.audited(tmp_path, now=from_unix(site.log.time)) as (report, _):
-        [finding] = report.value["findings"]  # type: ignore[misc]
+        [finding] = found_in(report)
         assert finding["code"] == "identity-revoked" and finding["statement"] == str(late)

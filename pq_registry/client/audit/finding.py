@@ -6,61 +6,92 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Final
 
 from pq_registry.format.digest import Digest
 from pq_registry.format.strict_json import Value, encode_canonical
 
 
 class Code(StrEnum):
-    """The kinds of findings, each with a sentence for people (``Code.meaning``)."""
-
-    def __new__(cls, value: str, _meaning: str) -> Self:
-        """The code alone is the value."""
-        made = str.__new__(cls, value)
-        made._value_ = value
-        return made
-
-    def __init__(self, _value: str, meaning: str) -> None:
-        self.meaning = meaning
+    """The kinds of findings."""
 
     # the log and the registry
-    CHECKPOINT_STALE = "checkpoint-stale", "the newest checkpoint to be had is old: the log may be frozen"
-    LEAF_UNREADABLE = "leaf-unreadable", "an entry of the log is not a leaf of this registry's form"
-    LEAF_DUPLICATE = "leaf-duplicate", "one statement was logged twice, with different signatures"
-    LEAF_MISMATCH = "leaf-mismatch", "the leaf says something else than the statement it stands for"
-    STATEMENT_WITHHELD = "statement-withheld", "the registry does not show a statement that was logged"
-    STATEMENT_ALTERED = "statement-altered", "the registry shows another statement than the one that was logged"
-    STATEMENT_UNREADABLE = "statement-unreadable", "the statement is not of the form of its kind"
-    RECEIPT_MISSING = "receipt-missing", "the registry has no receipt for a statement that was logged"
-    RECEIPT_INVALID = "receipt-invalid", "the receipt the registry hands out does not verify"
+    CHECKPOINT_STALE = "checkpoint-stale"
+    LEAF_UNREADABLE = "leaf-unreadable"
+    LEAF_DUPLICATE = "leaf-duplicate"
+    LEAF_MISMATCH = "leaf-mismatch"
+    STATEMENT_WITHHELD = "statement-withheld"
+    STATEMENT_ALTERED = "statement-altered"
+    STATEMENT_UNREADABLE = "statement-unreadable"
+    RECEIPT_MISSING = "receipt-missing"
+    RECEIPT_INVALID = "receipt-invalid"
     # who signed
-    UNKNOWN_KEY = "unknown-key", "an identity the trust file does not list signed for the namespace"
-    ROLE_MISSING = "role-missing", "an identity signed what its role in the trust file does not cover"
-    SIGNATURE_INVALID = "signature-invalid", "a half of the signature does not verify"
-    PROFILE_TOO_LOW = "profile-too-low", "the signer's profile is below the namespace's minimum"
-    VALIDITY_LAPSED = "validity-lapsed", "the signer was not valid at the attested time"
-    IDENTITY_REVOKED = "identity-revoked", "a revoked identity was used after the time of its revocation"
+    UNKNOWN_KEY = "unknown-key"
+    ROLE_MISSING = "role-missing"
+    SIGNATURE_INVALID = "signature-invalid"
+    PROFILE_TOO_LOW = "profile-too-low"
+    VALIDITY_LAPSED = "validity-lapsed"
+    IDENTITY_REVOKED = "identity-revoked"
     # tags
-    TAG_CHAIN_BROKEN = "tag-chain-broken", "statements of a tag do not continue one another"
-    TAG_EQUIVOCATION = "tag-equivocation", "two statements of a tag carry the same sequence number"
-    TAG_MOVED_BACK = "tag-moved-back", "a tag was moved to a release older than the one before"
-    TAG_TARGET_UNLOGGED = "tag-target-unlogged", "a tag points at a release that is not in the log"
-    TAG_TARGET_REVOKED = "tag-target-revoked", "a tag was pointed at a release after that was revoked"
+    TAG_CHAIN_BROKEN = "tag-chain-broken"
+    TAG_EQUIVOCATION = "tag-equivocation"
+    TAG_MOVED_BACK = "tag-moved-back"
+    TAG_TARGET_UNLOGGED = "tag-target-unlogged"
+    TAG_TARGET_REVOKED = "tag-target-revoked"
     # grants
-    GRANT_CHAIN_BROKEN = "grant-chain-broken", "statements of a grant do not continue one another"
-    GRANT_EQUIVOCATION = "grant-equivocation", "two statements of a grant carry the same sequence number"
-    RECIPIENT_UNCERTIFIED = "recipient-uncertified", "a grant went to a recipient nobody had certified"
-    RECIPIENT_REVOKED = "recipient-revoked", "a grant went to a recipient after that was revoked"
+    GRANT_CHAIN_BROKEN = "grant-chain-broken"
+    GRANT_EQUIVOCATION = "grant-equivocation"
+    RECIPIENT_UNCERTIFIED = "recipient-uncertified"
+    RECIPIENT_REVOKED = "recipient-revoked"
     # statuses
-    STATUS_CHAIN_BROKEN = "status-chain-broken", "status statements do not continue one another"
-    STATUS_EQUIVOCATION = "status-equivocation", "two status statements carry the same sequence number"
-    STATUS_SHRANK = "status-shrank", "a status statement takes a revocation back"
+    STATUS_CHAIN_BROKEN = "status-chain-broken"
+    STATUS_EQUIVOCATION = "status-equivocation"
+    STATUS_SHRANK = "status-shrank"
     # content
-    MANIFEST_MISSING = "manifest-missing", "the registry does not have the manifest of a release"
-    MANIFEST_ALTERED = "manifest-altered", "the manifest the registry has is not the signed one"
-    BLOB_MISSING = "blob-missing", "the registry does not have a file of a release"
-    BLOB_ALTERED = "blob-altered", "a file of a release has another size or content than was signed"
+    MANIFEST_MISSING = "manifest-missing"
+    MANIFEST_ALTERED = "manifest-altered"
+    BLOB_MISSING = "blob-missing"
+    BLOB_ALTERED = "blob-altered"
+
+    @property
+    def meaning(self) -> str:
+        """What it says, in a sentence for people."""
+        return _MEANINGS[self]
+
+
+_MEANINGS: Final = {
+    Code.CHECKPOINT_STALE: "the newest checkpoint to be had is old: the log may be frozen",
+    Code.LEAF_UNREADABLE: "an entry of the log is not a leaf of this registry's form",
+    Code.LEAF_DUPLICATE: "one statement was logged twice, with different signatures",
+    Code.LEAF_MISMATCH: "the leaf says something else than the statement it stands for",
+    Code.STATEMENT_WITHHELD: "the registry does not show a statement that was logged",
+    Code.STATEMENT_ALTERED: "the registry shows another statement than the one that was logged",
+    Code.STATEMENT_UNREADABLE: "the statement is not of the form of its kind",
+    Code.RECEIPT_MISSING: "the registry has no receipt for a statement that was logged",
+    Code.RECEIPT_INVALID: "the receipt the registry hands out does not verify",
+    Code.UNKNOWN_KEY: "an identity the trust file does not list signed for the namespace",
+    Code.ROLE_MISSING: "an identity signed what its role in the trust file does not cover",
+    Code.SIGNATURE_INVALID: "a half of the signature does not verify",
+    Code.PROFILE_TOO_LOW: "the signer's profile is below the namespace's minimum",
+    Code.VALIDITY_LAPSED: "the signer was not valid at the attested time",
+    Code.IDENTITY_REVOKED: "a revoked identity was used after the time of its revocation",
+    Code.TAG_CHAIN_BROKEN: "statements of a tag do not continue one another",
+    Code.TAG_EQUIVOCATION: "two statements of a tag carry the same sequence number",
+    Code.TAG_MOVED_BACK: "a tag was moved to a release older than the one before",
+    Code.TAG_TARGET_UNLOGGED: "a tag points at a release that is not in the log",
+    Code.TAG_TARGET_REVOKED: "a tag was pointed at a release after that was revoked",
+    Code.GRANT_CHAIN_BROKEN: "statements of a grant do not continue one another",
+    Code.GRANT_EQUIVOCATION: "two statements of a grant carry the same sequence number",
+    Code.RECIPIENT_UNCERTIFIED: "a grant went to a recipient nobody had certified",
+    Code.RECIPIENT_REVOKED: "a grant went to a recipient after that was revoked",
+    Code.STATUS_CHAIN_BROKEN: "status statements do not continue one another",
+    Code.STATUS_EQUIVOCATION: "two status statements carry the same sequence number",
+    Code.STATUS_SHRANK: "a status statement takes a revocation back",
+    Code.MANIFEST_MISSING: "the registry does not have the manifest of a release",
+    Code.MANIFEST_ALTERED: "the manifest the registry has is not the signed one",
+    Code.BLOB_MISSING: "the registry does not have a file of a release",
+    Code.BLOB_ALTERED: "a file of a release has another size or content than was signed",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,9 @@ CREATE TABLE misbehaviour (
 """
 
 
+_INSERT_LEAF: Final = "INSERT INTO leaves VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
 class AuditIndex:
     """The state of an audit; a context manager. ``log.monitor.MonitorState`` is among what it can do."""
 
@@ -135,18 +138,19 @@ class AuditIndex:
             leaves: for each entry its leaf, or the finding that it is none.
             noticed: the time of this audit.
         """
-        rows = []
-        for index, leaf in enumerate(leaves, batch.start):
-            if isinstance(leaf, Leaf):
-                namespace = leaf.name.partition("/")[0].lower()
-                rows.append((index, leaf.identity, leaf.kind.value, leaf.name, namespace, leaf.payload.hex, leaf.ec.hex,
-                             leaf.pq.hex, leaf.time, None, UNCHECKED))  # fmt: skip
-            else:
-                rows.append((index, *(None,) * 9, BAD))
+        rows = [
+            _row(index, leaf) if isinstance(leaf, Leaf) else (index, *(None,) * 9, BAD)
+            for index, leaf in enumerate(leaves, batch.start)
+        ]
         with self.transaction():
-            self._database.executemany("INSERT INTO leaves VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany(_INSERT_LEAF, rows)
             self.add_findings([leaf for leaf in leaves if isinstance(leaf, Finding)], noticed=noticed)
             self._keep(batch.followed)
+
+    def add_leaf(self, index: int, leaf: Leaf) -> None:
+        """Record one leaf wherever it stands; for evidence, which need not hold them all."""
+        with self.transaction():
+            self.execute(_INSERT_LEAF, _row(index, leaf))
 
     # -- statements --------------------------------------------------------------------------------------------------
 
@@ -273,6 +277,12 @@ class AuditIndex:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _row(index: int, leaf: Leaf) -> tuple[object, ...]:
+    namespace = leaf.name.partition("/")[0].lower()
+    digests = (leaf.payload.hex, leaf.ec.hex, leaf.pq.hex)
+    return (index, leaf.identity, leaf.kind.value, leaf.name, namespace, *digests, leaf.time, None, UNCHECKED)
 
 
 def leaf_of(row: sqlite3.Row) -> Leaf:

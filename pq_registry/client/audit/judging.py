@@ -210,6 +210,7 @@ class Judge:
     def _read(judgement: Judgement, envelope: Envelope, statements: Statements) -> Statement | None:
         """Step 3."""
         leaf = judgement.leaf
+        statement: Statement | None
         try:
             if leaf.kind is Kind.RELEASE:
                 statement = _read_release(judgement, envelope, statements)
