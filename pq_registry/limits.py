@@ -310,6 +310,8 @@ LOG_KNOWN_CHECKPOINTS: Final = 64
 """Published checkpoints whose signatures were verified, kept with the tiles read under them."""
 LOG_WAITERS: Final = 256
 """Requests that wait for their receipts at once, in threads of their own that mostly sleep."""
+LOG_COMPRESSED_BUNDLES: Final = 64
+"""Entry bundles kept compressed: 64 KiB each."""
 LOG_CATCH_UP_SECONDS: Final = 60
 """How often a service looks for statements that are not in the log though they should be."""
 LOG_LINGER_SECONDS: Final = 0.25
@@ -321,13 +323,13 @@ AUDIT_CHECK_STATEMENTS: Final = 256
 AUDIT_THREADS: Final = 8
 """Statements an audit fetches and verifies at once; each may hold an envelope and a manifest."""
 AUDIT_FINDINGS_SHOWN: Final = 1000
-"""Findings in one report or webhook; the CSV and the state directory have them all."""
+"""Findings in one report; the CSV and the state directory have them all."""
 AUDIT_NOTE_CHARS: Final = 500
 """The words with which a finding is acknowledged."""
 AUDIT_INTERVAL_SECONDS: Final = 24 * 3600
 """Longest pause of a following audit; after more than that a frozen log would not be noticed on the same day."""
-WEBHOOK_BYTES: Final = 2 * MIB
-"""A webhook's body: AUDIT_FINDINGS_SHOWN findings of at most 2 kB."""
+WEBHOOK_FINDINGS: Final = 100
+"""Findings of one call of a webhook; chat services cut longer messages."""
 EVIDENCE_INDEX_BYTES: Final = 64 * MIB
 """evidence.json: EVIDENCE_STATEMENTS entries and EVIDENCE_FILES files of about 200 bytes."""
 EVIDENCE_STATEMENTS: Final = 50_000
