@@ -57,6 +57,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("listen", "127.0.0.1:8470", "address and port the registry service listens on"),
     Setting("public_read", "false", "whether the registry service lets anyone read without a token"),
     Setting("hosts", None, "host names the service answers to, by commas; by default any, on loopback its own"),
+    Setting("log_origin", None, "name of the service's log, chosen before its first start, e.g. log.example.org"),
+    Setting("log_key", None, "path of the file of the log's secret keys; by default log.key in the data directory"),
+    Setting("log_witnesses", None, "path of a C2SP tlog-policy: who is asked to cosign the log, and how many must"),
+    Setting("private_log", "false", "whether the log is shown only to those who may read some namespace"),
+    Setting("webhook", None, "URL that pqreg audit --follow tells what is new", secret=True),
     Setting("log_level", "info", "least severe event the registry service logs: debug, info, warning or error"),
     Setting("tls_ca", None, "path of a PEM file with the certificate authorities to accept instead of the system's"),
 )
