@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the audit page shows of the log: leaves by name, digest or key, checkpoints, and how witnesses keep up.
 
-The leaf itself is read from the tiles as anybody could; only what stands in the catalogue besides (which namespace,
-which statement) is the service's own account. Leaves are public where the log is, so nothing here depends on the
-caller; whether the log is public is the route's policy.
+This is the service's own account, from its catalogue; whoever looks compares it with the tiles. Leaves are public where
+the log is, so nothing here depends on the caller; whether the log is public is the route's policy.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 
@@ -19,7 +18,11 @@ from pq_registry.errors import FormatError, NotFound
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.cosignature import split_cosignature
 from pq_registry.format.digest import Digest
+from pq_registry.format.instant import from_unix
+from pq_registry.format.leaf import Leaf
 from pq_registry.format.note import Note, VerifierKey
+from pq_registry.service.leaves import Leaves
+from pq_registry.service.logsearch import EntryItem
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
     LogCheckpointRow,
@@ -34,30 +37,24 @@ _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeafItem:
-    """A leaf in a listing."""
-
-    index: int
-    time: datetime
-    kind: str
-    name: str
-    identity: str
-    statement: Digest
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointView:
-    """A published checkpoint, the times of its cosignatures by key, and its age."""
+    """A published checkpoint."""
 
     checkpoint: Checkpoint
     note: bytes
     quorum: bool
     at: datetime
-    times: dict[str, datetime]
+    lines: Note
 
     def time_of(self, key: VerifierKey) -> datetime | None:
         """When a key cosigned it, as its line says; the line is not verified here."""
-        return self.times.get(_name_of(key))
+        for line in self.lines.lines_of(key):
+            try:
+                timestamp, _ = split_cosignature(line.signature)
+                return from_unix(timestamp)
+            except FormatError:
+                continue
+        return None
 
 
 class LogView:
@@ -65,10 +62,11 @@ class LogView:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        self._leaves = Leaves(catalogue)
 
     def search(
         self, text: str, *, kind: str | None, before: int | None, limit: int
-    ) -> tuple[list[LeafItem], int | None]:
+    ) -> tuple[list[EntryItem], int | None]:
         """Leaves, newest first, and the ``before`` of the next page.
 
         ``text`` is a namespace, a repository or the beginning of one, a payload digest, an identity or a leaf's
@@ -85,7 +83,7 @@ class LogView:
             items = [_item(*row) for row in session.execute(query)]
         return items[:limit], items[limit - 1].index if len(items) > limit else None
 
-    def leaf(self, index: int) -> LeafItem:
+    def leaf(self, index: int) -> EntryItem:
         """One leaf.
 
         Raises:
@@ -97,12 +95,23 @@ class LogView:
             raise NotFound(f"no leaf {index}")
         return _item(*row)
 
-    def leaf_of(self, statement: Digest) -> LeafItem | None:
+    def leaf_of(self, statement: Digest) -> EntryItem | None:
         """The first leaf of a statement, or None while it has none."""
         query = _leaves().where(LogEntryRow.statement == statement.hex).order_by(LogEntryRow.index).limit(1)
         with self._catalogue.reading() as session:
             row = session.execute(query).one_or_none()
         return None if row is None else _item(*row)
+
+    def content(self, item: EntryItem) -> Leaf:
+        """What stands in the log for a leaf, made again from the statement and not read from the tiles.
+
+        So a page can be shown, and judged in the browser, also where the tiles say something else.
+
+        Raises:
+            NotFound: if the statement is gone.
+        """
+        leaf = self._leaves.find(item.statement).leaf
+        return replace(leaf, time=int(item.time.timestamp()))
 
     def leaves_of(self, statements: Sequence[Digest]) -> dict[Digest, int]:
         """The number of the first leaf of each statement that has one."""
@@ -145,8 +154,8 @@ def _leaves() -> Select[tuple[int, datetime, str, str, str | None, str, str]]:
 
 def _item(
     index: int, time: datetime, kind: str, namespace: str, repository: str | None, signer: str, digest: str
-) -> LeafItem:
-    return LeafItem(
+) -> EntryItem:
+    return EntryItem(
         index=index, time=time, kind=kind, name=repository or namespace, identity=signer, statement=Digest(digest)
     )
 
@@ -165,19 +174,4 @@ def _matching(text: str) -> ColumnElement[bool]:
 
 def _checkpoint(row: LogCheckpointRow) -> CheckpointView:
     checkpoint, note = parse_checkpoint_note(row.note)
-    return CheckpointView(checkpoint=checkpoint, note=row.note, quorum=row.quorum, at=row.at, times=_times(note))
-
-
-def _times(note: Note) -> dict[str, datetime]:
-    times = {}
-    for line in note.signatures:
-        try:
-            timestamp, _ = split_cosignature(line.signature)
-            times[f"{line.name}+{line.key_id.hex()}"] = datetime.fromtimestamp(timestamp, UTC)
-        except (FormatError, OverflowError, ValueError):
-            continue  # a line without a time (the log's Ed25519 one) or with one no calendar has
-    return times
-
-
-def _name_of(key: VerifierKey) -> str:
-    return f"{key.name}+{key.key_id.hex()}"
+    return CheckpointView(checkpoint=checkpoint, note=row.note, quorum=row.quorum, at=row.at, lines=note)
