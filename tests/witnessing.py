@@ -23,6 +23,7 @@ from pq_registry.format.addcheckpoint import AddCheckpoint
 from pq_registry.format.checkpoint import parse_checkpoint_note
 from pq_registry.log.watchedlog import WatchedLog
 from pq_registry.log.witness import Witness
+from pq_registry.server.config import LOOPBACK_HOSTS
 from pq_registry.server.serve import bind, url_of
 from pq_registry.server.witness import WitnessConfig, make_witness_server
 from pq_registry.storage.witnessstate import WitnessState
@@ -114,7 +115,9 @@ def serving(witness: Witness, state: WitnessState) -> Iterator[str]:
     """Serve in a thread; answers the URL."""
     listener = bind("127.0.0.1", 0)
     ready = threading.Event()
-    server = make_witness_server(witness, state, WitnessConfig(host="127.0.0.1", port=0), ready.set)
+    server = make_witness_server(
+        witness, state, WitnessConfig(host="127.0.0.1", port=0, hosts=LOOPBACK_HOSTS), ready.set
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -38,7 +38,6 @@ from pq_registry.log.watchedlog import Evidence
 from pq_registry.log.witness import TEXT_TYPE, Outcome, Witness
 from pq_registry.server.answers import json_answer
 from pq_registry.server.bodies import chunks
-from pq_registry.server.config import LOOPBACK_HOSTS, is_loopback
 from pq_registry.server.context import PROBLEM, REQUEST_ID, ContextMiddleware
 from pq_registry.server.hosts import HostMiddleware
 from pq_registry.server.logs import configure, log
@@ -60,13 +59,6 @@ class WitnessConfig:
     port: int
     hosts: frozenset[str] | None = None
     log_level: str = "info"
-
-    @property
-    def names(self) -> frozenset[str] | None:
-        """The host names it answers to."""
-        if self.hosts is None and is_loopback(self.host):
-            return LOOPBACK_HOSTS | {self.host.lower()}
-        return self.hosts
 
 
 class WitnessMetrics(Metrics):
@@ -122,7 +114,7 @@ def create_witness_app(witness: Witness, state: WitnessState, config: WitnessCon
     app = Starlette(routes=routes)
     app.add_exception_handler(PqregError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
-    app.add_middleware(HostMiddleware, hosts=config.names)
+    app.add_middleware(HostMiddleware, hosts=config.hosts)
     app.add_middleware(ContextMiddleware, metrics=metrics)
     app.router.redirect_slashes = False
     app.state.metrics = metrics
