@@ -16,6 +16,7 @@ from pq_registry.client.tagging import Publisher
 from pq_registry.crypto.recipient import PublicRecipient
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.format.keystatement import KeyStatement
+from pq_registry.format.leaf import Kind
 from pq_registry.format.name import Namespace
 
 
@@ -55,4 +56,5 @@ def certify(
     )
     envelope = sign_envelope(statement.encode(), signer.signer)
     register(signer, namespace)
-    return Certified(statement, signer.client.put_certificate(namespace, recipient.id, envelope.encode()))
+    answer = signer.client.put_certificate(namespace, recipient.id, envelope.encode())
+    return Certified(statement, signer.checked(answer, envelope, Kind.KEY, namespace))

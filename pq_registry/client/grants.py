@@ -20,8 +20,11 @@ from datetime import datetime
 
 from pq_registry import limits
 from pq_registry.client.loganswers import Logged
+from pq_registry.client.proofs import adopt_status, fetch_receipt
 from pq_registry.client.published import genuine_signers, read_release, require_signer
 from pq_registry.client.seengrants import SeenGrants
+from pq_registry.client.seenstatus import SeenStatuses
+from pq_registry.client.status import Subject, check_not_revoked
 from pq_registry.client.tagging import Publisher, read_tag
 from pq_registry.client.trust import Verifier, target_of
 from pq_registry.client.unsealing import no_grant
@@ -44,6 +47,7 @@ from pq_registry.format.dsse import Envelope
 from pq_registry.format.grant import GrantStatement
 from pq_registry.format.instant import is_expired
 from pq_registry.format.keystatement import KeyStatement
+from pq_registry.format.leaf import Kind
 from pq_registry.format.name import Namespace, Reference
 from pq_registry.format.release import Release
 
@@ -176,9 +180,11 @@ def give(
     """Grant a release to a recipient, unless exactly that is in force.
 
     Raises:
+        Revoked: if the namespace's status revokes the recipient or the release.
         SequenceUsed: if somebody else changed the grant at the same time.
         PqregError: what ``read_grant`` and the registry raise.
     """
+    _refuse_revoked(publisher, release, recipient.id)
 
     def wrap() -> bytes:
         return recipient.wrap(key, release.digest)
@@ -202,6 +208,7 @@ def certified(publisher: Publisher, namespace: Namespace, recipient: str) -> Key
 
     Raises:
         RecipientUncertified: if there is none that counts.
+        StatusError: if the registry has no status of the namespace that could count.
         TransportError: if the registry does not answer.
     """
     if publisher.trust is None:
@@ -209,8 +216,11 @@ def certified(publisher: Publisher, namespace: Namespace, recipient: str) -> Key
     data = publisher.client.certificate_envelope(namespace, recipient)
     if data is None:
         raise _uncertified(recipient, "no key statement")
+    verifier = Verifier(publisher.trust.encode(), publisher.now, online=True)
+    adopt_status(publisher.client, verifier, namespace, SeenStatuses(publisher.state_dir))
+    receipt = fetch_receipt(publisher.client, verifier, data)
     try:
-        statement = Verifier(publisher.trust.encode(), publisher.now, online=True).certificate(data, namespace)
+        statement = verifier.certificate(data, namespace, receipt=receipt)
     except (VerificationError, FormatError, RecipientUncertified) as error:
         raise _uncertified(recipient, f"a key statement that does not count: {error}") from None
     if statement.recipient != recipient:
@@ -253,6 +263,19 @@ def look_up(publisher: Publisher, namespace: Namespace, name: str) -> PublicReci
     return PublicRecipient(statement.kem, statement.public_key)
 
 
+def _refuse_revoked(publisher: Publisher, release: Release, recipient: str) -> None:
+    """Nothing is granted that every reader of the publisher's trust file would refuse."""
+    if publisher.trust is None:
+        return
+    verifier = Verifier(publisher.trust.encode(), publisher.now, online=True)
+    namespace = release.name.namespace
+    adopt_status(publisher.client, verifier, namespace, SeenStatuses(publisher.state_dir))
+    status = verifier.adopted(namespace)
+    if status is not None:
+        subject = Subject(signer="", time=None, release=release.digest, recipient=recipient)
+        check_not_revoked(status.statement, subject, publisher.now)
+
+
 def _change(
     publisher: Publisher,
     release: Release,
@@ -278,7 +301,8 @@ def _change(
     )
     envelope = sign_envelope(statement.encode(), publisher.signer)
     try:
-        logged = publisher.client.put_grant(release.name, release.digest, recipient, envelope.encode())
+        answer = publisher.client.put_grant(release.name, release.digest, recipient, envelope.encode())
+        logged = publisher.checked(answer, envelope, Kind.GRANT, release.name)
     except SequenceUsed:
         # An earlier try of ours whose answer was lost, or somebody else's decision, which is not overridden.
         state = read_grant(publisher, release, recipient)

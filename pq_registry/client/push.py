@@ -38,6 +38,7 @@ from pq_registry.errors import AccessDenied, ResponseInvalid, UsageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.instant import in_window
+from pq_registry.format.leaf import Kind
 from pq_registry.format.manifest import BaseRelease, FileEntry, Manifest
 from pq_registry.format.name import Namespace, Reference, RepositoryName, Tag
 
@@ -255,6 +256,7 @@ def commit(publisher: Publisher, repository: RepositoryName, envelope: Envelope,
 
     Raises:
         ResponseInvalid: if the registry says that it committed another release.
+        LogError: if its receipt does not prove that the log has it, as the publisher's trust file demands.
         PqregError: what it refuses.
     """
     committed = publisher.client.post_release(repository, envelope.encode())
@@ -262,4 +264,4 @@ def commit(publisher: Publisher, repository: RepositoryName, envelope: Envelope,
         raise ResponseInvalid(
             "the registry committed another release than was posted", expected=release, found=committed.digest
         )
-    return committed.logged
+    return publisher.checked(committed.logged, envelope, Kind.RELEASE, repository)

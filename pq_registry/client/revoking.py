@@ -25,6 +25,7 @@ from pq_registry.crypto.signing import failed_halves, sign_envelope
 from pq_registry.crypto.trustkeys import TrustStore
 from pq_registry.errors import FormatError, SequenceUsed, StatementMismatch, TrustMissing, UntrustedSigner
 from pq_registry.format.dsse import Envelope
+from pq_registry.format.leaf import Kind
 from pq_registry.format.name import Namespace
 from pq_registry.format.status import Revocation, StatusStatement
 
@@ -108,7 +109,8 @@ def issue(
     logged = None
     found = SeenStatus(envelope.encode(), None, statement, envelope.payload_digest)
     try:
-        logged = publisher.client.put_status(namespace, found.envelope)
+        answer = publisher.client.put_status(namespace, found.envelope)
+        logged = publisher.checked(answer, envelope, Kind.STATUS, statement.namespace)
     except SequenceUsed:
         # An earlier try of ours whose answer was lost, or another revoker's statement, which is not overridden.
         again = read_status(publisher, namespace)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from pq_registry.client.loganswers import Logged
 from pq_registry.client.published import genuine_signers, require_signer
+from pq_registry.client.readback import check_logged
 from pq_registry.client.state import SeenTags
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.trust import SeenTag
@@ -26,6 +27,7 @@ from pq_registry.crypto.signing import Signer, sign_envelope
 from pq_registry.errors import NotFound, SequenceUsed, StatementMismatch, TagEquivocation, TagRollback
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
+from pq_registry.format.leaf import Kind
 from pq_registry.format.name import Reference, RepositoryName, Tag
 from pq_registry.format.tag import TagStatement
 from pq_registry.format.trustfile import TrustFile
@@ -43,6 +45,16 @@ class Publisher:
     state_dir: Path
     now: datetime
     trust: TrustFile | None = None
+
+    def checked(self, answer: Logged, envelope: Envelope, kind: Kind, name: object) -> Logged:
+        """What the registry answered to a statement of ours, after its receipt was checked.
+
+        Raises:
+            LogError: if this publisher's trust file demands receipts, and this one proves nothing.
+        """
+        return check_logged(
+            answer, envelope, kind=kind, name=str(name), signer=self.signer.identity.id, trust=self.trust
+        )
 
     @property
     def seen(self) -> SeenTags:
@@ -148,7 +160,8 @@ def move_tag(
     state = TagState(statement, envelope.payload_digest)
     logged: Logged | None = None
     try:
-        logged = publisher.client.put_tag(repository, tag, envelope.encode())
+        answer = publisher.client.put_tag(repository, tag, envelope.encode())
+        logged = publisher.checked(answer, envelope, Kind.TAG, repository)
     except SequenceUsed as refusal:
         state = _look_again(publisher, repository, tag, statement, refusal)
     _remember(publisher, repository, tag, state)
