@@ -32,8 +32,10 @@ from pq_registry.format.name import RepositoryName, Tag
 from pq_registry.format.strict_json import encode_base64
 from pq_registry.server.config import LOOPBACK_HOSTS, ServerConfig
 from pq_registry.server.serve import bind, make_server, url_of
+from pq_registry.service.ledger import LogSetup
 from pq_registry.service.registry import Registry
 from pqreg_keys.custody import SecretIdentity
+from tests.logsetup import log_setup
 from tests.samples import FILES, REPOSITORY, YEAR, publisher, release, tag_statement
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -204,14 +206,14 @@ class RunningRegistry(Api):
 
 
 @contextmanager
-def running(data: Path, **changes: Any) -> Iterator[RunningRegistry]:
+def running(data: Path, *, log: LogSetup | None = None, **changes: Any) -> Iterator[RunningRegistry]:
     """Serve ``data`` while the block runs; ``changes`` are fields of the ServerConfig."""
     settings: dict[str, Any] = {
         "host": "127.0.0.1", "port": 0, "public_read": False, "hosts": LOOPBACK_HOSTS, "log_level": "info", **changes,
     }  # fmt: skip
     config = ServerConfig(data=data, **settings)
     clock = MovableClock()
-    registry = Registry.open(data, clock)
+    registry = Registry.open(data, clock, log=log or log_setup())
     listener = bind(config.host, config.port)
     ready = threading.Event()
     server = make_server(registry, config, ready.set)

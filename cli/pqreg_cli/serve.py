@@ -30,10 +30,17 @@ def serve(
         bool | None,
         typer.Option("--public-read/--no-public-read", help="Let anyone read. [setting: PQREG_PUBLIC_READ, no]"),
     ] = None,
+    private_log: Annotated[
+        bool | None,
+        typer.Option(
+            "--private-log/--no-private-log",
+            help="Show the log only to those who may read something. [setting: PQREG_PRIVATE_LOG, no]",
+        ),
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Check and show the configuration, and do not serve.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Run a registry service. The first start makes an admin token and prints it once.
+    """Run a registry service. The first start makes an admin token, printed once, and the keys of its log.
 
     It logs to standard output and says on standard error when it is ready. SIGTERM lets requests under way finish.
 
@@ -47,6 +54,7 @@ def serve(
         "data": None if data is None else str(data),
         "listen": listen,
         "public_read": None if public_read is None else str(public_read).lower(),
+        "private_log": None if private_log is None else str(private_log).lower(),
     }
     settings = Settings(given)
     require_server()
@@ -57,7 +65,9 @@ def serve(
     if check:
         _show(config, Output(json=json))
         return
-    run(config, lambda line: print(line, file=sys.stderr, flush=True))
+    from pqreg_cli.logkey import log_setup
+
+    run(config, log_setup, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def require_server() -> None:
@@ -86,10 +96,13 @@ def _show(config: object, output: Output) -> None:
         "data": str(config.data),
         "listen": f"{config.host}:{config.port}",
         "public_read": config.public_read,
+        "private_log": config.private_log,
+        "log_key": str(config.log_key or config.data / "log.key"),
+        "log_witnesses": None if config.log_witnesses is None else str(config.log_witnesses),
         "hosts": None if config.hosts is None else sorted(config.hosts),
         "log_level": config.log_level,
     }
     output.data(facts)
     hosts = "any" if config.hosts is None else ", ".join(sorted(config.hosts))
-    shown = facts | {"public_read": "yes" if config.public_read else "no", "hosts": hosts}
+    shown = facts | {name: "yes" if facts[name] else "no" for name in ("public_read", "private_log")} | {"hosts": hosts}
     output.fields((name.replace("_", " "), value) for name, value in shown.items())

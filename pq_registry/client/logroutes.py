@@ -21,7 +21,9 @@ from pq_registry.format.name import Namespace
 
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
 _ENVELOPE = {"Content-Type": ENVELOPE_TYPE}
-_LOG_FILE = re.compile(r"checkpoint|vkey|tile/(?:[0-9]{1,2}|entries)(?:/x[0-9]{3})*/[0-9]{3}(?:\.p/[0-9]{1,3})?", re.ASCII)
+_LOG_FILE = re.compile(
+    r"checkpoint|vkey|tile/(?:[0-9]{1,2}|entries)(?:/x[0-9]{3})*/[0-9]{3}(?:\.p/[0-9]{1,3})?", re.ASCII
+)
 
 
 class LogRoutes:

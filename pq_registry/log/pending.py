@@ -43,6 +43,11 @@ class PendingLeaf:
             self._error = error
             self._done.set()
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is known what became of the leaf."""
+        return self._done.is_set()
+
     def result(self, timeout: float) -> Sequenced:
         """Where the leaf is, once it is there.
 

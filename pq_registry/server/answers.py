@@ -14,11 +14,12 @@ from starlette.responses import Response
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import MEDIA_TYPE as ENVELOPE_TYPE
 from pq_registry.format.instant import format_instant
-from pq_registry.server.models import DigestAnswer, ProblemAnswer
+from pq_registry.server.models import ProblemAnswer, RecordedAnswer
 from pq_registry.server.problems import MEDIA_TYPE as PROBLEM_TYPE
 from pq_registry.service.access import format_namespaces
 from pq_registry.service.grants import GrantItem
 from pq_registry.service.keys import KeyItem
+from pq_registry.service.logsearch import EntryItem
 from pq_registry.service.resolve import ReleaseItem, RepositoryItem, TagItem
 from pq_registry.service.tokens import TokenItem
 
@@ -30,7 +31,8 @@ ENVELOPE_BODY: Json = {
     }
 }
 ENVELOPE_ANSWER: Json = {"content": {ENVELOPE_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
-RECORDED_ALREADY: Json = {"model": DigestAnswer, "description": "The same statement was there already"}
+RECORDED: Json = {"model": RecordedAnswer}
+RECORDED_ALREADY: Json = {"model": RecordedAnswer, "description": "The same statement was there already"}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "default": {"description": "A problem", "content": {PROBLEM_TYPE: {"schema": ProblemAnswer.model_json_schema()}}}
 }
@@ -124,6 +126,18 @@ def tag_item(item: TagItem) -> Json:
         "signer": item.signer,
         "issued": format_instant(item.issued),
         "expires": format_instant(item.expires),
+    }
+
+
+def log_entry(item: EntryItem) -> Json:
+    """A leaf of the log."""
+    return {
+        "index": item.index,
+        "time": format_instant(item.time),
+        "kind": item.kind,
+        "name": item.name,
+        "identity": item.identity,
+        "statement": item.statement.hex,
     }
 
 

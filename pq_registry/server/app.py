@@ -2,8 +2,8 @@
 """The application: routes, what surrounds them, and a refusal to exist while a route has no policy.
 
 From the outside in: ``ContextMiddleware`` (ids, log, metrics, surprises), ``HostMiddleware``, FastAPI's routing, the
-route's ``Policy``, the handler. Interactive documentation is off, since it would load scripts from elsewhere; there is
-no CORS, no session, no cookie, no form and no template.
+route's ``Policy``, the handler. Interactive documentation is off, since it would load scripts from elsewhere, and there
+is no CORS. For people there are pages (``pages``), with one form and one cookie, which the API does not know.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 import pq_registry
+from pq_registry import limits
 from pq_registry.errors import PqregError, StorageError
 from pq_registry.server.config import ServerConfig
 from pq_registry.server.context import PROBLEM, REQUEST_ID, ContextMiddleware
@@ -29,8 +30,21 @@ from pq_registry.server.heavy import HeavyWork
 from pq_registry.server.hosts import HostMiddleware
 from pq_registry.server.logs import log
 from pq_registry.server.metrics import Metrics
+from pq_registry.server.pages.refusals import refusal_page, wants_page
+from pq_registry.server.pages.render import Pages
 from pq_registry.server.problems import problem_of
-from pq_registry.server.routes import access, blobs, grants, health, repositories
+from pq_registry.server.routes import (
+    access,
+    blobs,
+    grants,
+    health,
+    logpages,
+    pages,
+    repositories,
+    session,
+    status,
+)
+from pq_registry.server.routes import log as log_routes
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
 
@@ -51,8 +65,11 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     app.state.registry = registry
     app.state.config = config
     app.state.metrics = Metrics()
+    app.state.metrics.watch_log(registry.ledger.health)
     app.state.heavy = HeavyWork()
-    for module in (health, access, repositories, grants, blobs):
+    app.state.waiting = HeavyWork(limits.LOG_WAITERS)
+    app.state.pages = Pages()
+    for module in (health, access, repositories, grants, status, log_routes, blobs, pages, logpages, session):
         # Not include_router: recent FastAPI resolves included routers late, and the policies are checked now.
         app.router.routes.extend(module.router.routes)
     for kind in (PqregError, HTTPException, RequestValidationError):
@@ -68,18 +85,21 @@ async def _refuse(request: Request, error: Exception) -> Response:
     request.scope[PROBLEM] = problem.code
     if isinstance(error, StorageError):
         log(_LOGGER, logging.ERROR, "storage failed", exc_info=error, request_id=request.scope[REQUEST_ID])
+    if wants_page(request, problem):
+        return refusal_page(request, problem)
     return problem.response()
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    sweeper = asyncio.create_task(_sweep(app.state.registry))
+    tasks = [asyncio.create_task(work(app.state.registry)) for work in (_sweep, _catch_up)]
     try:
         yield
     finally:
-        sweeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sweeper
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await run_in_threadpool(app.state.registry.close)
 
 
@@ -94,6 +114,18 @@ async def _sweep(registry: Registry) -> None:
             log(_LOGGER, logging.INFO, "swept idle uploads", dropped=dropped)
 
 
+async def _catch_up(registry: Registry) -> None:
+    while True:
+        await asyncio.sleep(limits.LOG_CATCH_UP_SECONDS)
+        try:
+            logged = await run_in_threadpool(registry.ledger.catch_up)
+        except PqregError as error:
+            log(_LOGGER, logging.ERROR, "logging what was left over failed", exc_info=error)
+        else:
+            if logged:
+                log(_LOGGER, logging.INFO, "logged what was left over", statements=logged)
+
+
 def _describe(app: FastAPI, found: dict[tuple[str, str], Policy]) -> None:
     document = get_openapi(
         title=app.title, version=app.version, routes=app.routes,
@@ -101,7 +133,8 @@ def _describe(app: FastAPI, found: dict[tuple[str, str], Policy]) -> None:
     )  # fmt: skip
     document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     for (method, path), policy in found.items():
-        operation = document["paths"][path][method.lower()]
+        # OpenAPI has no word for a parameter that spans several segments.
+        operation = document["paths"][path.replace(":path}", "}")][method.lower()]
         operation["security"] = [] if policy.permission is None else [{"token": []}]
         operation["x-permission"] = None if policy.permission is None else policy.permission.value
         operation["x-scope"] = policy.scope.value

@@ -22,7 +22,8 @@ _MOST_PORT = 65535
 class ServerConfig:
     """Everything a service needs to know.
 
-    ``hosts`` are the names it answers to, lower-case and without port; None is any name.
+    ``hosts`` are the names it answers to, lower-case and without port; None is any name. ``log_origin``, ``log_key``
+    and ``log_witnesses`` are as the settings of these names say; None is what their defaults mean.
     """
 
     data: Path
@@ -31,6 +32,10 @@ class ServerConfig:
     public_read: bool
     hosts: frozenset[str] | None
     log_level: str
+    private_log: bool = False
+    log_origin: str | None = None
+    log_key: Path | None = None
+    log_witnesses: Path | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ServerConfig:
@@ -48,8 +53,12 @@ class ServerConfig:
             host=host,
             port=port,
             public_read=settings.boolean("public_read"),
-            hosts=_hosts(settings.get("hosts"), host),
+            hosts=parse_hosts(settings.get("hosts"), host),
             log_level=level,
+            private_log=settings.boolean("private_log"),
+            log_origin=settings.get("log_origin"),
+            log_key=_path(settings.get("log_key")),
+            log_witnesses=_path(settings.get("log_witnesses")),
         )
 
 
@@ -75,7 +84,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _hosts(text: str | None, listen_host: str) -> frozenset[str] | None:
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).absolute()
+
+
+def parse_hosts(text: str | None, listen_host: str) -> frozenset[str] | None:
+    """The host names to answer to, from a list by commas; without one loopback's on loopback, elsewhere any.
+
+    Raises:
+        SettingError: if one is no host name.
+    """
     if text is None:
         # A page anywhere can make its reader's browser ask a name that resolves to 127.0.0.1.
         return LOOPBACK_HOSTS | {listen_host.lower()} if is_loopback(listen_host) else None

@@ -5,7 +5,7 @@ Every route states exactly one policy, or the application is not created. A poli
 before the handler, answers the ``Caller``, and raises where it must not go on. Without a token a request is
 NotAuthenticated, with one that is not enough AccessDenied. When the catalogue fails, nobody is let in.
 
-A cookie counts for pages only, which are policies with ``session``: their routes answer GET and nothing else, so that
+A cookie counts for pages and for the log's files, which are policies with ``session``: their routes only read, so that
 there is nothing a page elsewhere could make its reader's browser do. The API knows the Authorization header alone.
 """
 
@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from pq_registry import limits
 from pq_registry.errors import NotAuthenticated
 from pq_registry.format.name import Namespace
+from pq_registry.server.config import ServerConfig
 from pq_registry.server.context import PAGE, REQUEST_ID, TOKEN_ID
 from pq_registry.service.access import Caller, Permission, anonymous, denied
 from pq_registry.service.registry import Registry
@@ -50,14 +51,17 @@ _WHERE = {Scope.SOMEWHERE: "any namespace", Scope.EVERYWHERE: "every namespace"}
 class Policy:
     """What one route demands.
 
-    ``permission`` None lets anyone in; ``body`` is the most bytes of a request's body. ``session`` marks a page: where
-    no Authorization header is sent, the cookie of a sign-in counts, and refusals are pages too.
+    ``permission`` None lets anyone in; ``body`` is the most bytes of a request's body. ``session`` marks what
+    pages are made of: where no Authorization header is sent, the cookie of a sign-in counts, and a browser that asks
+    for a page is refused with one. ``log`` marks what shows the log: it lets anyone in unless the operator keeps the
+    log private.
     """
 
     permission: Permission | None
     scope: Scope = Scope.NAMESPACE
     body: int = 0
     session: bool = False
+    log: bool = False
 
     async def __call__(self, request: Request) -> Caller:
         """The caller, if this request may go on.
@@ -70,9 +74,11 @@ class Policy:
         """
         self._check_body(request)
         registry: Registry = request.app.state.registry
-        public_read: bool = request.app.state.config.public_read
+        config: ServerConfig = request.app.state.config
+        public_read = config.public_read
         request_id: str = request.scope[REQUEST_ID]
-        token = self._token(request)
+        permission = None if self.log and not config.private_log else self.permission
+        token = self._token(request, permission)
         if token is None:  # nothing to look up, and no thread to wait for: probes answer under any load
             caller = anonymous(public_read=public_read, request_id=request_id)
         else:
@@ -81,18 +87,18 @@ class Policy:
                     registry.tokens.authenticate, token, public_read=public_read, request_id=request_id
                 )
             except NotAuthenticated:
-                if self.permission is not None:
+                if permission is not None:
                     raise
                 # A page that is there for everybody is there for whoever's sign-in has ended, too.
                 caller = anonymous(public_read=public_read, request_id=request_id)
         request.scope[TOKEN_ID] = caller.token_id
-        if self.permission is not None:
-            self._require(caller, self.permission, request.path_params.get(NAMESPACE_PARAMETER))
+        if permission is not None:
+            self._require(caller, permission, request.path_params.get(NAMESPACE_PARAMETER))
         return caller
 
-    def _token(self, request: Request) -> str | None:
+    def _token(self, request: Request, permission: Permission | None) -> str | None:
         if not self.session:
-            return None if self.permission is None else bearer_token(request)
+            return None if permission is None else bearer_token(request)
         request.scope[PAGE] = True
         return bearer_token(request) or session_token(request)
 
@@ -145,6 +151,8 @@ def session_token(request: Request) -> str | None:
 PUBLIC = Policy(None)
 READ = Policy(Permission.READ)
 READ_SOMEWHERE = Policy(Permission.READ, Scope.SOMEWHERE)
+READ_LOG = Policy(Permission.READ, Scope.SOMEWHERE, log=True)
+READ_LOG_FILE = Policy(Permission.READ, Scope.SOMEWHERE, session=True, log=True)
 OBSERVE = Policy(Permission.READ, Scope.EVERYWHERE)
 QUERY = Policy(Permission.READ, body=limits.REQUEST_BODY_BYTES)
 PUBLISH = Policy(Permission.PUBLISH)
@@ -155,10 +163,13 @@ PUBLISH_RELEASE = Policy(Permission.PUBLISH, body=limits.ENVELOPE_BYTES)
 PUBLISH_PART = Policy(Permission.PUBLISH, body=limits.FILE_BYTES)
 REGISTER = Policy(Permission.REGISTER_IDENTITY, body=limits.REQUEST_BODY_BYTES)
 REGISTER_KEY = Policy(Permission.REGISTER_KEY, body=limits.GRANT_ENVELOPE_BYTES)
+REVOKE = Policy(Permission.REVOKE, body=limits.STATUS_ENVELOPE_BYTES)
 PAGE_OPEN = Policy(None, session=True)
 PAGE_SOMEWHERE = Policy(Permission.READ, Scope.SOMEWHERE, session=True)
 PAGE_READ = Policy(Permission.READ, session=True)
+PAGE_LOG = READ_LOG_FILE
 SIGN_IN = Policy(None, body=limits.PAGE_FORM_BYTES)
+SIGN_OUT = Policy(None)
 MANAGE_TOKENS = Policy(Permission.MANAGE_TOKENS, Scope.SOMEWHERE)
 MAKE_TOKENS = Policy(Permission.MANAGE_TOKENS, Scope.SOMEWHERE, body=limits.REQUEST_BODY_BYTES)
 
@@ -187,7 +198,7 @@ def policies(app: FastAPI) -> dict[tuple[str, str], Policy]:
         policy = stated[0]
         if policy.permission is not None and policy.scope is Scope.NAMESPACE and "{ns}" not in route.path:
             raise RuntimeError(f"route {route.path} names no namespace for its policy")
-        if policy.session and route.methods != {"GET"}:
+        if policy.session and not (route.methods or set()) <= {"GET", "HEAD"}:
             raise RuntimeError(f"route {route.path} lets a cookie do more than read")
         found.update({(method, route.path): policy for method in route.methods or ()})
     return found

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A few threads of their own for work that hashes files or holds whole statements in memory.
+"""Threads of their own for work that would keep the others' from everybody else.
 
-Without a bound, forty commits at once would take every worker thread, and liveness probes with them.
+Without a bound, forty commits at once would take every worker thread, and liveness probes with them. Waiting for a
+receipt costs a thread and nothing else, but with witnesses away it takes seconds, so that has many, and its own.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ T = TypeVar("T")
 
 
 class HeavyWork:
-    """Runs ``limits.HEAVY_TASKS`` functions at once; the others wait for their turn."""
+    """Runs ``tasks`` functions at once; the others wait for their turn."""
 
-    def __init__(self) -> None:
-        self._limiter = CapacityLimiter(limits.HEAVY_TASKS)
+    def __init__(self, tasks: int = limits.HEAVY_TASKS) -> None:
+        self._limiter = CapacityLimiter(tasks)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function in a worker thread."""

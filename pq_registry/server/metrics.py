@@ -3,12 +3,27 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from pq_registry.log.sequencer import LogHealth
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_OF_THE_LOG: tuple[tuple[str, str, Callable[[LogHealth], float]], ...] = (
+    ("pqreg_log_leaves", "Leaves of the log", lambda health: health.size),
+    ("pqreg_log_waiting", "Statements that wait for their leaf", lambda health: health.waiting),
+    ("pqreg_log_signed_age_seconds", "Time since the log last signed a checkpoint", lambda health: _age(health.time)),
+    ("pqreg_log_quorum", "1 if the newest checkpoint published meets the log's own policy",
+     lambda health: health.published is not None and health.published.quorum),
+    ("pqreg_log_unpublished_leaves", "Leaves that no published checkpoint covers yet",
+     lambda health: health.size - (0 if health.published is None else health.published.checkpoint.size)),
+    ("pqreg_log_failing", "1 if the log takes nothing at the moment", lambda health: health.problem is not None),
+)  # fmt: skip
 
 
 class Metrics:
@@ -29,6 +44,13 @@ class Metrics:
         )
         self.received = Counter("pqreg_received_bytes", "Bytes of request bodies", registry=self.collectors)
         self.sent = Counter("pqreg_sent_bytes", "Bytes of answers' bodies", registry=self.collectors)
+        self.receipts = Histogram(
+            "pqreg_receipt_seconds", "Time from a recorded statement to its receipt", buckets=_SECONDS,
+            registry=self.collectors,
+        )  # fmt: skip
+        self.without_quorum = Counter(
+            "pqreg_receipts_without_quorum", "Receipts answered that lack cosignatures", registry=self.collectors
+        )
         self.active = Gauge("pqreg_active_requests", "Requests under way", registry=self.collectors)
 
     def observe(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -36,6 +58,22 @@ class Metrics:
         self.requests.labels(route, method if method in _METHODS else "other", str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 
+    def observe_receipt(self, seconds: float, *, quorum: bool) -> None:
+        """Count one receipt answered."""
+        self.receipts.observe(seconds)
+        if not quorum:
+            self.without_quorum.inc()
+
+    def watch_log(self, health: Callable[[], LogHealth]) -> None:
+        """Read these from the log whenever they are asked for."""
+        for name, text, read in _OF_THE_LOG:
+            gauge = Gauge(name, text, registry=self.collectors)
+            gauge.set_function(lambda read=read: read(health()))  # type: ignore[misc]  # mypy infers no default
+
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.collectors)
+
+
+def _age(since: int) -> float:
+    return max(0.0, time.time() - since)

@@ -128,11 +128,22 @@ class DigestAnswer(Answer):
     digest: DigestText
 
 
+class RecordedAnswer(DigestAnswer):
+    """A statement that was recorded and logged: the index of its leaf, and its receipt (C2SP tlog-proof) in base64.
+
+    ``quorum`` is whether the receipt meets the service's own policy; false means that witnesses were missing.
+    """
+
+    log_index: int
+    receipt: str
+    quorum: bool
+
+
 class StatementAnswer(Answer):
-    """A statement: the exact bytes of its envelope in base64, and its receipt once there is a log."""
+    """A statement: the exact bytes of its envelope in base64, and its receipt, null while there is none."""
 
     envelope: str
-    tlog_proof: None
+    tlog_proof: str | None
 
 
 class MissingAnswer(Answer):
@@ -196,6 +207,24 @@ class KeyPage(Answer):
     """Part of a namespace's recipients; ``next`` is the ``after`` of the following page."""
 
     items: list[KeyItem]
+    next: str | None
+
+
+class LogEntry(Answer):
+    """A leaf of the log; ``name`` is the repository, or the namespace for key and status statements."""
+
+    index: int
+    time: InstantText
+    kind: str
+    name: str
+    identity: HexText
+    statement: HexText
+
+
+class LogEntryPage(Answer):
+    """Part of the log, newest leaves first; ``next`` is the ``after`` of the following page."""
+
+    items: list[LogEntry]
     next: str | None
 
 

@@ -27,6 +27,7 @@ from pq_registry.server.app import create_app
 from pq_registry.server.config import ServerConfig
 from pq_registry.server.logs import configure
 from pq_registry.server.protocol import BoundedProtocol
+from pq_registry.service.ledger import LogSetup
 from pq_registry.service.registry import Registry
 
 Announce = Callable[[str], None]
@@ -114,11 +115,12 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(config: ServerConfig, announce: Announce) -> None:
+def serve(config: ServerConfig, log_setup: Callable[[ServerConfig], LogSetup], announce: Announce) -> None:
     """Serve until a signal.
 
     Args:
         config: the service's settings.
+        log_setup: answers the log's keys, policy and witnesses; asked once the address is taken: it may make keys.
         announce: where the ready line and the first admin token go, once each.
 
     Raises:
@@ -127,7 +129,7 @@ def serve(config: ServerConfig, announce: Announce) -> None:
     configure(sys.stdout, config.log_level)
     listener = bind(config.host, config.port)
     with contextlib.closing(listener):
-        registry = Registry.open(config.data, utc_now)
+        registry = Registry.open(config.data, utc_now, log=log_setup(config))
         if registry.first_token is not None:
             announce(f"pqreg: admin token (shown once, also in {config.data}/admin.token): {registry.first_token}")
             registry.first_token = None

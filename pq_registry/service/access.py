@@ -47,12 +47,18 @@ class Permission(Enum):
     PUBLISH = "publish"
     REGISTER_IDENTITY = "register-identity"
     REGISTER_KEY = "register-key"
+    REVOKE = "revoke"
     MANAGE_TOKENS = "manage-tokens"
 
 
 _READER = frozenset({Permission.READ})
 _PUBLISHER = _READER | {Permission.PUBLISH}
-_OWNER = _PUBLISHER | {Permission.REGISTER_IDENTITY, Permission.REGISTER_KEY, Permission.MANAGE_TOKENS}
+_OWNER = _PUBLISHER | {
+    Permission.REGISTER_IDENTITY,
+    Permission.REGISTER_KEY,
+    Permission.REVOKE,
+    Permission.MANAGE_TOKENS,
+}
 
 PERMISSIONS = MappingProxyType(
     {Role.READER: _READER, Role.PUBLISHER: _PUBLISHER, Role.OWNER: _OWNER, Role.ADMIN: frozenset(Permission)}

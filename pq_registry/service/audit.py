@@ -35,6 +35,7 @@ class Action(Enum):
     GRANT_SET = "grant-set"
     GRANT_WITHDRAWN = "grant-withdrawn"
     KEY_CERTIFIED = "key-certified"
+    STATUS_ISSUED = "status-issued"
 
 
 def record(

@@ -3,30 +3,39 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from pq_registry import durable
+from pq_registry.errors import LogUnavailable
 from pq_registry.service.bootstrap import ensure_admin
 from pq_registry.service.clock import Clock
 from pq_registry.service.grants import Granting
 from pq_registry.service.identities import Identities
 from pq_registry.service.keys import RecipientKeys
+from pq_registry.service.ledger import Ledger, LogSetup
+from pq_registry.service.logsearch import LogSearch
 from pq_registry.service.publish import Publishing
 from pq_registry.service.resolve import Resolving
+from pq_registry.service.status import Statuses
 from pq_registry.service.tags import Tagging
 from pq_registry.service.tokens import Tokens, host_caller
 from pq_registry.service.uploads import Uploads
+from pq_registry.service.views import Views
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.datadir import DataDirectory, DataLock
 from pq_registry.storage.incoming import Incoming
 from pq_registry.storage.local import LocalBlobStore, require_same_file_system
+from pq_registry.storage.tiles import LocalTiles
 
 
 class Registry:
     """Every use case. ``open`` is how a service starts; tests may put one together from other parts."""
 
-    def __init__(self, *, catalogue: Catalogue, blobs: BlobStore, incoming: Incoming, clock: Clock) -> None:
+    def __init__(
+        self, *, catalogue: Catalogue, blobs: BlobStore, incoming: Incoming, ledger: Ledger, clock: Clock
+    ) -> None:
         self.catalogue = catalogue
         self.blobs = blobs
         self.tokens = Tokens(catalogue, clock)
@@ -36,31 +45,44 @@ class Registry:
         self.tagging = Tagging(catalogue, clock)
         self.granting = Granting(catalogue, clock)
         self.keys = RecipientKeys(catalogue, clock)
+        self.statuses = Statuses(catalogue, clock)
         self.resolving = Resolving(catalogue, blobs)
+        self.ledger = ledger
+        self.search = LogSearch(catalogue)
+        self.views = Views(catalogue, blobs, clock)
         self.first_token: str | None = None
         self._lock: DataLock | None = None
 
     @classmethod
-    def open(cls, root: Path, clock: Clock) -> Registry:
-        """Lock the data directory (making it if need be), bring it up to date, and sweep what a crash left.
+    def open(cls, root: Path, clock: Clock, *, log: LogSetup) -> Registry:
+        """Lock the data directory (making it if need be), bring it up to date, sweep and complete what a crash left.
 
         Raises:
             SettingError: if the admin token file is exposed or weak.
+            LogHalted: if the log must not go on: what it stored, what it signed and the clock do not agree.
             StorageError: if anything in it cannot be read or written, or another service uses it.
         """
         directory = DataDirectory(root)
         durable.make_directory(root, 0o700)
         lock = DataLock(directory)
+        ledger: Ledger | None = None
         try:
             durable.sweep(root)
             blobs = LocalBlobStore(directory.blobs)
             incoming = Incoming(directory.incoming)
             require_same_file_system(directory.incoming, directory.blobs)
             catalogue = Catalogue.open_sqlite(directory.catalogue, upgrade=True)
-            registry = cls(catalogue=catalogue, blobs=blobs, incoming=incoming, clock=clock)
+            tiles = LocalTiles(directory.log)
+            tiles.sweep()
+            ledger = Ledger(catalogue, tiles, clock, log)
+            registry = cls(catalogue=catalogue, blobs=blobs, incoming=incoming, ledger=ledger, clock=clock)
             registry.first_token = ensure_admin(directory, registry.tokens)
             registry.uploads.sweep(host_caller(), starting=True)
+            with contextlib.suppress(LogUnavailable):  # then reading works, and it is tried again every minute
+                ledger.catch_up()
         except BaseException:
+            if ledger is not None:
+                ledger.close()
             lock.release()
             raise
         registry._lock = lock
@@ -70,14 +92,16 @@ class Registry:
         """Make sure that requests can be served.
 
         Raises:
-            StorageError: if catalogue or blob store do not answer.
+            StorageError: if catalogue or blob store do not answer, or the log takes nothing.
         """
         self.catalogue.check()
         self.blobs.check()
+        self.ledger.check()
 
     def close(self) -> None:
         """Stop background work, close the catalogue and give the directory back."""
         self.uploads.close()
+        self.ledger.close()
         self.catalogue.close()
         if self._lock is not None:
             self._lock.release()

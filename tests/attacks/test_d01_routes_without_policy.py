@@ -14,7 +14,13 @@ from pq_registry.server.guard import PUBLIC, READ, Policy, policies
 from pq_registry.server.routes import health
 from tests.server_harness import RunningRegistry, running
 
-ANONYMOUS = {("GET", "/livez"), ("GET", "/readyz")}
+PROBES = {("GET", "/livez"), ("GET", "/readyz")}
+LOG = {
+    *((verb, f"/log/{file}") for verb in ("GET", "HEAD") for file in ("checkpoint", "vkey", "tile/{path:path}")),
+    ("GET", "/v1/log/entries"),
+}
+"""The log is public, unless its operator keeps it private."""
+ANONYMOUS = PROBES | LOG
 """What anyone may call. A change of this set is a decision, not an accident."""
 PUBLIC_READING = {
     ("GET", "/openapi.json"),
@@ -29,6 +35,7 @@ PUBLIC_READING = {
     ("GET", "/v1/repos/{ns}/{name}/grants"),
     ("GET", "/v1/repos/{ns}/{name}/grants/{release}/{recipient}"),
     ("GET", "/v1/namespaces/{ns}/identities"),
+    ("GET", "/v1/namespaces/{ns}/status"),
     ("GET", "/v1/namespaces/{ns}/keys"),
     ("GET", "/v1/namespaces/{ns}/keys/{recipient}"),
     ("POST", "/v1/repos/{ns}/{name}/missing"),
@@ -46,6 +53,7 @@ def example(path: str) -> str:
     """A path that matches the template."""
     values = {"ns": "acme", "name": "minilm", "hex": HEX, "tag": "v1", "id": "0" * 32, "n": "0"}
     values |= {"release": HEX, "recipient": HEX}
+    path = path.replace("{path:path}", "0/000.p/1")
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)
     return path + "?content=sha256:" + HEX if path.endswith("/releases") else path
@@ -57,7 +65,8 @@ def test_every_route_states_exactly_one_policy(shared_registry: RunningRegistry)
               for method in route.methods or ()}  # fmt: skip
     assert len(shared_registry.app.routes) == len(walked), "a route of another kind"
     assert set(found) == walked
-    assert {key for key, policy in found.items() if policy.permission is None} == ANONYMOUS
+    assert {key for key, policy in found.items() if policy.permission is None} == PROBES
+    assert {key for key, policy in found.items() if policy.log} == LOG
 
 
 def test_anonymous_requests_reach_the_allow_list_only(shared_registry: RunningRegistry) -> None:
@@ -78,6 +87,14 @@ def test_public_reading_opens_reading_only(tmp_path: Path) -> None:
         anonymous = registry.with_token(None)
         statuses = {key: anonymous.request(key[0], example(key[1])).status for key in policies(registry.app)}
     assert {key for key, status in statuses.items() if status not in (401, 403)} == ANONYMOUS | PUBLIC_READING
+
+
+def test_a_private_log_is_for_readers(tmp_path: Path) -> None:
+    with running(tmp_path / "registry", private_log=True) as registry:
+        anonymous, reader = registry.with_token(None), registry.as_role("reader")
+        for method, path in LOG:
+            assert anonymous.request(method, example(path)).status == 401
+            assert reader.request(method, example(path)).status in (200, 404)
 
 
 def test_a_wrong_token_is_not_anonymous(tmp_path: Path) -> None:

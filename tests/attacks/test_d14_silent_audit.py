@@ -23,6 +23,7 @@ from pq_registry.service import audit
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.catalogue.tables import AuditEventRow
 from tests.attacks.test_d01_routes_without_policy import example
+from tests.revocations import put_status, status_statement
 from tests.samples import YEAR, publisher, release, tag_statement
 from tests.sealing_samples import seal
 from tests.sealing_service import certificate, publish_sealed, put_grant, put_key
@@ -113,6 +114,12 @@ def test_every_change_writes_one_event(registry: RunningRegistry) -> None:
     put_key(registry, vouched, node.public.id)
     assert new() == ["key-certified"]
     put_key(registry, vouched, node.public.id)
+    assert new() == []
+
+    status = sign_envelope(status_statement().encode(), publisher())
+    put_status(registry, status)
+    assert new() == ["status-issued"]
+    put_status(registry, status)
     assert new() == []
 
     registry.open_upload(b"forgotten")

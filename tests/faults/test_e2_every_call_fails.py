@@ -18,13 +18,14 @@ from pq_registry.format.instant import utc_now
 from pq_registry.service.registry import Registry
 from tests.faults.injection import Fault, database_error, failing_database, failing_system_call, os_error
 from tests.faults.publishing import check, publish, recover
+from tests.logsetup import log_setup
 
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data directory of an empty registry, to be copied: making one takes longer than all else here."""
     root = tmp_path_factory.mktemp("empty") / "registry"
-    Registry.open(root, utc_now).close()
+    Registry.open(root, utc_now, log=log_setup()).close()
     return root
 
 
@@ -34,7 +35,7 @@ def test_system_calls(tmp_path: Path, empty: Path, persisted: bool) -> None:
     met = []
     for number in range(1, 400):
         root = shutil.copytree(empty, tmp_path / str(number))
-        registry = Registry.open(root, utc_now)
+        registry = Registry.open(root, utc_now, log=log_setup())
         fault = Fault(number, persisted, os_error(number))
         try:
             with failing_system_call(fault):
@@ -60,7 +61,7 @@ def test_database_calls(tmp_path: Path, empty: Path, persisted: bool) -> None:
     met = []
     for number in range(1, 400):
         root = shutil.copytree(empty, tmp_path / str(number))
-        registry = Registry.open(root, utc_now)
+        registry = Registry.open(root, utc_now, log=log_setup())
         fault = Fault(number, persisted, database_error())
         try:
             with failing_database(fault, registry.catalogue._engine):

@@ -97,6 +97,7 @@ def test_check_shows_and_starts_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert json.loads(done.stdout) == {
         "data": str(tmp_path / "data"), "listen": "0.0.0.0:80", "public_read": True, "hosts": None, "log_level": "info",
+        "private_log": False, "log_key": str(tmp_path / "data" / "log.key"), "log_witnesses": None,
     }  # fmt: skip
     assert not (tmp_path / "data").exists()
     assert pqreg("serve", "--data", tmp_path / "data", "--listen", "nowhere", "--check").returncode == 2

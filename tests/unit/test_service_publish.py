@@ -35,6 +35,7 @@ from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.fsck import check_registry
 from tests.faults.publishing import upload
+from tests.logsetup import log_setup
 from tests.samples import FILES, NOW, REPOSITORY, YEAR, manifest, publisher, release, tag_statement
 from tests.tensors import safetensors_bytes
 
@@ -44,7 +45,7 @@ TENSORS = {"model.safetensors": safetensors_bytes({"a": ("F32", (2, 2)), "b": ("
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
-    found = Registry.open(tmp_path / "registry", utc_now)
+    found = Registry.open(tmp_path / "registry", utc_now, log=log_setup())
     found.identities.register(CALLER, REPOSITORY.namespace, publisher().identity)
     yield found
     assert check_registry(found.catalogue, found.blobs) == []

@@ -20,6 +20,7 @@ from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
 from pq_registry.service.uploads import part_size_for
 from pq_registry.service.visible import SLICE_SIZES
+from tests.logsetup import log_setup
 from tests.samples import REPOSITORY
 from tests.server_harness import MovableClock
 
@@ -40,7 +41,7 @@ def open_registry(tmp_path: Path, clock: MovableClock) -> Iterator[Callable[[], 
     def reopen() -> Registry:
         if opened:
             opened.pop().close()
-        opened.append(Registry.open(tmp_path / "registry", clock))
+        opened.append(Registry.open(tmp_path / "registry", clock, log=log_setup()))
         return opened[0]
 
     yield reopen

@@ -18,6 +18,7 @@ from pq_registry.format.name import RepositoryName
 from pq_registry.format.recipientfile import Kem
 from pq_registry.service.registry import Registry
 from pq_registry.storage.fsck import check_registry
+from tests.logsetup import log_setup
 from tests.samples import YEAR, publisher
 from tests.sealing_samples import SECRET, seal
 from tests.sealing_service import CALLER, certificate, certify, commit, store
@@ -26,7 +27,7 @@ from tests.sealing_service import CALLER, certificate, certify, commit, store
 @pytest.fixture
 def whole(tmp_path: Path) -> Iterator[Registry]:
     """A sealed release with a file in slices of both sizes, a grant that was withdrawn and renewed, and two keys."""
-    registry = Registry.open(tmp_path / "registry", utc_now)
+    registry = Registry.open(tmp_path / "registry", utc_now, log=log_setup())
     registry.identities.register(CALLER, SECRET.namespace, publisher().identity)
     sealed = seal()
     commit(registry, sealed)

@@ -14,6 +14,7 @@ from pq_registry.format.instant import utc_now
 from pq_registry.service.registry import Registry
 from pq_registry.storage.fsck import check_registry, total_bytes
 from tests.faults.publishing import FILES, documents, publish
+from tests.logsetup import log_setup
 from tests.samples import publisher
 
 CONTENT = Digest.of(FILES["weights.json"])
@@ -21,7 +22,7 @@ CONTENT = Digest.of(FILES["weights.json"])
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Iterator[Registry]:
-    registry = Registry.open(tmp_path / "registry", utc_now)
+    registry = Registry.open(tmp_path / "registry", utc_now, log=log_setup())
     publish(registry)
     yield registry
     registry.close()

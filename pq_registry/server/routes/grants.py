@@ -19,8 +19,8 @@ from pq_registry.server.answers import (
     ENVELOPE_ANSWER,
     ENVELOPE_BODY,
     PROBLEMS,
+    RECORDED,
     RECORDED_ALREADY,
-    created,
     envelope_answer,
     grant_item,
     json_answer,
@@ -28,7 +28,8 @@ from pq_registry.server.answers import (
 )
 from pq_registry.server.bodies import read_bytes
 from pq_registry.server.guard import Service
-from pq_registry.server.models import DigestAnswer, GrantPage, KeyPage
+from pq_registry.server.models import GrantPage, KeyPage
+from pq_registry.server.recorded import recorded_answer
 from pq_registry.server.routes.repositories import PageSize, repository_name
 from pq_registry.service.access import Caller
 
@@ -80,7 +81,7 @@ async def show_grant(
 @router.put(
     _GRANT,
     status_code=201,
-    responses={201: {"model": DigestAnswer}, 200: RECORDED_ALREADY},
+    responses={201: RECORDED, 200: RECORDED_ALREADY},
     openapi_extra=ENVELOPE_BODY,
 )
 async def put_grant(
@@ -102,7 +103,7 @@ async def put_grant(
         parse_recipient_id(recipient),
         body,
     )
-    return json_answer({"digest": str(digest)}, created(is_new))
+    return await recorded_answer(request, digest, is_new=is_new)
 
 
 @router.get("/v1/namespaces/{ns}/keys", responses={200: {"model": KeyPage}})
@@ -139,7 +140,7 @@ async def show_key(
 @router.put(
     _KEY,
     status_code=201,
-    responses={201: {"model": DigestAnswer}, 200: RECORDED_ALREADY},
+    responses={201: RECORDED, 200: RECORDED_ALREADY},
     openapi_extra=ENVELOPE_BODY,
 )
 async def put_key(
@@ -154,4 +155,4 @@ async def put_key(
     digest, is_new = await run_in_threadpool(
         service.keys.put, caller, Namespace(ns), parse_recipient_id(recipient), body
     )
-    return json_answer({"digest": str(digest)}, created(is_new))
+    return await recorded_answer(request, digest, is_new=is_new)

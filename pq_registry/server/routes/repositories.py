@@ -19,8 +19,8 @@ from pq_registry.server.answers import (
     ENVELOPE_ANSWER,
     ENVELOPE_BODY,
     PROBLEMS,
+    RECORDED,
     RECORDED_ALREADY,
-    created,
     envelope_answer,
     json_answer,
     release_item,
@@ -31,13 +31,13 @@ from pq_registry.server.bodies import read_bytes
 from pq_registry.server.guard import Service
 from pq_registry.server.heavy import Heavy
 from pq_registry.server.models import (
-    DigestAnswer,
     ReleaseItem,
     ReleaseItems,
     RepositoryAnswer,
     RepositoryPage,
     StatementAnswer,
 )
+from pq_registry.server.recorded import recorded_answer
 from pq_registry.service.access import Caller
 
 router = APIRouter(responses=PROBLEMS)
@@ -121,7 +121,7 @@ async def show_release(
 @router.post(
     "/v1/repos/{ns}/{name}/releases",
     status_code=201,
-    responses={201: {"model": DigestAnswer}, 200: RECORDED_ALREADY},
+    responses={201: RECORDED, 200: RECORDED_ALREADY},
     openapi_extra=ENVELOPE_BODY,
 )
 async def commit_release(
@@ -135,7 +135,7 @@ async def commit_release(
     """Commit a release, whose files have been uploaded: the exact bytes of its envelope."""
     body = await read_bytes(request, kind=ENVELOPE_TYPE, limit=limits.ENVELOPE_BYTES)
     digest, is_new = await heavy.run(service.publishing.commit, caller, repository_name(ns, name), body)
-    return json_answer({"digest": str(digest)}, created(is_new))
+    return await recorded_answer(request, digest, is_new=is_new)
 
 
 @router.get("/v1/repos/{ns}/{name}/tags/{tag}", responses={200: ENVELOPE_ANSWER})
@@ -150,7 +150,7 @@ async def show_tag(
 @router.put(
     "/v1/repos/{ns}/{name}/tags/{tag}",
     status_code=201,
-    responses={201: {"model": DigestAnswer}, 200: RECORDED_ALREADY},
+    responses={201: RECORDED, 200: RECORDED_ALREADY},
     openapi_extra=ENVELOPE_BODY,
 )
 async def put_tag(
@@ -164,7 +164,7 @@ async def put_tag(
     """Set or withdraw a tag: the exact envelope of the statement that follows its present one."""
     body = await read_bytes(request, kind=ENVELOPE_TYPE, limit=limits.TAG_ENVELOPE_BYTES)
     digest, is_new = await run_in_threadpool(service.tagging.put, caller, repository_name(ns, name), Tag(tag), body)
-    return json_answer({"digest": str(digest)}, created(is_new))
+    return await recorded_answer(request, digest, is_new=is_new)
 
 
 @router.get("/v1/statements/{hex}", responses={200: {"model": StatementAnswer}})
@@ -173,9 +173,13 @@ async def show_statement(
     caller: Annotated[Caller, Depends(guard.READ_SOMEWHERE)],
     service: Service,
 ) -> Response:
-    """A statement by the digest of its payload."""
-    envelope = await run_in_threadpool(service.resolving.statement_envelope, caller, Digest(hex))
-    return json_answer({"envelope": encode_base64(envelope), "tlog_proof": None})
+    """A statement by the digest of its payload, and its receipt."""
+    digest = Digest(hex)
+    envelope = await run_in_threadpool(service.resolving.statement_envelope, caller, digest)
+    receipt = await run_in_threadpool(service.ledger.receipt, digest)
+    return json_answer(
+        {"envelope": encode_base64(envelope), "tlog_proof": None if receipt is None else encode_base64(receipt)}
+    )
 
 
 def repository_name(ns: str, name: str) -> RepositoryName:
