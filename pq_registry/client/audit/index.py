@@ -195,6 +195,14 @@ class AuditIndex:
             ],
         )
 
+    def forget_judgements(self) -> None:
+        """Let every leaf be judged and compared again. Findings stay; those that are made again are the same."""
+        with self.transaction():
+            self.execute("UPDATE leaves SET state = 0, attested = NULL WHERE kind IS NOT NULL")
+            for table in ("facts", "revocations"):
+                self.execute(f"DELETE FROM {table}")  # noqa: S608  two names
+            self.execute("DELETE FROM meta WHERE key IN ('compared', 'trust')")
+
     # -- findings ----------------------------------------------------------------------------------------------------
 
     def add_findings(self, findings: Iterable[Finding], *, noticed: datetime) -> int:

@@ -17,7 +17,7 @@ from typing import TextIO
 from pq_registry import limits
 from pq_registry.client.audit.finding import Code, Finding
 from pq_registry.client.audit.index import BAD, GOOD, UNCHECKED, UNCOVERED, AuditIndex
-from pq_registry.client.audit.run import Outcome
+from pq_registry.client.audit.run import Outcome, trust_mark
 from pq_registry.errors import UsageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import format_instant, from_unix
@@ -219,6 +219,8 @@ def _notes(index: AuditIndex, trust: TrustFile, outcome: Outcome) -> Iterator[st
         yield "no independent witness attests this log's times; windows are judged at the time the log states"
     if unjudged := index.unchecked_count():
         yield f"{unjudged} leaves were followed without judging their statements"
+    if index.meta("trust") not in (None, trust_mark(trust)):
+        yield "some leaves were judged by an earlier trust file; --again judges all of them by this one"
     others = [
         row["namespace"] for row in index.rows("SELECT DISTINCT namespace FROM leaves WHERE namespace IS NOT NULL")
         if row["namespace"] not in trust.namespaces

@@ -27,8 +27,10 @@ from pq_registry.client.audit.sources import LogReader
 from pq_registry.client.progress import NullProgress, Progress
 from pq_registry.errors import FormatError
 from pq_registry.format.checkpoint import Checkpoint
+from pq_registry.format.digest import Digest
 from pq_registry.format.instant import format_instant, from_unix
 from pq_registry.format.leaf import Leaf
+from pq_registry.format.trustfile import TrustFile
 from pq_registry.log.judge import Judged
 from pq_registry.log.monitor import Batch, Monitor
 from pq_registry.log.tree import TileReader
@@ -135,6 +137,9 @@ class Auditor:
 
     def _judge_all(self, outcome: Outcome, now: datetime) -> None:
         """Step 3."""
+        if self._index.meta("trust") is None:
+            with self._index.transaction():
+                self._index.set_meta("trust", trust_mark(self._judge.trust))
         self._progress.start("statements", self._index.unchecked_count())
         with ThreadPoolExecutor(self._options.threads, thread_name_prefix="pqreg-audit") as pool:
             while some := self._index.unchecked(limits.AUDIT_CHECK_STATEMENTS):
@@ -167,6 +172,11 @@ class Auditor:
                     found=f"{outcome.checkpoint.size} leaves, signed {format_instant(outcome.checkpoint_time)}",
                 )
             )
+
+
+def trust_mark(trust: TrustFile) -> bytes:
+    """What tells trust files apart."""
+    return Digest.of(trust.encode()).hex.encode()
 
 
 def _leaves(batch: Batch) -> list[Leaf | Finding]:
