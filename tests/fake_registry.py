@@ -39,6 +39,9 @@ class FakeRegistry:
     statements: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, str] = field(default_factory=dict)
     tags: dict[str, bytes] = field(default_factory=dict)
+    receipts: dict[str, bytes] = field(default_factory=dict)
+    statuses: dict[str, bytes] = field(default_factory=dict)
+    log_files: dict[str, bytes] = field(default_factory=dict)
     rules: dict[str, Rule] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
@@ -99,7 +102,9 @@ class Handler(BaseHTTPRequestHandler):
             data = registry.statements.get(match[1])
             if data is None:
                 return self.problem(404, "not-found")
-            return self.json({"envelope": base64.b64encode(data).decode(), "tlog_proof": None})
+            receipt = registry.receipts.get(match[1])
+            proof = None if receipt is None else base64.b64encode(receipt).decode()
+            return self.json({"envelope": base64.b64encode(data).decode(), "tlog_proof": proof})
         if match := re.fullmatch(r"/v1/repos/[^/]+/[^/]+/releases/([0-9a-f]{64})", path):
             if match[1] not in registry.manifests:
                 return self.problem(404, "not-found")
@@ -117,6 +122,17 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(200, registry.tags[match[1]], "application/vnd.dsse.envelope.v1+json")
         if path == "/v1/whoami":
             return self.json({"role": "reader", "namespaces": ["acme"], "expires": None})
+        return self._log_or_status(path)
+
+    def _log_or_status(self, path: str) -> bool:
+        registry = self.registry
+        if match := re.fullmatch(r"/v1/namespaces/([^/]+)/status", path):
+            if match[1] not in registry.statuses:
+                return self.problem(404, "not-found")
+            return self.send(200, registry.statuses[match[1]], "application/vnd.dsse.envelope.v1+json")
+        if path.startswith("/log/"):
+            data = registry.log_files.get(path.removeprefix("/log/"))
+            return self.problem(404, "not-found") if data is None else self.send(200, data, "text/plain; charset=utf-8")
         return self.problem(404, "not-found")
 
     def _blob(self, hex_digest: str) -> bool:

@@ -45,8 +45,7 @@ class Attestation:
         where = f"transparency log: leaf {self.receipt.index} of {self.receipt.policy.origin}"
         if self.time is None:
             return f"{where}; no independent witness attests its time, so the clock of this machine decides"
-        # A witness that signs with two keys has two lines, and is still one witness.
-        count = len({self.receipt.policy.witnesses[name].key.name for name in self.receipt.cosigners})
+        count = len(self.receipt.cosigners)
         return f"{where}, attested {format_instant(self.time)} by {count} {'witness' if count == 1 else 'witnesses'}"
 
 
