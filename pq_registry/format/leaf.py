@@ -12,6 +12,7 @@ in the statement; never a node or a recipient. A leaf names bytes and holds none
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
@@ -22,9 +23,13 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.hexid import parse_identity_id
 from pq_registry.format.name import Namespace, RepositoryName
-from pq_registry.format.strict_json import Fields, encode_canonical, parse_canonical
+from pq_registry.format.strict_json import Fields, parse_canonical
 
 LEAF_VERSION = 1
+_WRITTEN = re.compile(
+    rb'\{"i":"([0-9a-f]{64})","k":"([a-z]+)","n":"([A-Za-z0-9._/-]+)","p":"([0-9a-f]{64})",'
+    rb'"s":\["([0-9a-f]{64})","([0-9a-f]{64})"\],"t":(0|[1-9][0-9]{0,15}),"v":1\}'
+)
 
 
 class Kind(StrEnum):
@@ -44,11 +49,12 @@ class Kind(StrEnum):
         Raises:
             FormatError: if ``text`` is none.
         """
-        if text not in {kind.value for kind in cls}:
+        kind = cls._value2member_map_.get(text)
+        if not isinstance(kind, cls):
             raise FormatError(
                 "not a kind of statement", expected=", ".join(kind.value for kind in cls), found=repr(text)[:40]
             )
-        return cls(text)
+        return kind
 
     @property
     def of_namespace(self) -> bool:
@@ -91,17 +97,11 @@ class Leaf:
 
     def encode(self) -> bytes:
         """The entry's exact bytes."""
-        return encode_canonical(
-            {
-                "i": self.identity,
-                "k": self.kind.value,
-                "n": self.name,
-                "p": self.payload.hex,
-                "s": [self.ec.hex, self.pq.hex],
-                "t": self.time,
-                "v": LEAF_VERSION,
-            }
-        )
+        # Written out: every value is hex, a word, a number or an ASCII name, in which RFC 8785 escapes nothing.
+        return (
+            f'{{"i":"{self.identity}","k":"{self.kind.value}","n":"{self.name}","p":"{self.payload.hex}",'
+            f'"s":["{self.ec.hex}","{self.pq.hex}"],"t":{self.time},"v":{LEAF_VERSION}}}'
+        ).encode("ascii")
 
     @classmethod
     def parse(cls, data: bytes) -> Leaf:
@@ -110,6 +110,15 @@ class Leaf:
         Raises:
             FormatError: if ``data`` is no leaf of exactly our form.
         """
+        written = _WRITTEN.fullmatch(data)
+        if written is not None:
+            # The form of every leaf there is. Logs are audited by the million, and this is several times as quick as
+            # what follows, which finds out what is wrong with anything else.
+            identity, kind, name, payload, ec, pq, time = (part.decode("ascii") for part in written.groups())
+            return cls(
+                identity=identity, kind=Kind.parse(kind), name=name, payload=Digest(payload),
+                ec=Digest(ec), pq=Digest(pq), time=int(time),
+            )  # fmt: skip
         fields = Fields(parse_canonical(data, what="the leaf", limit=limits.LOG_ENTRY_BYTES), "leaf")
         fields.literal("v", LEAF_VERSION)
         signatures = fields.array("s", minimum=2, limit=2)

@@ -31,6 +31,8 @@ from pq_registry.format.strict_json import decode_base64, encode_base64
 KEY_ID_BYTES: Final = 4
 _DASH: Final = "\N{EM DASH} "
 _CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f]", re.ASCII)
+_NOT_IN_NAME: Final = re.compile("[+\\x00-\\x1f\\ud800-\\udfff]")
+"""A lone surrogate is no UTF-8; the rest is signed-note's."""
 _HEX8: Final = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 
@@ -69,9 +71,8 @@ def check_key_name(name: str) -> str:
 
 
 def _is_line_name(name: str) -> bool:
-    if not name or "+" in name or _CONTROL.search(name) or any(character.isspace() for character in name):
-        return False
-    return not any("\ud800" <= character <= "\udfff" for character in name)  # lone surrogates are not UTF-8
+    # split() splits at every Unicode space; what is not a single word has one, or is empty.
+    return name.split() == [name] and not _NOT_IN_NAME.search(name)
 
 
 @dataclass(frozen=True, slots=True)
