@@ -304,8 +304,9 @@ LOG_BATCH_BYTES: Final = 16 * MIB
 """The same for long leaves: what one transaction of the lock may write."""
 LOG_QUEUE_ENTRIES: Final = 20_000
 """Statements that wait for their batch; ten seconds of a full load. More are refused at once."""
-RECEIPT_WAIT_SECONDS: Final = 20
-"""How long a request waits for its receipt before it is answered 503; less than the TIMEOUT_SECONDS of clients."""
+RECEIPT_WAIT_SECONDS: Final = 25
+"""How long a request waits for its receipt before it is answered 503: twice WITNESS_WAIT_SECONDS, as witnesses may be
+asked about the checkpoint before; and less than the TIMEOUT_SECONDS of clients."""
 LOG_KNOWN_CHECKPOINTS: Final = 64
 """Published checkpoints whose signatures were verified, kept with the tiles read under them."""
 LOG_WAITERS: Final = 256

@@ -24,6 +24,7 @@ from pq_registry.format.name import Namespace, RepositoryName
 from pq_registry.format.note import NoteKeyType, SignatureLine
 from pq_registry.format.release import statement_of
 from pq_registry.format.status import Revocation, RevocationKind, StatusStatement
+from pq_registry.service.witnessing import WitnessView
 from pq_registry.storage.catalogue.tables import StatementRow
 from pqreg_keys.custody import SecretIdentity, generate_recipient
 from tests.logsamples import compose_policy, log_signers, witness_signers
@@ -54,6 +55,13 @@ class LaggingWitnesses:
         if self.present and self.asked % 5:
             lines += [signer.sign(checkpoint, time + self.asked * 3 % 11) for signer in witness_signers(2)]
         return lines
+
+    def view(self) -> tuple[WitnessView, ...]:
+        """Nothing is counted."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing to end."""
 
 
 def _signed_at(note: bytes) -> int:
@@ -135,4 +143,4 @@ def _spread(registry: RunningRegistry) -> None:
     """Pretend that the statements were recorded over half a year."""
     with registry.registry.catalogue.writing() as session:
         for number, row in enumerate(session.scalars(select(StatementRow).order_by(StatementRow.recorded))):
-            row.recorded -= timedelta(days=(number * 37) % 170)
+            row.recorded -= timedelta(days=(number * number * 5) % 120)

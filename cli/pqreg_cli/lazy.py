@@ -41,6 +41,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("verify", "pqreg_cli.verify:verify", "Verify a directory, or a release in the registry.", "Use"),
     Entry("ls", "pqreg_cli.show:ls", "List repositories, tags and releases.", "Use"),
     Entry("show", "pqreg_cli.show:show", "Show what a release holds and who signed it.", "Use"),
+    Entry("log", "pqreg_cli.log:app", "Look at the registry's transparency log.", "Use"),
     Entry("trust", "pqreg_cli.trust:app", "Decide whose signatures to believe.", "Use"),
     Entry("audit", "pqreg_cli.audit:app", "Hold a registry's whole log against the trust file.", "Audit"),
     Entry("login", "pqreg_cli.login:login", "Keep a registry and a token in the config file.", "Registry"),

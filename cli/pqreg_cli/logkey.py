@@ -38,9 +38,10 @@ def log_setup(config: ServerConfig) -> LogSetup:
     policy = _policy(config.log_witnesses, signers)
     if not policy.attesting:
         return LogSetup(signers=signers, policy=policy)
+    from pq_registry.format.instant import utc_now
     from pq_registry.service.witnessing import witness_pool
 
-    return LogSetup(signers=signers, policy=policy, witnesses=witness_pool(policy))
+    return LogSetup(signers=signers, policy=policy, witnesses=witness_pool(policy, utc_now))
 
 
 def _signers(config: ServerConfig) -> LogSigners:

@@ -66,6 +66,8 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     app.state.config = config
     app.state.metrics = Metrics()
     app.state.metrics.watch_log(registry.ledger.health)
+    if registry.ledger.witnesses is not None:
+        app.state.metrics.watch_witnesses(registry.ledger.witnesses.view)
     app.state.heavy = HeavyWork()
     app.state.waiting = HeavyWork(limits.LOG_WAITERS)
     app.state.pages = Pages()

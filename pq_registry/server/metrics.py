@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from pq_registry.log.sequencer import LogHealth
+from pq_registry.service.witnessing import WitnessView
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNMATCHED = "unmatched"
@@ -70,9 +73,31 @@ class Metrics:
             gauge = Gauge(name, text, registry=self.collectors)
             gauge.set_function(lambda read=read: read(health()))  # type: ignore[misc]  # mypy infers no default
 
+    def watch_witnesses(self, view: Callable[[], Sequence[WitnessView]]) -> None:
+        """Read what witnesses did whenever it is asked for."""
+        self.collectors.register(_WitnessCollector(view))
+
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.collectors)
+
+
+class _WitnessCollector(Collector):
+    """Counters that the asking of witnesses keeps itself."""
+
+    def __init__(self, view: Callable[[], Sequence[WitnessView]]) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Metric]:
+        """Requests by witness and outcome."""
+        family = CounterMetricFamily(
+            "pqreg_witness_requests", "Checkpoints witnesses were asked to cosign, by outcome",
+            labels=("witness", "outcome"),
+        )  # fmt: skip
+        for witness in self._view():
+            for outcome, count in witness.outcomes.items():
+                family.add_metric((witness.name, outcome), count)
+        yield family
 
 
 def _age(since: int) -> float:

@@ -16,8 +16,9 @@ what is recorded and nowhere in the log, and logs again what witnesses attested 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, LogUnavailable, StorageError
@@ -31,17 +32,33 @@ from pq_registry.log.stores import TileStore, WitnessPool
 from pq_registry.service.clock import Clock
 from pq_registry.service.leaves import Leaves, Place, Recorded
 from pq_registry.service.receipts import Receipts
+from pq_registry.service.witnessing import WitnessView
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.loglock import CatalogueLock
 
 
+class Witnesses(WitnessPool, Protocol):
+    """Who is asked to cosign (``service.witnessing``)."""
+
+    def view(self) -> Sequence[WitnessView]:
+        """What is known of each witness."""
+        ...
+
+    def close(self) -> None:
+        """Ask nobody any more."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSetup:
-    """What a service needs to run its log: its keys, the policy it wants met, and who is asked to cosign."""
+    """What a service needs to run its log: its keys, the policy it wants met, and who is asked to cosign.
+
+    ``witnesses`` are closed with the log.
+    """
 
     signers: LogSigners
     policy: Policy
-    witnesses: WitnessPool | None = None
+    witnesses: Witnesses | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +82,7 @@ class Ledger:
         lock = CatalogueLock(catalogue)
         self.tiles = tiles
         self.policy = setup.policy
+        self.witnesses = setup.witnesses
         self._clock = clock
         self._leaves = Leaves(catalogue)
         self._receipts = Receipts(lock, tiles, setup.policy)
@@ -144,6 +162,8 @@ class Ledger:
     def close(self) -> None:
         """Log what waits, and end."""
         self._sequencer.close()
+        if self.witnesses is not None:
+            self.witnesses.close()
 
     def _best(self, recorded: Recorded) -> LoggedStatement | None:
         """The newest leaf with a receipt that meets the policy, else the newest with any."""

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from pq_registry import limits
+from pq_registry.client.loganswers import Logged
 from pq_registry.client.published import read_release
 from pq_registry.client.tagging import Publisher, move_tag
 from pq_registry.crypto.signing import sign_envelope
@@ -32,7 +33,7 @@ from pq_registry.errors import (
 )
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
-from pq_registry.format.name import RepositoryName
+from pq_registry.format.name import RepositoryName, Tag
 from pq_registry.format.tag import TagStatement
 from tests import samples
 from tests.publishing import Registry, make_model, publisher_at, push_as, running_registry, tag_of
@@ -54,7 +55,12 @@ class Lying:
         self.put: list[bytes] = []
         self.envelope = envelope
         publisher.client.tag_envelope = lambda _name, _tag: self.envelope  # type: ignore[method-assign, assignment]
-        publisher.client.put_tag = lambda _name, _tag, data: self.put.append(data)  # type: ignore[method-assign, assignment]
+        publisher.client.put_tag = self.record  # type: ignore[method-assign, assignment]
+
+    def record(self, _name: RepositoryName, _tag: Tag, envelope: bytes) -> Logged:
+        """Take a statement."""
+        self.put.append(envelope)
+        return Logged(None, None, quorum=False)
 
 
 @pytest.fixture
