@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pq_registry.client.audit.index import AuditIndex
 from pq_registry.client.audit.judging import Judge, Judgement
 from pq_registry.client.audit.report import Report, make_report
 from pq_registry.client.audit.run import AuditOptions, Auditor, Outcome
-from pq_registry.crypto.recipient import PublicRecipient
+from pq_registry.crypto.recipient import PublicRecipient, SecretRecipient
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.errors import NotFound
 from pq_registry.format.digest import Digest
@@ -32,6 +33,7 @@ from pq_registry.format.instant import from_unix
 from pq_registry.format.keystatement import KeyStatement
 from pq_registry.format.leaf import Kind
 from pq_registry.format.name import RepositoryName
+from pq_registry.format.recipientfile import Kem
 from pq_registry.format.status import Revocation, StatusStatement
 from pq_registry.format.tag import TagStatement
 from pq_registry.format.trustfile import TrustFile
@@ -40,6 +42,15 @@ from tests import samples
 from tests.logsamples import TIME, MemoryLog
 
 NOW = from_unix(TIME + 60)
+ALICE, MALLORY = samples.publisher(), samples.publisher("mallory")
+REVOKER, ENROLMENT = samples.publisher("revoker"), samples.publisher("enrolment")
+
+
+@cache
+def recipient(name: str) -> PublicRecipient:
+    """A recipient; the same one for the same name within a process."""
+    del name
+    return SecretRecipient.generate(Kem.MLKEM768_X25519).public
 
 
 class AuditSite:
@@ -169,6 +180,15 @@ class AuditSite:
         """The codes of all open findings after an audit, sorted."""
         with self.audited(directory, **options) as (report, _):
             return sorted(one["code"] for one in found(report))
+
+
+def roles() -> AuditSite:
+    """A site whose trust file names a publisher, a revoker and an enrolment identity."""
+    namespace = replace(
+        samples.namespace_trust(ALICE, REVOKER, ENROLMENT), publishers=(ALICE.identity.id,),
+        revokers=(REVOKER.identity.id,), enrolment=(ENROLMENT.identity.id,),
+    )  # fmt: skip
+    return AuditSite(trust=samples.trust_file(namespace))
 
 
 def found(report: Report) -> list[dict[str, Any]]:

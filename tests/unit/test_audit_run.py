@@ -16,21 +16,9 @@ from pq_registry.format.instant import from_unix
 from pq_registry.format.leaf import Kind
 from pq_registry.format.status import Revocation, RevocationKind
 from tests import samples
-from tests.auditing import NOW, AuditSite
+from tests.auditing import ALICE, MALLORY, NOW, REVOKER, AuditSite, roles
 from tests.auditing import found as found_in
 from tests.logsamples import TIME
-
-ALICE, MALLORY = samples.publisher(), samples.publisher("mallory")
-REVOKER, ENROLMENT = samples.publisher("revoker"), samples.publisher("enrolment")
-
-
-def roles() -> AuditSite:
-    """A site whose trust file names a publisher, a revoker and an enrolment identity."""
-    namespace = replace(
-        samples.namespace_trust(ALICE, REVOKER, ENROLMENT), publishers=(ALICE.identity.id,),
-        revokers=(REVOKER.identity.id,), enrolment=(ENROLMENT.identity.id,),
-    )  # fmt: skip
-    return AuditSite(trust=samples.trust_file(namespace))
 
 
 def test_all_is_well(tmp_path: Path) -> None:
