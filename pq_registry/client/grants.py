@@ -180,16 +180,42 @@ def give(
     """Grant a release to a recipient, unless exactly that is in force.
 
     Raises:
+        PolicyError: if somebody else's key is of a lower profile than the namespace demands.
         Revoked: if the namespace's status revokes the recipient or the release.
         SequenceUsed: if somebody else changed the grant at the same time.
         PqregError: what ``read_grant`` and the registry raise.
     """
     _refuse_revoked(publisher, release, recipient.id)
 
+    if recipient.id != own_recipient(publisher).public.id:
+        require_profile(publisher, release.name.namespace, recipient)
+
     def wrap() -> bytes:
         return recipient.wrap(key, release.digest)
 
     return _change(publisher, release, recipient.id, wrap, expires)
+
+
+def demanded_level(publisher: Publisher, namespace: Namespace) -> int:
+    """The lowest profile the publisher's trust file believes in for a namespace; 0 where it says nothing."""
+    listed = None if publisher.trust is None else publisher.trust.namespaces.get(namespace.key)
+    return 0 if listed is None else listed.min_profile
+
+
+def require_profile(publisher: Publisher, namespace: Namespace, recipient: PublicRecipient) -> None:
+    """Demand that a recipient's key is of the profile that the publisher's trust file demands for the namespace.
+
+    Raises:
+        PolicyError: if it is of a lower one: the content would be protected by the lower one from then on.
+    """
+    demanded = demanded_level(publisher, namespace)
+    if recipient.kem.level < demanded:
+        raise PolicyError(
+            f"the key of recipient {recipient.id} is of a lower profile than your trust file demands for {namespace}",
+            expected=f"profile {demanded} or higher",
+            found=f"profile {recipient.kem.level} ({recipient.kem.algorithm})",
+            hint="have its owner make one: pqreg key generate NAME --recipient",
+        )
 
 
 def withdraw(publisher: Publisher, release: Release, recipient: str) -> GrantChange:

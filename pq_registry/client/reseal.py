@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pq_registry import limits
-from pq_registry.client.grants import certified, in_force, named_release, own_recipient, read_grant
+from pq_registry.client.grants import certified, demanded_level, in_force, named_release, own_recipient, read_grant
 from pq_registry.client.plaintext import DirectoryPlaintext, Plaintext, ReleasePlaintext
 from pq_registry.client.progress import Progress
 from pq_registry.client.push import PushOptions
@@ -141,5 +141,8 @@ def _kept(
         except (SignatureError, TrustMissing):  # e.g. of a colleague who has left
             left_out.append(LeftOut(recipient, "its grant is signed by nobody known to sign for this namespace"))
         else:
-            kept.append((PublicRecipient(statement.kem, statement.public_key), state.statement.expires))
+            if statement.kem.level < demanded_level(publisher, old.name.namespace):
+                left_out.append(LeftOut(recipient, "its key is of a lower profile than the namespace demands"))
+            else:
+                kept.append((PublicRecipient(statement.kem, statement.public_key), state.statement.expires))
     return kept, tuple(left_out)

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pq_registry import limits
-from pq_registry.client.grants import GrantChange, content_key, give, own_recipient, read_grant
+from pq_registry.client.grants import GrantChange, content_key, give, own_recipient, read_grant, require_profile
 from pq_registry.client.loganswers import Logged
 from pq_registry.client.plaintext import DirectoryPlaintext, PlainFile, Plaintext, workers
 from pq_registry.client.plan import PlanKey, PlanStore
@@ -79,7 +79,8 @@ def push_sealed(
         progress: told of every byte.
 
     Raises:
-        PolicyError: if the signing key has no recipient of its own.
+        PolicyError: if the signing key has no recipient of its own, or one of ``recipients`` is of a lower profile than
+            the trust file demands for the namespace.
         PqregError: what ``push`` raises.
     """
     options = PushOptions() if options is None else options
@@ -127,6 +128,8 @@ def publish_sealed(
     if reference.digest is not None or reference.tag is None:
         raise UsageError("a push decides the digest itself", expected="namespace/name[:tag]", found=reference)
     own = own_recipient(publisher).public
+    for recipient, _expires in to:
+        require_profile(publisher, reference.repository.namespace, recipient)
     registered = register(publisher, reference.repository.namespace)
     work = _SealedPush(plaintext, reference.repository, publisher, options, progress or NullProgress(), anew)
     everybody = {own.id: (own, None), **{one.id: (one, expires) for one, expires in to if one.id != own.id}}
