@@ -109,7 +109,9 @@ def pull(
             assert destination is not None
             with RemoteSource(client) as source, session.progress() as progress:
                 result = pull_release(found, source, destination, progress=progress, connections=session.connections)
-        grants = keep_grants(result.path, found.verified.release, client, verifier) if is_sealed and sealed else None
+        grants = None
+        if is_sealed and sealed:
+            grants = keep_grants(result.path, found.verified.release, client, verifier, session.seen_grants())
     seconds = time.monotonic() - begun
     how = ", unsealed" if inner is not None else ", still sealed" if is_sealed else ""
     output.line(f"verified: {found.verified.release.name}, every byte, in {result.path}{how}", "good")

@@ -4,7 +4,8 @@
 ``pull --sealed`` keeps the grants that are in force and verify in ``.pqreg/grants/<recipient id>.json``, as exact
 envelopes, and their receipts, where the trust file demands them, as ``<recipient id>.tlog-proof``. They are no part of
 the release, nothing is believed because it lies there, and a later withdrawal does not reach them: a copy on a shelf
-stays what it was.
+stays what it was. A registry cannot bring back to the shelf what it once said was withdrawn: what was seen is
+remembered.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pq_registry import limits
 from pq_registry.client.contents import GRANTS
 from pq_registry.client.directory import ReleaseDirectory
 from pq_registry.client.proofs import fetch_receipt
+from pq_registry.client.seengrants import SeenGrants
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.tree import Tree
 from pq_registry.client.trust import Verifier
+from pq_registry.crypto.sealing import require_match
 from pq_registry.durable import reported, write_file
 from pq_registry.errors import FormatError, VerificationError
 from pq_registry.format.hexid import parse_recipient_id
@@ -27,10 +30,10 @@ from pq_registry.format.release import Release
 _RECEIPT = ".tlog-proof"
 
 
-def keep_grants(path: Path, release: Release, client: RegistryClient, verifier: Verifier) -> int:
+def keep_grants(path: Path, release: Release, client: RegistryClient, verifier: Verifier, seen: SeenGrants) -> int:
     """Replace what is kept below ``path`` by the grants of ``release`` the registry has; answers how many.
 
-    A grant that is withdrawn, has expired or does not verify is left out.
+    A grant that is withdrawn, has expired, does not verify or is older than one seen is left out.
 
     Raises:
         TransportError: if the registry does not answer.
@@ -44,10 +47,12 @@ def keep_grants(path: Path, release: Release, client: RegistryClient, verifier: 
         receipt = fetch_receipt(client, verifier, envelope)
         try:
             grant = verifier.grant(envelope, receipt=receipt)
+            require_match(grant, release=release.digest, repository=release.name, recipient=item.recipient)
+            seen.accept(grant)
         except (VerificationError, FormatError):
             continue
         in_force = not grant.withdrawn and (grant.expires is None or not is_expired(verifier.now, grant.expires))
-        if in_force and grant.release == release.digest and grant.recipient == item.recipient:
+        if in_force:
             found[item.recipient] = envelope, receipt
     with Tree(path) as tree:
         folder = tree.path.joinpath(*GRANTS)

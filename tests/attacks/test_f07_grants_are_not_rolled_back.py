@@ -113,7 +113,8 @@ def test_f7_load_and_a_kept_grant_are_held_to_what_was_seen(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
     mirror = tmp_path / "mirror"
     site.pull_sealed(mirror)
-    assert keep_grants(mirror, site.release(), site.client(), site.verifier()) == 2
+    seen = SeenGrants(tmp_path / "mirror-state")
+    assert keep_grants(mirror, site.release(), site.client(), site.verifier(), seen) == 2
     words: dict[str, Any] = {"trust": trust, "recipient_key": node, "framework": "numpy"}
     assert load(mirror, expect="acme/secret", **words)
     assert not (tmp_path / "xdg").exists()  # a directory is read where nothing can be written
@@ -127,6 +128,23 @@ def test_f7_load_and_a_kept_grant_are_held_to_what_was_seen(
         load("acme/secret:v1", registry=site.registry.url, **words)
     with pytest.raises(GrantRollback):
         load(mirror, expect="acme/secret", **words)
+
+
+def test_f7_a_withdrawn_grant_does_not_come_back_to_a_mirror(site: SealingSite, tmp_path: Path) -> None:
+    node, mirror = recipient(), tmp_path / "mirror"
+    site.pull_sealed(mirror)
+    seen = SeenGrants(tmp_path / "mirror-state")
+    kept = mirror / ".pqreg" / "grants" / f"{node.public.id}.json"
+
+    def keep() -> int:
+        return keep_grants(mirror, site.release(), site.client(), site.verifier(), seen)
+
+    assert (keep(), kept.exists()) == (2, True)
+    first = chain(site)[0]
+    withdraw(site.publisher(), site.release(), node.public.id)
+    assert (keep(), kept.exists()) == (1, False)
+    site.registry.grants[(site.release().digest.hex, node.public.id)] = [first]
+    assert (keep(), kept.exists()) == (1, False)
 
 
 def test_f7_a_publisher_signs_no_sequence_twice(site: SealingSite) -> None:

@@ -12,6 +12,7 @@ import pytest
 from pq_registry import iter_tensors, load
 from pq_registry.client import keysource
 from pq_registry.client.keptgrants import keep_grants
+from pq_registry.client.seengrants import SeenGrants
 from pq_registry.crypto.sealing import FileSealer
 from pq_registry.errors import GrantMissing, GrantWithdrawn, KeyCustodyError, ShardMismatch, UnsealFailed
 from pq_registry.format.sealing import SLICE_BYTES
@@ -71,7 +72,7 @@ def test_from_a_mirror_with_its_grants_and_without_a_network(
     key = recipient()
     assert same(load(mirror, expect=NAME, framework="numpy", recipient_key=key))  # the registry has the grant
     release = site.release()
-    assert keep_grants(mirror, release, site.client(), site.verifier()) == 2
+    assert keep_grants(mirror, release, site.client(), site.verifier(), SeenGrants(site.home / "mirror-state")) == 2
     monkeypatch.delenv("PQREG_REGISTRY")
     assert same(load(mirror, expect=NAME, framework="numpy", recipient_key=key))
     assert same(dict(iter_tensors(mirror, expect=NAME, framework="numpy", recipient_key=key)))
