@@ -150,7 +150,7 @@ class StatusBook:
         hint = (
             f"a revoker of {namespace} must issue one, even if nothing is revoked: pqreg status issue {namespace}"
             if self._online
-            else "pull again to get one, or set offline_status to warn in the trust file if that is acceptable here"
+            else "pull again to get one (pqreg pull), or set offline_status to warn in the trust file if that is acceptable here"
         )
         raise StatusUnavailable(
             f"the revocation status of {namespace} is not known",
