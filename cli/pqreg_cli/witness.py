@@ -132,8 +132,12 @@ def _watched(path: Path) -> WatchedLog:
     from pq_registry.durable import reported
     from pq_registry.log.watchedlog import WatchedLog
 
-    with reported("read", path), path.open("rb") as file:
-        content = file.read(limits.NOTE_KEY_FILE_BYTES + 1)
+    with reported("read", path):
+        try:
+            with path.open("rb") as file:
+                content = file.read(limits.NOTE_KEY_FILE_BYTES + 1)
+        except FileNotFoundError:
+            raise UsageError(f"there is no {path}", hint="make it with: pqreg log vkey > NAME.vkey") from None
     try:
         if len(content) > limits.NOTE_KEY_FILE_BYTES:
             raise FormatError("too large for a list of verifier keys")
