@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots as geometry for SVG: one row per namespace or witness, with its name beside it, so that no colour has a meaning.
+"""Plots as geometry for SVG: one row per namespace or witness, named beside it, so that no colour has a meaning.
 
 Coordinates are in the units of a row's own view box. Every plot has its numbers as a table beside it.
 """
@@ -66,7 +66,7 @@ class DotRow:
 
 def bars(activity: Activity) -> tuple[BarRow, ...]:
     """Signatures per week; all rows have one scale."""
-    most = max((value for _, values in activity.rows for value in values), default=0)
+    most = highest(activity)
     step = WIDTH / max(1, len(activity.starts))
     return tuple(
         BarRow(
@@ -79,6 +79,11 @@ def bars(activity: Activity) -> tuple[BarRow, ...]:
         )
         for name, values in activity.rows
     )
+
+
+def highest(activity: Activity) -> int:
+    """The most signatures of a week."""
+    return max((value for _, values in activity.rows for value in values), default=0)
 
 
 def _bar(x: float, width: float, value: int, most: int, start: datetime) -> Bar:

@@ -57,6 +57,7 @@ def _overview(service: Registry, caller: Caller, *, private_log: bool) -> dict[s
         "namespaces": views.overview.namespaces(caller),
         "activity": activity,
         "rows": charts.bars(activity),
+        "most": charts.highest(activity),
         "newest": views.log.newest() if log_readable else None,
         "witness_keys": witnesses_of(service),
         "leaves": leaves,
@@ -180,6 +181,7 @@ def _namespace(service: Registry, caller: Caller, namespace: Namespace) -> dict[
         },
         "activity": activity,
         "rows": charts.bars(activity),
+        "most": charts.highest(activity),
     }
 
 

@@ -165,7 +165,7 @@ async function checkWitnesses(panel, checkpoint) {
   if (texts.length === 0) panel.report("witnesses", "none", "witnesses_none", values);
   else if (judged.bad > 0) panel.report("witnesses", "bad", "witnesses_bad", values);
   else if (judged.ok === 0) panel.report("witnesses", "none", "witnesses_silent", values);
-  else panel.report("witnesses", "ok", "witnesses_ok", values);
+  else panel.report("witnesses", "ok", judged.ok === texts.length ? "witnesses_all" : "witnesses_ok", values);
 }
 
 async function checkMemory(panel, checkpoint, keys, tiles) {
