@@ -39,6 +39,7 @@ from pq_registry.format.tag import TagStatement
 from pq_registry.format.trustfile import TrustFile
 from pqreg_keys.custody import SecretIdentity
 from tests import samples
+from tests.fake_registry import FakeRegistry
 from tests.logsamples import TIME, MemoryLog
 
 NOW = from_unix(TIME + 60)
@@ -63,6 +64,7 @@ class AuditSite:
         self.places: dict[Digest, int] = {}
         self.receipts: dict[Digest, bytes] = {}
         self.manifests: dict[Digest, bytes] = {}
+        self.blobs: dict[Digest, bytes] = {}
         self.asked: list[Digest] = []
         self.tags: dict[str, TagStatement] = {}
         self.statuses: list[StatusStatement] = []
@@ -83,10 +85,10 @@ class AuditSite:
     ) -> Digest:
         """Publish a release."""
         signer = signer or samples.publisher()
-        envelope, manifest = samples.release(
-            files or {"config.json": str(len(self.envelopes)).encode()}, name=RepositoryName.parse(name), signer=signer
-        )
+        files = files or {"config.json": str(len(self.envelopes)).encode()}
+        envelope, manifest = samples.release(files, name=RepositoryName.parse(name), signer=signer)
         self.manifests[Digest.of(manifest)] = manifest
+        self.blobs.update({Digest.of(content): content for content in files.values()})
         self.add(envelope, kind=Kind.RELEASE, name=name, identity=signer.identity.id)
         return envelope.payload_digest
 
@@ -155,6 +157,13 @@ class AuditSite:
         if digest not in self.manifests:
             raise NotFound("there is no such blob")
         return self.manifests[digest]
+
+    def serve_at(self, registry: FakeRegistry) -> None:
+        """Let a server show what there is now."""
+        registry.statements = {digest.hex: data for digest, data in self.envelopes.items()}
+        registry.receipts = {digest.hex: data for digest, data in self.receipts.items()}
+        registry.blobs = {digest.hex: data for digest, data in {**self.manifests, **self.blobs}.items()}
+        registry.log_files = dict(self.log.files)
 
     # -- auditing ----------------------------------------------------------------------------------------------------
 

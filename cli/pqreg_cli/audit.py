@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pq_registry import limits
-from pq_registry.errors import EXIT_REFUSED, LogMisbehaved, PqregError, TrustMissing, UsageError
+from pq_registry.errors import EXIT_REFUSED, FormatError, LogMisbehaved, PqregError, TrustMissing, UsageError
 from pqreg_cli.auditevidence import ack, check, export
 from pqreg_cli.auditview import show_report, show_round
 from pqreg_cli.console import Output
@@ -295,7 +295,10 @@ def _keys(names: list[str]) -> tuple[str, ...]:
 def _recipients(ids: list[str]) -> list[str]:
     from pq_registry.format.hexid import parse_recipient_id
 
-    return [parse_recipient_id(one) for one in ids]
+    try:
+        return [parse_recipient_id(one) for one in ids]
+    except FormatError as error:
+        raise UsageError("--known-recipient is no recipient's id", expected=error.expected, found=error.found) from None
 
 
 def _now() -> datetime:
