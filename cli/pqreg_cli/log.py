@@ -12,6 +12,7 @@ import typer
 from pq_registry.errors import FormatError, NotFound, ResponseInvalid
 from pqreg_cli.console import Output, is_terminal, printable
 from pqreg_cli.lazy import new_app
+from pqreg_cli.logpolicy import keygen, policy
 from pqreg_cli.options import JsonOption, QuietOption, RegistryOption, TokenOption
 from pqreg_cli.session import Session
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pq_registry.format.note import Note
 
 app = new_app(help="Look at the registry's transparency log.")
+app.command("keygen")(keygen)
+app.command("policy")(policy)
 _UNVERIFIED = "nothing here was verified; pqreg audit and pqreg verify do that"
 
 

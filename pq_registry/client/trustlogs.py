@@ -64,9 +64,16 @@ def verifier_keys(text: bytes) -> tuple[VerifierKey, ...]:
 
 
 def log_policy(
-    vkey_text: bytes, witnesses: Mapping[str, Sequence[VerifierKey]], quorum: int | None, *, url: str | None
+    vkey_text: bytes,
+    witnesses: Mapping[str, Sequence[VerifierKey]],
+    quorum: int | None,
+    *,
+    url: str | None = None,
+    witness_urls: Mapping[str, str] | None = None,
 ) -> Policy:
     """The policy for a log with these keys: ``quorum`` of the witnesses must have cosigned, all if it is None.
+
+    ``witness_urls`` says where witnesses take checkpoints, which the log needs to know and its readers do not.
 
     Raises:
         FormatError: if the keys are not those of a log, or the quorum is impossible or could be met without ML-DSA-44.
@@ -79,7 +86,8 @@ def log_policy(
             expected="an Ed25519 key (1) and an ML-DSA-44 key (6), one per line",
             found=", ".join(str(int(type_)) for type_ in sorted(keys)),
         )
-    members = [(name, tuple(found), None) for name, found in witnesses.items()]
+    urls = witness_urls or {}
+    members = [(name, tuple(found), urls.get(name)) for name, found in witnesses.items()]
     return Policy.compose(classical, pq, members, len(members) if quorum is None else quorum, log_url=url)
 
 
