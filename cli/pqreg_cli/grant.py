@@ -224,7 +224,7 @@ def _reference(text: str) -> Reference:
 
 
 def _recipient(publisher: Publisher, namespace: Namespace, to: str, fingerprint: str | None) -> PublicRecipient:
-    from pq_registry.client.grants import certified, look_up
+    from pq_registry.client.vouched import certified, look_up
 
     if not Path(to).exists():
         if fingerprint is not None:

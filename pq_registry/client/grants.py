@@ -4,8 +4,7 @@
 A publisher can grant what it can open itself: the content key comes out of the grant to its own recipient, and is
 compared with the manifest's commitment before it is wrapped for anybody.
 
-For whom: a recipient's key must be certified by an enrolment identity of the trust file, unless its owner's
-fingerprint is given. Without that a registry could put a key of its own into the publisher's hands.
+For whom is said in ``client.vouched``.
 
 What withdrawing a grant does: the registry does not hand it out any more, and nobody who asks for it first then gets
 the key. What it cannot do: whoever unwrapped the key once has it, for this release and for ever. ``reseal`` makes a
@@ -20,14 +19,12 @@ from datetime import datetime
 
 from pq_registry import limits
 from pq_registry.client.loganswers import Logged
-from pq_registry.client.proofs import adopt_status, fetch_receipt
 from pq_registry.client.published import genuine_signers, read_release, require_signer
 from pq_registry.client.seengrants import SeenGrants
-from pq_registry.client.seenstatus import SeenStatuses
-from pq_registry.client.status import Subject, check_not_revoked
 from pq_registry.client.tagging import Publisher, read_tag
-from pq_registry.client.trust import Verifier, target_of
+from pq_registry.client.trust import target_of
 from pq_registry.client.unsealing import no_grant
+from pq_registry.client.vouched import refuse_revoked, require_profile
 from pq_registry.crypto.recipient import OwnsRecipient, PublicRecipient, RecipientKey
 from pq_registry.crypto.sealing import open_grant
 from pq_registry.crypto.secret import SecretBytes
@@ -36,19 +33,16 @@ from pq_registry.errors import (
     FormatError,
     NotFound,
     PolicyError,
-    RecipientUncertified,
     SequenceUsed,
     StatementMismatch,
     UsageError,
-    VerificationError,
 )
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.grant import GrantStatement
 from pq_registry.format.instant import is_expired
-from pq_registry.format.keystatement import KeyStatement
 from pq_registry.format.leaf import Kind
-from pq_registry.format.name import Namespace, Reference
+from pq_registry.format.name import Reference
 from pq_registry.format.release import Release
 
 
@@ -185,8 +179,7 @@ def give(
         SequenceUsed: if somebody else changed the grant at the same time.
         PqregError: what ``read_grant`` and the registry raise.
     """
-    _refuse_revoked(publisher, release, recipient.id)
-
+    refuse_revoked(publisher, release, recipient.id)
     if recipient.id != own_recipient(publisher).public.id:
         require_profile(publisher, release.name.namespace, recipient)
 
@@ -194,28 +187,6 @@ def give(
         return recipient.wrap(key, release.digest)
 
     return _change(publisher, release, recipient.id, wrap, expires)
-
-
-def demanded_level(publisher: Publisher, namespace: Namespace) -> int:
-    """The lowest profile the publisher's trust file believes in for a namespace; 0 where it says nothing."""
-    listed = None if publisher.trust is None else publisher.trust.namespaces.get(namespace.key)
-    return 0 if listed is None else listed.min_profile
-
-
-def require_profile(publisher: Publisher, namespace: Namespace, recipient: PublicRecipient) -> None:
-    """Demand that a recipient's key is of the profile that the publisher's trust file demands for the namespace.
-
-    Raises:
-        PolicyError: if it is of a lower one: the content would be protected by the lower one from then on.
-    """
-    demanded = demanded_level(publisher, namespace)
-    if recipient.kem.level < demanded:
-        raise PolicyError(
-            f"the key of recipient {recipient.id} is of a lower profile than your trust file demands for {namespace}",
-            expected=f"profile {demanded} or higher",
-            found=f"profile {recipient.kem.level} ({recipient.kem.algorithm})",
-            hint="have its owner make one: pqreg key generate NAME --recipient",
-        )
 
 
 def withdraw(publisher: Publisher, release: Release, recipient: str) -> GrantChange:
@@ -227,79 +198,6 @@ def withdraw(publisher: Publisher, release: Release, recipient: str) -> GrantCha
         PqregError: what ``read_grant`` and the registry raise.
     """
     return _change(publisher, release, recipient, None, None)
-
-
-def certified(publisher: Publisher, namespace: Namespace, recipient: str) -> KeyStatement:
-    """The key statement by which an enrolment identity of the trust file vouches for a recipient.
-
-    Raises:
-        RecipientUncertified: if there is none that counts.
-        StatusError: if the registry has no status of the namespace that could count.
-        TransportError: if the registry does not answer.
-    """
-    if publisher.trust is None:
-        raise _uncertified(recipient, "no trust file, so nobody's word counts")
-    data = publisher.client.certificate_envelope(namespace, recipient)
-    if data is None:
-        raise _uncertified(recipient, "no key statement")
-    verifier = Verifier(publisher.trust.encode(), publisher.now, online=True)
-    adopt_status(publisher.client, verifier, namespace, SeenStatuses(publisher.state_dir))
-    receipt = fetch_receipt(publisher.client, verifier, data)
-    try:
-        statement = verifier.certificate(data, namespace, receipt=receipt)
-    except (VerificationError, FormatError, RecipientUncertified) as error:
-        raise _uncertified(recipient, f"a key statement that does not count: {error}") from None
-    if statement.recipient != recipient:
-        raise _uncertified(recipient, f"the key statement of {statement.recipient}")
-    return statement
-
-
-def look_up(publisher: Publisher, namespace: Namespace, name: str) -> PublicRecipient:
-    """The certified recipient of a namespace with this id, or on the node of this name.
-
-    The registry's listing is where to look and no more: which node holds a key, the certificate says.
-
-    Raises:
-        UsageError: if there is none, or several.
-        RecipientUncertified: if nobody whose word counts certified it.
-    """
-    believed: dict[str, KeyStatement] = {}
-    refusal: RecipientUncertified | None = None
-    for item in publisher.client.certificates(namespace):
-        if name not in (item.recipient, item.node):
-            continue
-        try:
-            statement = certified(publisher, namespace, item.recipient)
-        except RecipientUncertified as error:  # e.g. the lapsed one of the same node
-            refusal = error
-            continue
-        if name in (statement.recipient, statement.node):
-            believed[statement.recipient] = statement
-        else:
-            refusal = _uncertified(item.recipient, f"a key statement that names the node {statement.node}, not {name}")
-    if not believed and refusal is not None:
-        raise refusal
-    if len(believed) != 1:
-        raise UsageError(
-            f"{name!r} is neither a file nor one recipient of {namespace}",
-            expected="a recipient's .pqpub file, the name of a certified node, or a recipient id",
-            found=f"{len(believed)} certified recipients of that name",
-        )
-    (statement,) = believed.values()
-    return PublicRecipient(statement.kem, statement.public_key)
-
-
-def _refuse_revoked(publisher: Publisher, release: Release, recipient: str) -> None:
-    """Nothing is granted that every reader of the publisher's trust file would refuse."""
-    if publisher.trust is None:
-        return
-    verifier = Verifier(publisher.trust.encode(), publisher.now, online=True)
-    namespace = release.name.namespace
-    adopt_status(publisher.client, verifier, namespace, SeenStatuses(publisher.state_dir))
-    status = verifier.adopted(namespace)
-    if status is not None:
-        subject = Subject(signer="", time=None, release=release.digest, recipient=recipient)
-        check_not_revoked(status.statement, subject, publisher.now)
 
 
 def _change(
@@ -347,13 +245,3 @@ def _means(statement: GrantStatement, granted: bool, expires: datetime | None, n
     if not granted:
         return statement.withdrawn
     return in_force(statement, now) and statement.expires == expires
-
-
-def _uncertified(recipient: str, found: str) -> RecipientUncertified:
-    return RecipientUncertified(
-        f"nobody vouches for the recipient key {recipient}",
-        expected="a key statement by an enrolment identity of your trust file",
-        found=found,
-        hint="have it certified (pqreg key certify); or compare the id with its owner over another channel, and give "
-        "--fingerprint with it",
-    )

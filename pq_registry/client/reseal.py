@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pq_registry import limits
-from pq_registry.client.grants import certified, demanded_level, in_force, named_release, own_recipient, read_grant
+from pq_registry.client.grants import in_force, named_release, own_recipient, read_grant
 from pq_registry.client.plaintext import DirectoryPlaintext, Plaintext, ReleasePlaintext
 from pq_registry.client.progress import Progress
 from pq_registry.client.push import PushOptions
@@ -30,6 +30,7 @@ from pq_registry.client.sealedpush import SealedPushResult, To, publish_sealed
 from pq_registry.client.source import RemoteSource
 from pq_registry.client.tagging import Publisher
 from pq_registry.client.unsealing import no_grant, unseal_with
+from pq_registry.client.vouched import certified, demanded_level
 from pq_registry.crypto.recipient import PublicRecipient
 from pq_registry.errors import RecipientUncertified, SignatureError, TrustMissing, UsageError
 from pq_registry.format.digest import Digest

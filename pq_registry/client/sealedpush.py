@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pq_registry import limits
-from pq_registry.client.grants import GrantChange, content_key, give, own_recipient, read_grant, require_profile
+from pq_registry.client.grants import GrantChange, content_key, give, own_recipient, read_grant
 from pq_registry.client.loganswers import Logged
 from pq_registry.client.plaintext import DirectoryPlaintext, PlainFile, Plaintext, workers
 from pq_registry.client.plan import PlanKey, PlanStore
@@ -34,6 +34,7 @@ from pq_registry.client.source import RemoteSource
 from pq_registry.client.tagging import Publisher, move_tag
 from pq_registry.client.unsealing import unseal_with
 from pq_registry.client.upload import Blob, Sent, manifest_blob, upload_missing
+from pq_registry.client.vouched import require_profile
 from pq_registry.crypto.recipient import PublicRecipient
 from pq_registry.crypto.sealing import FileSealer, SealingKey
 from pq_registry.crypto.secret import SecretBytes

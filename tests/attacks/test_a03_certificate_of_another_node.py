@@ -16,8 +16,8 @@ import pytest
 
 from pq_registry.client.answers import CertificateItem
 from pq_registry.client.enrolment import certify
-from pq_registry.client.grants import look_up
 from pq_registry.client.tagging import Publisher
+from pq_registry.client.vouched import look_up
 from pq_registry.errors import RecipientUncertified, UsageError
 from tests.samples import publisher
 from tests.sealed_registry import sealed_registry

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from pq_registry.client.enrolment import certify
-from pq_registry.client.grants import certified, content_key, give, look_up, withdraw
+from pq_registry.client.grants import content_key, give, withdraw
 from pq_registry.client.progress import NullProgress
 from pq_registry.client.seengrants import SeenGrants
 from pq_registry.client.source import DirectorySource
 from pq_registry.client.unsealing import unseal
 from pq_registry.client.verify import check_content, verify_contents
+from pq_registry.client.vouched import certified, look_up
 from pq_registry.crypto.recipient import PublicRecipient
 from pq_registry.crypto.sealing import new_content_key
 from pq_registry.crypto.secret import SecretBytes
