@@ -20,7 +20,16 @@ LOG = {
     ("GET", "/v1/log/entries"),
 }
 """The log is public, unless its operator keeps it private."""
-ANONYMOUS = PROBES | LOG
+OPEN_PAGES = {
+    ("GET", "/"),
+    ("GET", "/session"),
+    ("POST", "/session"),
+    ("POST", "/session/end"),
+    ("GET", "/static/{build}/{file}"),
+}
+"""The overview, which shows what its reader may see; how to sign in and out; what pages are made of."""
+LOG_PAGES = {("GET", f"/audit/{page}") for page in ("log", "log/{index}", "checkpoint")}
+ANONYMOUS = PROBES | LOG | OPEN_PAGES | LOG_PAGES
 """What anyone may call. A change of this set is a decision, not an accident."""
 PUBLIC_READING = {
     ("GET", "/openapi.json"),
@@ -39,6 +48,12 @@ PUBLIC_READING = {
     ("GET", "/v1/namespaces/{ns}/keys"),
     ("GET", "/v1/namespaces/{ns}/keys/{recipient}"),
     ("POST", "/v1/repos/{ns}/{name}/missing"),
+    ("GET", "/models"),
+    ("GET", "/models/{ns}/{name}"),
+    ("GET", "/models/{ns}/{name}/releases/{hex}"),
+    ("GET", "/models/{ns}/{name}/tags/{tag}"),
+    ("GET", "/namespaces/{ns}"),
+    ("GET", "/audit/envelopes/{hex}"),
 }
 """What ``public_read`` adds. whoami is not in it: nobody is nobody."""
 HEX = "0" * 64
@@ -52,7 +67,7 @@ def nothing() -> dict[str, str]:
 def example(path: str) -> str:
     """A path that matches the template."""
     values = {"ns": "acme", "name": "minilm", "hex": HEX, "tag": "v1", "id": "0" * 32, "n": "0"}
-    values |= {"release": HEX, "recipient": HEX}
+    values |= {"release": HEX, "recipient": HEX, "index": "0", "build": "0", "file": "page.css"}
     path = path.replace("{path:path}", "0/000.p/1")
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)
@@ -65,8 +80,11 @@ def test_every_route_states_exactly_one_policy(shared_registry: RunningRegistry)
               for method in route.methods or ()}  # fmt: skip
     assert len(shared_registry.app.routes) == len(walked), "a route of another kind"
     assert set(found) == walked
-    assert {key for key, policy in found.items() if policy.permission is None} == PROBES
-    assert {key for key, policy in found.items() if policy.log} == LOG
+    assert {key for key, policy in found.items() if policy.permission is None} == PROBES | OPEN_PAGES
+    assert {key for key, policy in found.items() if policy.log} == LOG | LOG_PAGES
+    by_cookie = {key for key, policy in found.items() if policy.session}
+    assert {method for method, _ in by_cookie} <= {"GET", "HEAD"}
+    assert not {path for _, path in by_cookie if path.startswith("/v1/")}
 
 
 def test_anonymous_requests_reach_the_allow_list_only(shared_registry: RunningRegistry) -> None:

@@ -56,6 +56,20 @@ TABLE = {
     ("DELETE", "/v1/repos/{ns}/{name}/uploads/{id}"): "publisher",
     ("PUT", "/v1/repos/{ns}/{name}/uploads/{id}/parts/{n}"): "publisher",
     ("POST", "/v1/repos/{ns}/{name}/uploads/{id}/complete"): "publisher",
+    ("GET", "/"): ANYONE,
+    ("GET", "/models"): "reader",
+    ("GET", "/models/{ns}/{name}"): "reader",
+    ("GET", "/models/{ns}/{name}/releases/{hex}"): "reader",
+    ("GET", "/models/{ns}/{name}/tags/{tag}"): "reader",
+    ("GET", "/namespaces/{ns}"): "reader",
+    ("GET", "/audit/log"): ANYONE,
+    ("GET", "/audit/log/{index}"): ANYONE,
+    ("GET", "/audit/checkpoint"): ANYONE,
+    ("GET", "/audit/envelopes/{hex}"): "reader",
+    ("GET", "/session"): ANYONE,
+    ("POST", "/session"): ANYONE,
+    ("POST", "/session/end"): ANYONE,
+    ("GET", "/static/{build}/{file}"): ANYONE,
 }
 PATHS = sorted({path for _, path in TABLE})
 

@@ -52,8 +52,8 @@ async def sign_in(
     request: Request, caller: Annotated[Caller, Depends(guard.SIGN_IN)], service: Service, pages: PageTemplates
 ) -> Response:
     """Sign in: a token in a form, for a cookie that reads."""
-    secure = _require_own_form(request)
     body = await read_bytes(request, kind=FORM_TYPE, limit=limits.PAGE_FORM_BYTES)
+    secure = _require_own_form(request)
     try:
         made = await run_in_threadpool(_sign_in, service, _token_of(body), request.scope[REQUEST_ID])
     except NotAuthenticated:
@@ -71,13 +71,13 @@ async def sign_in(
 @router.post("/session/end", status_code=303, responses=_SEE_OTHER)
 async def sign_out(request: Request, _caller: Annotated[Caller, Depends(guard.SIGN_OUT)], service: Service) -> Response:
     """Sign out: the cookie's token is revoked."""
-    secure = _require_own_form(request)
+    answer = _home(request)
     token = session_token(request)
     if token is not None:
+        secure = _require_own_form(request)
         await run_in_threadpool(_sign_out, service, token, request.scope[REQUEST_ID])
-    answer = _home(request)
-    for name in SESSION_COOKIES:
-        answer.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
+        for name in SESSION_COOKIES:
+            answer.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="strict")
     return answer
 
 
