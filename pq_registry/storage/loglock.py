@@ -10,12 +10,13 @@ says so itself where the disk was full or the database busy. Any other failure o
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import cast
 
-from sqlalchemy import CursorResult, delete, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
 
+from pq_registry import limits
 from pq_registry.errors import Conflict, FormatError, LogHalted, LogUnavailable, StorageError
 from pq_registry.format.checkpoint import parse_checkpoint_note
 from pq_registry.format.tile import encode_entry
@@ -25,6 +26,30 @@ from pq_registry.storage.catalogue.tables import LogCheckpointRow, LogEntryRow, 
 
 _ONLY = 1
 """The key of the one row of ``log_state``."""
+_STATE, _STAGED, _CHECKPOINTS, _ENTRIES = (
+    cast("Table", row.__table__) for row in (LogStateRow, LogStagedRow, LogCheckpointRow, LogEntryRow)
+)
+# Made once and run without the object mapper: building and mapping them anew costs more than the database does, and
+# every batch goes through here twice.
+_ONLY_ROW = _STATE.c.id == _ONLY
+_LOOK = select(_STATE.c.note, _STATE.c.published).where(_ONLY_ROW).with_for_update()
+_BEGIN = insert(_STATE).values(id=_ONLY)
+_REPLACE = (
+    update(_STATE)
+    .where(_ONLY_ROW, _STATE.c.note == bindparam("expected"))
+    .values(note=bindparam("new"), previous=bindparam("expected"))
+)
+_UNSTAGE = delete(_STAGED)
+_STAGE = insert(_STAGED)
+_RECORD = insert(_ENTRIES)
+_SHOW = update(_STATE).where(_ONLY_ROW).values(published=bindparam("shown"))
+_KEPT = select(_CHECKPOINTS.c.quorum).where(_CHECKPOINTS.c.size == bindparam("kept_size"))
+_KEEP = insert(_CHECKPOINTS)
+_BETTER = (
+    update(_CHECKPOINTS)
+    .where(_CHECKPOINTS.c.size == bindparam("kept_size"))
+    .values(note=bindparam("better"), quorum=True, at=bindparam("now"))
+)
 _NOT_COMMITTED = {"SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED"}
 
 
@@ -54,8 +79,9 @@ class CatalogueLock:
         committing = False
         try:
             with self._catalogue.writing() as session:
-                _replace_note(session, expected, new)
-                _stage(session, batch)
+                connection = session.connection()
+                _replace_note(connection, expected, new)
+                _stage(connection, batch)
                 committing = True
         except LogHalted:
             raise
@@ -86,20 +112,24 @@ class CatalogueLock:
     def keep_published(self, size: int, note: bytes, quorum: bool, at: datetime) -> None:
         """Remember what readers were shown: the newest, and for each size the first, or the first with a quorum.
 
+        Of those with a quorum that are older than the newest ``limits.LOG_RECENT_CHECKPOINTS``, no more are kept than
+        every leaf needs to be attested in time: under load there would be dozens in a second.
+
         Raises:
             LogHalted: if a larger tree has been published.
             StorageError: if the catalogue fails.
         """
         with self._catalogue.writing() as session:
-            state = session.get(LogStateRow, _ONLY, with_for_update=True)
+            connection = session.connection()
+            state = connection.execute(_LOOK).one_or_none()
             if state is None or (state.published is not None and _size(state.published) > size):
                 raise LogHalted("a larger tree has been published by another sequencer", found=f"{size} leaves")
-            state.published = note
-            kept = session.get(LogCheckpointRow, size)
+            connection.execute(_SHOW, {"shown": note})
+            kept = connection.execute(_KEPT, {"kept_size": size}).one_or_none()
             if kept is None:
-                session.add(LogCheckpointRow(size=size, note=note, quorum=quorum, at=at))
+                connection.execute(_KEEP, {"size": size, "note": note, "quorum": quorum, "at": at})
             elif quorum and not kept.quorum:
-                kept.note, kept.quorum, kept.at = note, quorum, at
+                connection.execute(_BETTER, {"kept_size": size, "better": note, "now": at})
 
     def published_covering(self, index: int, *, quorum_first: bool = True) -> bytes | None:
         """The first published checkpoint of a tree with leaf ``index``, if ``quorum_first`` the first with a quorum.
@@ -117,27 +147,21 @@ class CatalogueLock:
             return found or session.scalar(query.limit(1))
 
 
-def _replace_note(session: Session, expected: bytes | None, new: bytes) -> None:
+def _replace_note(connection: Connection, expected: bytes | None, new: bytes) -> None:
     if expected is None:
-        if session.get(LogStateRow, _ONLY, with_for_update=True) is not None:
+        if connection.execute(_LOOK).one_or_none() is not None:
             raise _replaced()
-        session.execute(insert(LogStateRow).values(id=_ONLY, note=new))
+        connection.execute(_BEGIN, {"note": new})
         return
-    changed = session.execute(
-        update(LogStateRow)
-        .where(LogStateRow.id == _ONLY, LogStateRow.note == expected)
-        .values(note=new, previous=expected)
-        .execution_options(synchronize_session=False)
-    )
-    if cast("CursorResult[None]", changed).rowcount != 1:
+    if connection.execute(_REPLACE, {"expected": expected, "new": new}).rowcount != 1:
         raise _replaced()
 
 
-def _stage(session: Session, batch: Batch) -> None:
-    session.execute(delete(LogStagedRow).execution_options(synchronize_session=False))
+def _stage(connection: Connection, batch: Batch) -> None:
+    connection.execute(_UNSTAGE)
     if not batch.entries:
         return
-    session.execute(insert(LogStagedRow).values(start=batch.start, entries=b"".join(map(encode_entry, batch.entries))))
+    connection.execute(_STAGE, {"start": batch.start, "entries": b"".join(map(encode_entry, batch.entries))})
     at = datetime.fromtimestamp(batch.time, UTC)
     rows = [
         {"index": index, "statement": statement.hex, "time": at}
@@ -145,7 +169,26 @@ def _stage(session: Session, batch: Batch) -> None:
         if statement is not None
     ]
     if rows:
-        session.execute(insert(LogEntryRow), rows)
+        connection.execute(_RECORD, rows)
+
+
+def _thin_out(session: Session) -> None:
+    # Of three that follow each other, the one in the middle goes if the last attests what came after the first in time.
+    query = (
+        select(LogCheckpointRow.size, LogCheckpointRow.at)
+        .where(LogCheckpointRow.quorum.is_(True))
+        .order_by(LogCheckpointRow.size.desc())
+        .offset(limits.LOG_RECENT_CHECKPOINTS)
+        .limit(3)
+    )
+    rows = session.execute(query).all()
+    if len(rows) < 3:
+        return
+    (last, newer), (middle, _), (_, older) = rows
+    gone = (LogCheckpointRow.size < last) & LogCheckpointRow.quorum.is_(False)
+    if newer - older <= timedelta(seconds=limits.LOG_CHECKPOINT_SPACING_SECONDS):
+        gone |= LogCheckpointRow.size == middle
+    session.execute(delete(LogCheckpointRow).where(gone).execution_options(synchronize_session=False))
 
 
 def _entries(row: LogStagedRow) -> list[bytes]:
@@ -159,6 +202,7 @@ def _entries(row: LogStagedRow) -> list[bytes]:
     return entries
 
 
+@lru_cache(2)
 def _size(note: bytes) -> int:
     try:
         return parse_checkpoint_note(note)[0].size
