@@ -110,7 +110,7 @@ class Ledger:
         """
         recorded = self._leaves.find(statement)
         found = self._best(recorded)
-        if found is not None and (found.quorum or self._can_be_attested(recorded.places[0])):
+        if found is not None and (found.quorum or self._is_best_for_now(found, recorded)):
             return found
         begun = self._begin(recorded)
         place = begun if isinstance(begun, Place) else self._settled(statement, begun)
@@ -173,6 +173,11 @@ class Ledger:
     def _proved(self, recorded: Recorded, place: Place) -> LoggedStatement | None:
         proof = self._receipts.of(recorded.leaf_at(place), place.index)
         return None if proof is None else LoggedStatement(place.index, proof.receipt, quorum=proof.quorum)
+
+    def _is_best_for_now(self, found: LoggedStatement, recorded: Recorded) -> bool:
+        """Whether nothing better can be had now: witnesses may yet attest this leaf, and there is none after it."""
+        newest = recorded.places[0]
+        return found.index == newest.index and self._can_be_attested(newest)
 
     def _can_be_attested(self, place: Place) -> bool:
         """Whether a leaf's hour is not over."""
