@@ -298,6 +298,10 @@ LOG_RETRY_SECONDS: Final = 5
 """Pause before a tile or checkpoint that could not be written is tried again."""
 LOG_WITNESS_RETRY_SECONDS: Final = 30
 """Pause before witnesses whose cosignatures are lacking are asked again about the same tree."""
+LOG_RECENT_CHECKPOINTS: Final = 64
+"""The newest published checkpoints are all kept, about 500 kB; older ones are thinned out."""
+LOG_CHECKPOINT_SPACING_SECONDS: Final = 900
+"""Time between older checkpoints that are kept: each leaf still has one that attests it well within its hour."""
 LOG_BATCH_ENTRIES: Final = 4096
 """Leaves of one batch: 16 tiles, and with leaves of usual length 2 MiB to stage."""
 LOG_BATCH_BYTES: Final = 16 * MIB

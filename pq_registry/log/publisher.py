@@ -60,7 +60,7 @@ class Publisher:
         # Apart from the one above, so that an offer wakes the thread and not everybody who waits for a receipt.
         self._work = threading.Condition(lock_of_both)
         self._offered: tuple[bytes, Checkpoint] | None = None
-        self._published = None if last is None else self._judged(last)
+        self._published = None if last is None else self._remembered(last)
         self._problem: PqregError | None = None
         self._lacking = False
         self._closed = False
@@ -179,6 +179,13 @@ class Publisher:
         except (CheckpointInvalid, FormatError):
             # One wrong line would make every reader refuse the whole note.
             return self._judged(note)
+
+    def _remembered(self, note: bytes) -> Published:
+        # The policy may be another than when it was published, and cosignatures are the witnesses' to answer for.
+        try:
+            return self._judged(note)
+        except (CheckpointInvalid, FormatError):
+            return Published(parse_checkpoint_note(note)[0], note, quorum=False)
 
     def _judged(self, note: bytes) -> Published:
         try:

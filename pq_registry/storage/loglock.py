@@ -50,6 +50,15 @@ _BETTER = (
     .where(_CHECKPOINTS.c.size == bindparam("kept_size"))
     .values(note=bindparam("better"), quorum=True, at=bindparam("now"))
 )
+_OLDER = (
+    select(_CHECKPOINTS.c.size, _CHECKPOINTS.c.at)
+    .where(_CHECKPOINTS.c.quorum.is_(True))
+    .order_by(_CHECKPOINTS.c.size.desc())
+    .offset(bindparam("recent"))
+    .limit(3)
+)
+_DROP = delete(_CHECKPOINTS).where(_CHECKPOINTS.c.size == bindparam("dropped"))
+_DROP_WITHOUT = delete(_CHECKPOINTS).where(_CHECKPOINTS.c.quorum.is_(False), _CHECKPOINTS.c.size < bindparam("covered"))
 _NOT_COMMITTED = {"SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED"}
 
 
@@ -130,6 +139,7 @@ class CatalogueLock:
                 connection.execute(_KEEP, {"size": size, "note": note, "quorum": quorum, "at": at})
             elif quorum and not kept.quorum:
                 connection.execute(_BETTER, {"kept_size": size, "better": note, "now": at})
+            _thin_out(connection)
 
     def published_covering(self, index: int, *, quorum_first: bool = True) -> bytes | None:
         """The first published checkpoint of a tree with leaf ``index``, if ``quorum_first`` the first with a quorum.
@@ -172,23 +182,14 @@ def _stage(connection: Connection, batch: Batch) -> None:
         connection.execute(_RECORD, rows)
 
 
-def _thin_out(session: Session) -> None:
-    # Of three that follow each other, the one in the middle goes if the last attests what came after the first in time.
-    query = (
-        select(LogCheckpointRow.size, LogCheckpointRow.at)
-        .where(LogCheckpointRow.quorum.is_(True))
-        .order_by(LogCheckpointRow.size.desc())
-        .offset(limits.LOG_RECENT_CHECKPOINTS)
-        .limit(3)
-    )
-    rows = session.execute(query).all()
-    if len(rows) < 3:
-        return
-    (last, newer), (middle, _), (_, older) = rows
-    gone = (LogCheckpointRow.size < last) & LogCheckpointRow.quorum.is_(False)
-    if newer - older <= timedelta(seconds=limits.LOG_CHECKPOINT_SPACING_SECONDS):
-        gone |= LogCheckpointRow.size == middle
-    session.execute(delete(LogCheckpointRow).where(gone).execution_options(synchronize_session=False))
+def _thin_out(connection: Connection) -> None:
+    # Of three in a row the one in the middle goes if the last one attests what came after the first in time.
+    rows = connection.execute(_OLDER, {"recent": limits.LOG_RECENT_CHECKPOINTS}).all()
+    if len(rows) == 3:
+        (last, newer), (middle, _), (_, older) = rows
+        connection.execute(_DROP_WITHOUT, {"covered": last})
+        if newer - older <= timedelta(seconds=limits.LOG_CHECKPOINT_SPACING_SECONDS):
+            connection.execute(_DROP, {"dropped": middle})
 
 
 def _entries(row: LogStagedRow) -> list[bytes]:

@@ -5,7 +5,7 @@
 
     ROOT/checkpoint                       replaced
     ROOT/vkey                             the log's verifier keys; replaced
-    ROOT/tile/0/x001/234/067[.p/5]        tiles and entry bundles; never changed
+    ROOT/tile/0/x001/x234/067[.p/5]        tiles and entry bundles; never changed
 
 A tile that exists with other bytes is never overwritten: the log halts. One with the same bytes is written again all
 the same, because its being readable does not mean that it is durable. Several files are written with one fsync each and

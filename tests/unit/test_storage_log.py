@@ -6,18 +6,19 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, LogHalted, LogUnavailable, NotFound, StorageError
-from pq_registry.format.checkpoint import Checkpoint
+from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.log.merkle import EMPTY_ROOT
 from pq_registry.log.stores import Batch, Locked
+from pq_registry.storage.catalogue.tables import LogCheckpointRow
 from pq_registry.storage.loglock import CatalogueLock
 from pq_registry.storage.tiles import LocalTiles
 from tests.faults.injection import Fault, failing_database
@@ -175,6 +176,28 @@ def test_a_quorum_that_comes_later_replaces_the_note_without(lock: CatalogueLock
     better = note(2)
     lock.keep_published(2, better, True, AT)
     assert lock.published_covering(0) == better
+
+
+def test_checkpoints_are_thinned_out_and_every_leaf_is_attested_in_time(
+    lock: CatalogueLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LOG_RECENT_CHECKPOINTS", 3)
+    lock.commit(None, note(0), Batch(0, TIME))
+    step = 100
+    for size in range(1, 61):
+        lock.keep_published(size, note(size), size % 10 != 0, AT + timedelta(seconds=step * size))
+    with lock._catalogue.reading() as session:
+        query = select(LogCheckpointRow.size, LogCheckpointRow.quorum).order_by(LogCheckpointRow.size)
+        rows = session.execute(query).all()
+    assert len(rows) < 20
+    assert sum(not quorum for _, quorum in rows) <= 1, "those without a quorum go once others cover their leaves"
+    for index in range(59):
+        covering = lock.published_covering(index)
+        assert covering is not None
+        size = parse_checkpoint_note(covering)[0].size
+        assert index < size
+        assert (size - index) * step <= limits.LOG_CHECKPOINT_SPACING_SECONDS + 2 * step
+    assert [size for size, _ in rows][-3:] == [58, 59, 60], "the newest stay"
 
 
 @pytest.mark.parametrize("persisted", [False, True], ids=["not-persisted", "persisted"])
