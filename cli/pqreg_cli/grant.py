@@ -58,6 +58,9 @@ def add(
         ),
     ] = None,
     expires_days: ExpiresOption = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Sign it again although it is in force: with the identity that comes next.")
+    ] = False,
     key: KeyOption = None,
     passphrase_file: PassphraseFileOption = None,
     passphrase_fd: PassphraseFdOption = None,
@@ -95,7 +98,9 @@ def add(
         recipient = _recipient(publisher, wanted.repository.namespace, to, fingerprint)
         release = named_release(publisher, wanted)
         with content_key(publisher, release) as secret:
-            change = give(publisher, release, recipient, secret, expires=expiry(publisher.now, expires_days))
+            change = give(
+                publisher, release, recipient, secret, expires=expiry(publisher.now, expires_days), renew=renew
+            )
     output.line(
         f"granted {release.name} to {to}" if change.changed else "nothing changed: this grant is in force", "good"
     )

@@ -170,8 +170,11 @@ def give(
     key: SecretBytes,
     *,
     expires: datetime | None = None,
+    renew: bool = False,
 ) -> GrantChange:
-    """Grant a release to a recipient, unless exactly that is in force.
+    """Grant a release to a recipient, unless exactly that is in force; with ``renew``, also then.
+
+    Nodes judge a grant by its signer, too: after a rotation, grants signed by the old identity lapse with it.
 
     Raises:
         PolicyError: if somebody else's key is of a lower profile than the namespace demands.
@@ -186,7 +189,7 @@ def give(
     def wrap() -> bytes:
         return recipient.wrap(key, release.digest)
 
-    return _change(publisher, release, recipient.id, wrap, expires)
+    return _change(publisher, release, recipient.id, wrap, expires, renew=renew)
 
 
 def withdraw(publisher: Publisher, release: Release, recipient: str) -> GrantChange:
@@ -206,11 +209,13 @@ def _change(
     recipient: str,
     wrap: Callable[[], bytes] | None,
     expires: datetime | None,
+    *,
+    renew: bool = False,
 ) -> GrantChange:
     last = read_grant(publisher, release, recipient)
     if last is None and wrap is None:
         raise NotFound(f"{release.name} was never granted to {recipient}", hint=f"see pqreg grant list {release.name}")
-    if last is not None and _means(last.statement, wrap is not None, expires, publisher.now):
+    if last is not None and not renew and _means(last.statement, wrap is not None, expires, publisher.now):
         return GrantChange(last.statement, changed=False)
     statement = GrantStatement(
         repository=release.name,
