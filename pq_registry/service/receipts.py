@@ -101,7 +101,10 @@ class Receipts:
                 # The first with a quorum that covers this leaf is that of every leaf from here to its end. One without
                 # may be bettered.
                 others = [entry for entry in self._covered if entry[1] is not known]
-                self._covered = ((index, known), *others[: _NEWEST - 1])
+                sizes = [entry[1].judged.checkpoint.size for entry in others]
+                before = max((size for size in sizes if size < index), default=index)
+                start = before if before < index and self._lock.published_covering(before) == note else index
+                self._covered = ((start, known), *others[: _NEWEST - 1])
             return known
 
     def _remembered(self, index: int) -> _Known | None:
