@@ -9,7 +9,7 @@
 
 How far the log was followed changes in the transaction that records the leaves, and a leaf's state in the one that
 records what was made of it, so a kill at any point loses nothing and counts nothing twice. Every transaction is
-durable (``synchronous=FULL``). A database of another form is refused, never repaired.
+durable (``synchronous=EXTRA``). A database of another form is refused, never repaired.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class AuditIndex:
         self.set_meta("peaks", b"".join(followed.peaks))
 
     def _prepare(self) -> None:
-        self._database.execute("PRAGMA synchronous=FULL")
+        self._database.execute("PRAGMA synchronous=EXTRA")
         self._database.execute("PRAGMA trusted_schema=OFF")
         known = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not known:

@@ -74,7 +74,11 @@ class Statements(Protocol):
 
 @dataclass(slots=True)
 class Judgement:
-    """What came of one leaf. ``covered`` is whether the trust file says anything about its namespace."""
+    """What came of one leaf.
+
+    ``covered`` is whether the trust file says anything about its namespace; ``envelope`` and ``receipt`` are what was
+    shown for it, if that is of its statement at all.
+    """
 
     index: int
     leaf: Leaf
@@ -168,7 +172,6 @@ class Judge:
         except NotFound:
             judgement.find(Code.STATEMENT_WITHHELD, "the registry has no statement for this leaf")
             return None
-        judgement.envelope, judgement.receipt = data, receipt
         try:
             envelope = Envelope.parse(data)
         except (FormatError, SignatureInvalid) as error:
@@ -178,6 +181,7 @@ class Judge:
             judgement.find(Code.STATEMENT_ALTERED, "the registry shows another statement for this leaf",
                            leaf.payload, envelope.payload_digest)  # fmt: skip
             return None
+        judgement.envelope, judgement.receipt = data, receipt
         found = (Digest.of(envelope.ec_signature), Digest.of(envelope.pq_signature))
         if found != (leaf.ec, leaf.pq):
             judgement.find(

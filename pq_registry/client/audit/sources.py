@@ -24,8 +24,9 @@ from pq_registry.client.content import check_file
 from pq_registry.client.source import RemoteSource
 from pq_registry.client.transport import RegistryClient
 from pq_registry.durable import make_directory, reported, write_file
-from pq_registry.errors import ContentError, FileSetMismatch, NotFound
+from pq_registry.errors import ContentError, FileSetMismatch, FormatError, NotFound, SignatureInvalid
 from pq_registry.format.digest import Digest
+from pq_registry.format.dsse import Envelope
 from pq_registry.format.manifest import FileEntry
 from pq_registry.format.sealing import SLICE_BYTES
 from pq_registry.format.tile import ENTRIES, WIDTH, tile_at
@@ -112,7 +113,7 @@ class RegistryStatements:
 
 
 class KeptStatements:
-    """What ``RegistryStatements`` kept, and behind it, where it kept nothing, the registry."""
+    """What ``RegistryStatements`` kept, and behind it, where it kept nothing that is still whole, the registry."""
 
     def __init__(self, keep: Path, behind: RegistryStatements | None) -> None:
         """Nothing is read yet."""
@@ -123,7 +124,7 @@ class KeptStatements:
         """Envelope and receipt. Raises NotFound, or another TransportError or StorageError."""
         envelope = self._read(f"{payload.hex}.json", limits.ENVELOPE_BYTES)
         receipt = self._read(f"{payload.hex}.tlog-proof", limits.TLOG_PROOF_BYTES)
-        if envelope is not None and (receipt is not None or self._behind is None):
+        if envelope is not None and (receipt is not None or self._behind is None) and _is_of(envelope, payload):
             return envelope, receipt
         if self._behind is None:
             raise NotFound("the statement was not kept", found=payload)
@@ -132,7 +133,7 @@ class KeptStatements:
     def manifest(self, digest: Digest) -> bytes:
         """A pqreg.json. Raises NotFound, or another TransportError or StorageError."""
         data = self._read(f"{digest.hex}.manifest", limits.MANIFEST_BYTES)
-        if data is not None:
+        if data is not None and Digest.of(data) == digest:
             return data
         if self._behind is None:
             raise NotFound("the manifest was not kept", found=digest)
@@ -143,6 +144,13 @@ class KeptStatements:
         with reported("read", path), contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             return file.read(limit + 1)
         return None
+
+
+def _is_of(envelope: bytes, payload: Digest) -> bool:
+    try:
+        return Envelope.parse(envelope).payload_digest == payload
+    except (FormatError, SignatureInvalid):
+        return False
 
 
 def check_blobs(judgement: Judgement, client: RegistryClient, *, content: bool) -> None:
