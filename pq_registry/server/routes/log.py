@@ -37,7 +37,7 @@ _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"sche
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {"content": {OCTETS_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
-Anyone = Annotated[Caller, Depends(guard.READ_LOG)]
+Reader = Annotated[Caller, Depends(guard.READ_LOG_FILE)]
 Reader = Annotated[Caller, Depends(guard.READ_LOG_FILE)]
 
 
@@ -74,7 +74,7 @@ async def tile(request: Request, path: str, _caller: Reader, service: Service) -
 
 @router.get("/v1/log/entries", responses={200: {"model": LogEntryPage}})
 async def find_entries(
-    _caller: Anyone,
+    _caller: Annotated[Caller, Depends(guard.READ_LOG)],
     service: Service,
     name: str | None = None,
     identity: str | None = None,
