@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pq_registry import limits
-from pq_registry.errors import LogHalted, LogUnavailable, PqregError, StorageError
+from pq_registry.errors import LogHalted, LogUnavailable, PqregError, SettingError, StorageError
 from pq_registry.format.checkpoint import Checkpoint
 from pq_registry.format.digest import Digest
 from pq_registry.format.tile import encode_entry
@@ -67,6 +67,7 @@ class Sequencer:
 
     Raises:
         LogHalted: if lock, tile store, keys and clock do not agree; nothing was signed then.
+        SettingError: if the policy is of other keys.
         StorageError: if lock or tile store fail.
     """
 
@@ -87,6 +88,10 @@ class Sequencer:
         self._signers = signers
         self._watch = ClockWatch(clock, monotonic)
         self._linger = min(linger, limits.LOG_LINGER_SECONDS)
+        if (policy.log, policy.log_pq) != (signers.ed25519.key, signers.mldsa.key):
+            raise SettingError(
+                "the log's policy names other keys than its own", expected=signers.vkeys, found=policy.origin
+            )
         opened = recover(lock, tiles, signers, self._watch)
         self._started = self._watch.now(opened.time)
         tiles.write_vkey(signers.vkeys.encode("utf-8"))

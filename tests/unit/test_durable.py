@@ -97,3 +97,40 @@ def test_make_directory_refuses_a_file_in_the_way(tmp_path: Path) -> None:
     durable.make_directory(tmp_path / "c" / "d")
     durable.make_directory(tmp_path / "c" / "d")
     assert (tmp_path / "c" / "d").is_dir()
+
+
+def test_several_files_are_renamed_and_each_directory_is_synced_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = [tmp_path / folder / name for folder, name in (("a", "1"), ("a", "2"), ("b", "1"))]
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    targets[0].write_bytes(b"old")
+    done: list[str] = []
+    rename, sync = os.rename, durable.sync_directory
+    monkeypatch.setattr(os, "rename", lambda old, new: done.append(f"rename {Path(new).name}") or rename(old, new))
+    monkeypatch.setattr(durable, "sync_directory", lambda path: done.append(f"sync {path.name}") or sync(path))
+    finished = []
+    for target in targets:
+        temporary = durable.temporary_path(target)
+        durable.write_temporary(temporary, str(target).encode())
+        finished.append((temporary, target))
+    assert done == []
+    durable.publish_all(finished)
+    assert done == ["rename 1", "rename 2", "rename 1", "sync a", "sync b"]
+    assert [target.read_bytes() for target in targets] == [str(target).encode() for target in targets]
+    assert sum(len(list(each.iterdir())) for each in tmp_path.iterdir()) == 3
+
+
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_the_first_half_fails_as_an_error_of_the_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(StorageError) as caught:
+        durable.write_temporary(durable.temporary_path(tmp_path / "file"), b"x")
+    assert caught.value.found == "No space left on device"
+    assert caught.value.hint is not None

@@ -18,9 +18,9 @@ from pq_registry.format.leaf import Leaf
 from pq_registry.format.note import SignatureLine
 from pq_registry.log.judge import judge
 from pq_registry.log.signers import LogSigners
-from pq_registry.storage.catalogue.tables import LogEntryRow
+from pq_registry.storage.catalogue.tables import LogEntryRow, LogStateRow
 from tests.local_log import TIMEOUT, FixedClock, LocalLog, envelope, leaf_of, open_catalogue, record_statements, signers
-from tests.logsamples import ORIGIN, TIME, compose_policy, log_signers, witness_signers
+from tests.logsamples import ORIGIN, TIME, compose_policy, log_signers, resigned, witness_signers
 
 COUNT = 700
 
@@ -253,6 +253,33 @@ def test_keys_that_are_not_a_logs() -> None:
         LogSigners(mldsa, ed25519)
     with pytest.raises(SettingError, match="two names"):
         LogSigners(ed25519, log_signers("other.example")[1])
+
+
+def test_a_policy_of_other_keys(root: Path) -> None:
+    with pytest.raises(SettingError, match="names other keys"):
+        LocalLog.open(root, policy=compose_policy("other.example"))
+    assert not (root / "log" / "checkpoint").exists()
+
+
+def test_a_published_cosignature_that_was_damaged_is_asked_for_again(root: Path) -> None:
+    policy = compose_policy(witnesses=1)
+    log = LocalLog.open(root, FixedClock(TIME), witnesses=Pool(1), policy=policy)
+    log.append(0)
+    log.close()
+    catalogue = open_catalogue(root)
+    with catalogue.writing() as session:
+        state = session.scalars(select(LogStateRow)).one()
+        assert state.published is not None
+        state.published = resigned(state.published, drop=["witness1.example"], add=[wrong_line()])
+    catalogue.close()
+    log = LocalLog.open(root, FixedClock(TIME), witnesses=Pool(1), policy=policy)
+    until(lambda: bool(shown := log.sequencer.health().published) and shown.quorum)
+    judge(log.tiles.read("checkpoint"), policy)
+    log.close()
+
+
+def wrong_line() -> SignatureLine:
+    return witness_signers(1)[1].sign(Checkpoint(ORIGIN, 9, b"x" * 32), TIME)
 
 
 def test_a_fault_nobody_foresaw_halts_and_tells_everybody(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
