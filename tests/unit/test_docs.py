@@ -121,7 +121,7 @@ def parsed(line: str) -> tuple[tuple[str, ...], list[str]]:
     """The command a documented line names, and the options it gives."""
     words = shlex.split(line)[1:]
     path: tuple[str, ...] = tuple(words[:1])
-    while path in groups() and len(words) > len(path):
+    while path in groups() and len(words) > len(path) and not words[len(path)].startswith("-"):
         path = tuple(words[: len(path) + 1])
     return path, [word.split("=")[0] for word in words[len(path) :] if word.startswith("-") and len(word) > 1]
 
