@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.benchmarks import report
 from tests.benchmarks.contest import Patience, Section
+from tests.benchmarks.logsections import log_sections
 from tests.benchmarks.sealsections import seal_sections
 from tests.benchmarks.sections import KEYS, LOCAL, pull_section
 from tests.benchmarks.stage import ROOT, Stage
@@ -65,6 +66,8 @@ def run(stage: Stage, keys: tuple[str, ...], rounds: int, sections: list[Section
     """Measure the sections ``keys`` in order, adding each to ``sections`` as it is done."""
     for key in (key for key in KEYS if key in keys and key in ("hash", "push", "scale")):
         sections.append(LOCAL[key](stage, rounds))
+    if "log" in keys:
+        sections.extend(log_sections(stage, rounds))
     if not {"pull", "verify", "load", "seal"} & set(keys):
         return
     with stage.serving("registry") as registry:
