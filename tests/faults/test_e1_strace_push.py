@@ -18,7 +18,7 @@ import pytest
 from pq_registry.client.tagging import Publisher
 from pq_registry.errors import PqregError
 from pq_registry.format.instant import utc_now
-from pq_registry.service.host import open_stores
+from pq_registry.service.host import log_files, open_stores
 from pq_registry.storage.fsck import check_registry
 from pqreg_keys.custody import load
 from tests.faults.service import Service, publishing_shell, run_below
@@ -76,7 +76,9 @@ def fibonacci() -> Iterator[int]:
 
 def findings(service: Service) -> list[object]:
     with open_stores(service.data) as (catalogue, blobs):
-        return [finding for finding in check_registry(catalogue, blobs) if not finding.note]
+        return [
+            finding for finding in check_registry(catalogue, blobs, tiles=log_files(service.data)) if not finding.note
+        ]
 
 
 @pytest.mark.parametrize("mode", MODES)

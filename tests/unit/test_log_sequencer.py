@@ -170,6 +170,11 @@ def until(condition: Callable[[], bool]) -> None:
         pause.wait(0.005)
 
 
+def has_quorum(log: LocalLog) -> bool:
+    published = log.sequencer.health().published
+    return published is not None and published.quorum
+
+
 class Pool:
     """Witnesses that answer as they are told."""
 
@@ -224,7 +229,7 @@ def test_without_a_quorum_the_tree_is_published_and_the_witnesses_are_asked_agai
     assert not published.quorum
     assert len(parse_checkpoint_note(published.note)[1].signatures) == (4 if fault == "too few" else 2)
     pool.wrong, pool.answering = False, 2
-    until(lambda: bool(judged := log.sequencer.health().published) and judged.quorum)
+    until(lambda: has_quorum(log))
     covering = log.lock.published_covering(0)
     assert covering is not None
     judge(covering, policy)
@@ -273,7 +278,7 @@ def test_a_published_cosignature_that_was_damaged_is_asked_for_again(root: Path)
         state.published = resigned(state.published, drop=["witness1.example"], add=[wrong_line()])
     catalogue.close()
     log = LocalLog.open(root, FixedClock(TIME), witnesses=Pool(1), policy=policy)
-    until(lambda: bool(shown := log.sequencer.health().published) and shown.quorum)
+    until(lambda: has_quorum(log))
     judge(log.tiles.read("checkpoint"), policy)
     log.close()
 
