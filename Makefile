@@ -77,9 +77,10 @@ format: $(VENV)/.dev ## Format every Python file
 bench: $(VENV)/.dev ## Measure against peers in one run; figures also in build/bench.json
 	@$(BIN)/python -m tests.benchmarks --json build/bench.json $(ARGS)
 
-vectors: $(VENV)/.dev ## Write the test vectors of sealing and of signed trust files anew
+vectors: $(VENV)/.dev ## Write the test vectors of sealing, signed trust files and the log anew
 	@$(BIN)/python -m tests.vectors.sealing.generate
 	@$(BIN)/python -m tests.vectors.trust.generate
+	@$(BIN)/python -m tests.vectors.log.generate
 
 docs: $(VENV)/.dev ## Check that links, anchors, commands and settings of the documentation exist
 	@$(BIN)/python -m pytest -n 0 tests/unit/test_docs.py $(ARGS)
