@@ -21,6 +21,7 @@ from pq_registry import limits
 from pq_registry.client.loganswers import Logged
 from pq_registry.client.published import genuine_signers, read_release, require_signer
 from pq_registry.client.seengrants import SeenGrants
+from pq_registry.client.status import Subject
 from pq_registry.client.tagging import Publisher, read_tag
 from pq_registry.client.trust import target_of
 from pq_registry.client.unsealing import no_grant
@@ -182,7 +183,8 @@ def give(
         SequenceUsed: if somebody else changed the grant at the same time.
         PqregError: what ``read_grant`` and the registry raise.
     """
-    refuse_revoked(publisher, release, recipient.id)
+    granted = Subject(signer="", time=None, release=release.digest, recipient=recipient.id)
+    refuse_revoked(publisher, release.name.namespace, granted)
     if recipient.id != own_recipient(publisher).public.id:
         require_profile(publisher, release.name.namespace, recipient)
 

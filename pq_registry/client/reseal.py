@@ -28,11 +28,12 @@ from pq_registry.client.scan import SourceDirectory
 from pq_registry.client.screen import screen
 from pq_registry.client.sealedpush import SealedPushResult, To, publish_sealed
 from pq_registry.client.source import RemoteSource
+from pq_registry.client.status import Subject
 from pq_registry.client.tagging import Publisher
 from pq_registry.client.unsealing import no_grant, unseal_with
-from pq_registry.client.vouched import certified, demanded_level
+from pq_registry.client.vouched import certified, demanded_level, refuse_revoked
 from pq_registry.crypto.recipient import PublicRecipient
-from pq_registry.errors import RecipientUncertified, SignatureError, TrustMissing, UsageError
+from pq_registry.errors import RecipientUncertified, Revoked, SignatureError, TrustMissing, UsageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import Reference
 from pq_registry.format.release import Release
@@ -136,7 +137,12 @@ def _kept(
             state = read_grant(publisher, old, recipient)
             if state is None or not in_force(state.statement, publisher.now):
                 continue
+            # The old release may be revoked, that is what this is for; a grant that readers refuse is not carried on.
+            subject = Subject(signer=state.statement.signer, time=None, recipient=recipient, grant=state.payload)
+            refuse_revoked(publisher, old.name.namespace, subject)
             statement = certified(publisher, old.name.namespace, recipient)
+        except Revoked:
+            left_out.append(LeftOut(recipient, "its key, its grant or who signed that is revoked"))
         except RecipientUncertified:
             left_out.append(LeftOut(recipient, "its key is not certified"))
         except (SignatureError, TrustMissing):  # e.g. of a colleague who has left

@@ -17,7 +17,6 @@ from pq_registry.crypto.recipient import PublicRecipient
 from pq_registry.errors import FormatError, PolicyError, RecipientUncertified, UsageError, VerificationError
 from pq_registry.format.keystatement import KeyStatement
 from pq_registry.format.name import Namespace
-from pq_registry.format.release import Release
 
 
 def certified(publisher: Publisher, namespace: Namespace, recipient: str) -> KeyStatement:
@@ -80,21 +79,19 @@ def look_up(publisher: Publisher, namespace: Namespace, name: str) -> PublicReci
     return PublicRecipient(statement.kem, statement.public_key)
 
 
-def refuse_revoked(publisher: Publisher, release: Release, recipient: str) -> None:
+def refuse_revoked(publisher: Publisher, namespace: Namespace, subject: Subject) -> None:
     """Nothing is granted that every reader of the publisher's trust file would refuse.
 
     Raises:
-        Revoked: if the namespace's status revokes the release or the recipient.
+        Revoked: if the namespace's status revokes what ``subject`` names.
         PqregError: if the status is not what it must be.
     """
     if publisher.trust is None:
         return
     verifier = Verifier(publisher.trust.encode(), publisher.now, online=True)
-    namespace = release.name.namespace
     adopt_status(publisher.client, verifier, namespace, SeenStatuses(publisher.state_dir))
     status = verifier.adopted(namespace)
     if status is not None:
-        subject = Subject(signer="", time=None, release=release.digest, recipient=recipient)
         check_not_revoked(status.statement, subject, publisher.now)
 
 

@@ -14,6 +14,7 @@ import pytest
 from pq_registry.client.enrolment import certify
 from pq_registry.client.grants import withdraw
 from pq_registry.client.reseal import LeftOut, ResealResult, reseal
+from pq_registry.client.transport import RegistryClient
 from pq_registry.crypto.recipient import PublicRecipient
 from pq_registry.crypto.secret import SecretBytes
 from pq_registry.crypto.signing import sign_envelope
@@ -22,6 +23,8 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.grant import GrantStatement
 from pq_registry.format.name import Reference
+from pq_registry.format.status import RevocationKind
+from tests.revocations import revocation, status_statement
 from tests.samples import publisher
 from tests.sealed_registry import sealed_registry
 from tests.sealing_site import REFERENCE, SealingSite, contents_of, model_files, recipient, sealed_trust, write_files
@@ -233,3 +236,27 @@ def test_what_cannot_be_sealed_anew(site: SealingSite, model: Path) -> None:
     there = Reference(REFERENCE.repository, REFERENCE.tag, release)
     with pytest.raises(GrantMissing):
         sealed_anew(site, reference=there, publisher=site.publisher(state_dir=site.home / "another machine"))
+
+
+def test_what_is_revoked_is_not_carried_on_and_a_revoked_release_is_sealed_anew(
+    site: SealingSite, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certified(site, "a", "b", "c")
+    release = site.push(model, *(recipient(name).public for name in "abc")).pushed.release
+    grant = granted(site, release)[recipient("a").public.id]
+    status = status_statement(
+        revocation(str(Digest.of(grant.encode())), RevocationKind.GRANT),
+        revocation(recipient("b").public.id, RevocationKind.RECIPIENT),
+        revocation(str(release), RevocationKind.RELEASE),
+    )
+    envelope = sign_envelope(status.encode(), publisher()).encode()
+    monkeypatch.setattr(RegistryClient, "status_envelope", lambda _client, _namespace: envelope)
+    entry = replace(site.trust.namespaces["acme"], revokers=(publisher().identity.id,))
+    site.trust = replace(site.trust, namespaces={"acme": entry})
+    result = sealed_anew(site)
+    assert set(granted(site, result.sealed.pushed.release)) == {
+        publisher().recipient.public.id,
+        recipient("c").public.id,
+    }
+    assert {one.recipient for one in result.left_out} == {recipient("a").public.id, recipient("b").public.id}
+    assert all("revoked" in one.why for one in result.left_out)
