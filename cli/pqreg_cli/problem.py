@@ -21,7 +21,7 @@ STEPS = {
     1: "the tag",
     2: "the signature",
     3: "the signed statement",
-    4: "the signer's validity",
+    4: "the log and the signer's validity",
     5: "the revocation status",
     6: "name, digest and file set",
     7: "the seal",

@@ -16,13 +16,14 @@ existed by then at the latest. Without such a witness there is none, whatever ti
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pq_registry.crypto.notesigning import verify_line
 from pq_registry.errors import CheckpointInvalid, QuorumNotMet
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.note import Note, VerifierKey
-from pq_registry.format.tlogpolicy import LOG_PQ, Policy
+from pq_registry.format.tlogpolicy import LOG_PQ, LogPolicy, Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,24 @@ def judge(note: bytes, policy: Policy) -> Judged:
         log_time=times.get(LOG_PQ),
         cosigners=frozenset(policy.witnesses[name].key.name for name in attesting),
     )
+
+
+def signed_by_log(note: bytes, policies: Iterable[LogPolicy]) -> Checkpoint | None:
+    """The checkpoint in ``note`` if its log signed it with both of its keys, whoever else did; None if not.
+
+    Enough to convict a log of two histories, and to believe nothing: that needs ``judge``. Both keys are asked for, so
+    that nobody who has broken Ed25519 can accuse a log of what it did not do.
+
+    Raises:
+        FormatError: if ``note`` is not a checkpoint of exactly our form.
+        CheckpointInvalid: if a line of the log is wrong.
+    """
+    checkpoint, parsed = parse_checkpoint_note(note)
+    for entry in policies:
+        keys = (entry.policy.log, entry.policy.log_pq)
+        if entry.policy.origin == checkpoint.origin and all(_verified(parsed, checkpoint, key) for key in keys):
+            return checkpoint
+    return None
 
 
 def _verified(note: Note, checkpoint: Checkpoint, key: VerifierKey) -> list[int | None]:

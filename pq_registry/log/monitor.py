@@ -3,7 +3,8 @@
 
 In this order, each time a checkpoint is shown:
 
-1. It is judged under the policies of the trust file: the log's own lines, and the quorum of witnesses.
+1. It is judged under the policies of the trust file: the log's own lines, and the quorum of witnesses. One without its
+   quorum is believed nothing; but if the log signed it with both keys, it can still convict the log in step 2.
 2. It is compared with the last one verified: a smaller tree is a rollback, and a tree whose beginning is not the old
    tree is equivocation. Both notes are then kept as evidence and nothing else changes, not even the state.
 3. It is kept as the last one verified. From here on no other history is accepted, whatever happens to the rest.
@@ -31,7 +32,7 @@ from pq_registry.errors import (
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.instant import format_instant, from_unix, in_window
 from pq_registry.format.tlogpolicy import LogPolicy
-from pq_registry.log.judge import Judged, judge
+from pq_registry.log.judge import Judged, judge, signed_by_log
 from pq_registry.log.merkle import CompactRange, leaf_row
 from pq_registry.log.misbehaviour import check_follows, equivocation
 from pq_registry.log.tree import TileReader, Tree
@@ -97,12 +98,19 @@ class Monitor:
             LogError, FormatError: if the tiles do not belong to it.
             TransportError, StorageError: if tiles cannot be read or the state not be kept.
         """
-        judged = judge_any(note, self._policies)
         known = self._state.load()
+        try:
+            judged = judge_any(note, self._policies)
+        except QuorumNotMet:
+            # A second history is proof against the log as soon as the log has signed it; witnesses never would.
+            signed = signed_by_log(note, self._policies)
+            if known is not None and signed is not None:
+                self._compare(known, signed, note)
+            raise
         if known is None:
             self._state.keep(Followed(note))
             return judged
-        self._compare(known, judged)
+        self._compare(known, judged.checkpoint, note)
         if note != known.note:
             self._state.keep(replace(known, note=note))
         return judged
@@ -155,9 +163,9 @@ class Monitor:
             yield from enumerate(batch.entries, batch.start)
             self._state.keep(batch.followed)
 
-    def _compare(self, known: Followed, judged: Judged) -> None:
+    def _compare(self, known: Followed, new: Checkpoint, note: bytes) -> None:
         """Step 2."""
-        old, new = known.checkpoint, judged.checkpoint
+        old = known.checkpoint
         if new.origin != old.origin:
             raise CheckpointInvalid(
                 "the registry shows another log than the one that is followed here",
@@ -171,7 +179,7 @@ class Monitor:
             if 0 < old.size < new.size and Tree(self._reader, new.size, new.root).root_at(old.size) != old.root:
                 raise equivocation(old, new)
         except LogMisbehaved as error:
-            self._state.keep_misbehaviour(error, known.note, judged.note)
+            self._state.keep_misbehaviour(error, known.note, note)
             raise
 
 
