@@ -22,6 +22,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 from pq_registry import limits
@@ -223,14 +224,20 @@ class Note:
         Raises:
             FormatError: if ``data`` is no note, or larger than one may be.
         """
-        if len(data) > limits.NOTE_BYTES:
-            raise FormatError(
-                "the note is too large", expected=f"at most {limits.NOTE_BYTES} bytes", found=f"{len(data)} bytes"
-            )
-        end = data.rfind(b"\n\n")
-        if end < 0:
-            raise FormatError("not a note", expected="a text, an empty line and signature lines")
-        return cls(data[: end + 1], parse_lines(data[end + 2 :]))
+        return _parsed(bytes(data))
+
+
+@lru_cache(16)
+def _parsed(data: bytes) -> Note:
+    # A receipt's note is read by the receipt, the judge and the verifier: values do not change, so one reading does.
+    if len(data) > limits.NOTE_BYTES:
+        raise FormatError(
+            "the note is too large", expected=f"at most {limits.NOTE_BYTES} bytes", found=f"{len(data)} bytes"
+        )
+    end = data.rfind(b"\n\n")
+    if end < 0:
+        raise FormatError("not a note", expected="a text, an empty line and signature lines")
+    return Note(data[: end + 1], parse_lines(data[end + 2 :]))
 
 
 def check_note_text(text: bytes) -> str:

@@ -60,6 +60,7 @@ class Publisher:
         # Apart from the one above, so that an offer wakes the thread and not everybody who waits for a receipt.
         self._work = threading.Condition(lock_of_both)
         self._offered: tuple[bytes, Checkpoint] | None = None
+        self._newest: bytes | None = None
         self._published = None if last is None else self._remembered(last)
         self._problem: PqregError | None = None
         self._lacking = False
@@ -80,8 +81,11 @@ class Publisher:
             return self._problem
 
     def offer(self, note: bytes, checkpoint: Checkpoint) -> None:
-        """Publish this committed checkpoint, unless a newer one is offered first."""
+        """Publish this committed checkpoint, unless a newer one is offered first. Offered again it is still one."""
         with self._changed:
+            if note == self._newest:
+                return
+            self._newest = note
             self._offered = (note, checkpoint)
             self._work.notify()
 

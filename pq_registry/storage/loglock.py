@@ -45,6 +45,10 @@ _RECORD = insert(_ENTRIES)
 _SHOW = update(_STATE).where(_ONLY_ROW).values(published=bindparam("shown"))
 _KEPT = select(_CHECKPOINTS.c.quorum).where(_CHECKPOINTS.c.size == bindparam("kept_size"))
 _KEEP = insert(_CHECKPOINTS)
+_COVERING = (
+    select(_CHECKPOINTS.c.note).where(_CHECKPOINTS.c.size > bindparam("covered")).order_by(_CHECKPOINTS.c.size).limit(1)
+)
+_COVERING_WITH_QUORUM = _COVERING.where(_CHECKPOINTS.c.quorum.is_(True))
 _BETTER = (
     update(_CHECKPOINTS)
     .where(_CHECKPOINTS.c.size == bindparam("kept_size"))
@@ -149,12 +153,10 @@ class CatalogueLock:
         Raises:
             StorageError: if the catalogue fails.
         """
-        query = select(LogCheckpointRow.note).where(LogCheckpointRow.size > index).order_by(LogCheckpointRow.size)
         with self._catalogue.reading() as session:
-            found = None
-            if quorum_first:
-                found = session.scalar(query.where(LogCheckpointRow.quorum.is_(True)).limit(1))
-            return found or session.scalar(query.limit(1))
+            connection = session.connection()
+            found = connection.scalar(_COVERING_WITH_QUORUM, {"covered": index}) if quorum_first else None
+            return found or connection.scalar(_COVERING, {"covered": index})
 
 
 def _replace_note(connection: Connection, expected: bytes | None, new: bytes) -> None:
