@@ -38,7 +38,6 @@ _BYTES: dict[int | str, dict[str, Any]] = {
     200: {"content": {OCTETS_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
 }
 Reader = Annotated[Caller, Depends(guard.READ_LOG_FILE)]
-Reader = Annotated[Caller, Depends(guard.READ_LOG_FILE)]
 
 
 @router.head("/log/checkpoint", responses=_TEXT)
