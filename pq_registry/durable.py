@@ -152,19 +152,29 @@ def publish(temporary: Path, path: Path, *, replace: bool) -> None:
         sync_directory(temporary.parent)
 
 
-def write_temporary(temporary: Path, data: bytes, *, mode: int = 0o666) -> None:
-    """The first half of ``write_file``: a finished and fsynced file under a name of ``temporary_path``.
+def write_temporaries(files: Sequence[tuple[Path, bytes]], *, mode: int = 0o666) -> None:
+    """The first half of ``write_file``, for several: finished and fsynced files under names of ``temporary_path``.
+
+    All are written before the first is synced, and the kernel is asked to begin with each: on a journalling file system
+    the first fsync then does the work of all.
 
     Raises:
         StorageError: if a system call fails; the caller removes what there is.
     """
-    with reported("write", temporary):
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(descriptor, "wb", closefd=True, buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-            os.fsync(file.fileno())
+    with contextlib.ExitStack() as opened:
+        descriptors = []
+        for temporary, data in files:
+            with reported("write", temporary):
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+                opened.callback(os.close, descriptor)
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(descriptor, view) :]
+                start_writeback(descriptor, 0, len(data))
+                descriptors.append((temporary, descriptor))
+        for temporary, descriptor in descriptors:
+            with reported("write", temporary):
+                os.fsync(descriptor)
 
 
 def publish_all(finished: Sequence[tuple[Path, Path]]) -> None:

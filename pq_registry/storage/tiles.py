@@ -11,8 +11,10 @@ A tile that exists with other bytes is never overwritten: the log halts. One wit
 the same, because its being readable does not mean that it is durable. Several files are written with one fsync each and
 one for each directory they are in; as system calls, of two tiles in one directory::
 
-    openat(TILE, O_RDONLY) = ENOENT    openat(.TMP, O_CREAT|O_EXCL)  write  fsync  close    (twice)
-    renameat(.TMP, TILE)               (twice)
+    openat(TILE, O_RDONLY) = ENOENT                         (twice)
+    openat(.TMP, O_CREAT|O_EXCL)  write  sync_file_range    (twice)
+    fsync(.TMP)  (twice)   close  (twice)
+    renameat(.TMP, TILE)                                    (twice)
     fsync(DIRECTORY)
 
 Nothing below ROOT is secret.
@@ -87,9 +89,9 @@ class LocalTiles:
                 target = self.path(name)
                 self._require_free(target, name, data)
                 self._make_parent(target.parent)
-                temporary = durable.temporary_path(target)
-                finished.append((temporary, target))
-                durable.write_temporary(temporary, data, mode=_FILE_MODE)
+                finished.append((durable.temporary_path(target), target))
+            contents = [(temporary, data) for (temporary, _), (_, data) in zip(finished, tiles, strict=True)]
+            durable.write_temporaries(contents, mode=_FILE_MODE)
             durable.publish_all(finished)
         except BaseException:
             for temporary, _ in finished:

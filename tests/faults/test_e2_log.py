@@ -20,7 +20,7 @@ from sqlalchemy import Engine, event
 from pq_registry import limits
 from pq_registry.errors import LogHalted, LogUnavailable, PqregError, StorageError
 from pq_registry.storage.tiles import LocalTiles
-from tests.faults.injection import Fault, database_error, failing_database, failing_system_call, os_error
+from tests.faults.injection import SYSTEM_CALLS, Fault, database_error, failing_database, failing_system_call, os_error
 from tests.local_log import TIMEOUT, LocalLog, damage, judge, open_catalogue, seeded
 
 LEAVES = 254
@@ -105,10 +105,10 @@ Injected = Callable[[Engine | None], AbstractContextManager[None]]
 def test_system_calls(whole: Path, tmp_path: Path, persisted: bool, opening: bool) -> None:
     def make(number: int) -> tuple[Fault, Injected]:
         fault = Fault(number, persisted, os_error(number))
-        return fault, lambda _: failing_system_call(fault)
+        return fault, lambda _: failing_system_call(fault, (*SYSTEM_CALLS, "write"))
 
     met = sweep(whole, tmp_path, make, opening=opening)
-    assert set(met) >= {"open", "fsync", "rename"} | (set() if opening else {"mkdir"}), met
+    assert set(met) >= {"open", "write", "fsync", "rename"} | (set() if opening else {"mkdir"}), met
 
 
 @pytest.mark.slow

@@ -110,11 +110,8 @@ def test_several_files_are_renamed_and_each_directory_is_synced_once(
     rename, sync = os.rename, durable.sync_directory
     monkeypatch.setattr(os, "rename", lambda old, new: done.append(f"rename {Path(new).name}") or rename(old, new))
     monkeypatch.setattr(durable, "sync_directory", lambda path: done.append(f"sync {path.name}") or sync(path))
-    finished = []
-    for target in targets:
-        temporary = durable.temporary_path(target)
-        durable.write_temporary(temporary, str(target).encode())
-        finished.append((temporary, target))
+    finished = [(durable.temporary_path(target), target) for target in targets]
+    durable.write_temporaries([(temporary, str(target).encode()) for temporary, target in finished])
     assert done == []
     durable.publish_all(finished)
     assert done == ["rename 1", "rename 2", "rename 1", "sync a", "sync b"]
@@ -122,7 +119,7 @@ def test_several_files_are_renamed_and_each_directory_is_synced_once(
     assert sum(len(list(each.iterdir())) for each in tmp_path.iterdir()) == 3
 
 
-@pytest.mark.parametrize("call", ["fsync", "open"])
+@pytest.mark.parametrize("call", ["fsync", "open", "write"])
 def test_the_first_half_fails_as_an_error_of_the_tree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -131,6 +128,13 @@ def test_the_first_half_fails_as_an_error_of_the_tree(
 
     monkeypatch.setattr(os, call, fail)
     with pytest.raises(StorageError) as caught:
-        durable.write_temporary(durable.temporary_path(tmp_path / "file"), b"x")
+        durable.write_temporaries([(durable.temporary_path(tmp_path / "file"), b"x")])
     assert caught.value.found == "No space left on device"
     assert caught.value.hint is not None
+
+
+def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
+    durable.write_temporaries([(tmp_path / "file", b"0123456789")])
+    assert (tmp_path / "file").read_bytes() == b"0123456789"
