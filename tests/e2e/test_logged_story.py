@@ -89,6 +89,8 @@ def test_the_story(site: Site) -> None:
     desk.run("key", "generate", "node1", "--recipient", "--no-passphrase")
     site.push("secret", 3, "--seal", "--to", "node1.pqpub")
     node.run("pull", "acme/secret:v1", "clear", "--recipient-key", "node1.pqkey")
+    offline.run("verify", "clear", "--expect", "acme/secret")
+    assert (site.root / "clear/.pqreg/model.tlog-proof").is_file()
     node.run("pull", "acme/secret:v1", "mirror", "--sealed")
     assert list((site.root / "mirror/.pqreg/grants").glob("*.tlog-proof"))
     offline.run("verify", "mirror", "--unseal", "--recipient-key", "node1.pqkey")
