@@ -38,8 +38,8 @@ def keygen(
     """Make the keys of a registry's log before its first start, so that witnesses can be arranged first.
 
     Without this the first start of `pqreg serve` makes them. The secret keys are in DIR/log.key, readable by you alone;
-    the public ones, which are printed, also in DIR/log.vkey. Nothing is ever overwritten. A log keeps its keys for good:
-    back them up.
+    the public ones, which are printed, also in DIR/log.vkey. Nothing is ever overwritten. A log keeps its keys, so back
+    them up.
 
     Examples:
       pqreg log keygen --data /var/lib/pqreg --origin models.example.org/log-2027

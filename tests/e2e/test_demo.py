@@ -44,10 +44,11 @@ def test_the_demo(tmp_path: Path) -> None:
     assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 60
     text = ended.out
     refusals = re.findall(r"ok: refused at step (\d)", text)
-    assert refusals == ["8", "2", "2", "2", "0", "7"]
+    assert refusals == ["8", "2", "2", "2", "0", "4", "7"]
     assert "bit for bit" in text
     assert "fetched only" in text
-    assert text.count("error: ") == 6
+    assert text.count("error: ") == 8
+    assert "exit status 4; both signed checkpoints are kept as proof" in text
     assert "hold none of the model's windows of 32 bytes" in text
     assert "Everything was stopped and removed." in text
     assert text.index("WHAT") > text.rindex("error: ")

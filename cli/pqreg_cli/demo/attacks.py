@@ -5,18 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from pq_registry.client.directory import ReleaseDirectory, write_evidence
 from pq_registry.crypto.shards import ShardHasher
-from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope, pae
 from pq_registry.format.manifest import Manifest
 from pq_registry.format.release import Release, statement_of
-from pq_registry.format.strict_json import encode_canonical, parse_canonical
 from pqreg_cli.demo.place import DemoFailed
 from pqreg_cli.demo.stage import MODEL, PULLED, REFERENCE, REGISTRY_DATA, Stage
 from pqreg_keys import custody
@@ -43,18 +40,13 @@ def _flipped_byte(stage: Stage) -> None:
 
 
 def _stripped_half(stage: Stage) -> None:
-    stage.report.step("ATTACK: the registry's operator strips the ML-DSA half of the signature in the database")
-    digest = _release_digest(stage)
-    stored = _swap_envelope(stage, digest, None)
-    document = parse_canonical(stored, what="the envelope", limit=len(stored))
-    assert isinstance(document, dict)
-    assert isinstance(document["signatures"], list)
-    document["signatures"] = document["signatures"][:1]
-    _swap_envelope(stage, digest, encode_canonical(document))
-    try:
-        stage.refused(stage.node, ["pull", REFERENCE, "node/stripped"], step=2, what="stripped ML-DSA half")
-    finally:
-        _swap_envelope(stage, digest, stored)
+    stage.report.step(
+        "ATTACK: a mirror strips the ML-DSA half of the signature and repeats the ECDSA half in its place"
+    )
+    stripped = stage.place.root / "node" / "stripped"
+    shutil.copytree(stage.place.root / PULLED, stripped)
+    shutil.copyfile(stripped / "model.sig", stripped / "model.pq.sig")
+    stage.refused(stage.node, ["verify", "node/stripped"], step=2, what="stripped ML-DSA half")
 
 
 def _forged_half(stage: Stage) -> None:
@@ -76,7 +68,7 @@ def _foreign_key(stage: Stage) -> None:
         "ATTACK: Mallory serves the same model under the same name, from a registry and with a key of his own"
     )
     stage.quiet(stage.mallory, ["key", "generate", "mallory", "--dir", "rogue-keys", "--no-passphrase"])
-    url = stage.place.serve(stage.mallory, "rogue")
+    url = stage.place.registry(stage.mallory, "rogue")
     token = (stage.place.root / "rogue" / "admin.token").read_text().strip()
     mallory = stage.mallory.having(PQREG_REGISTRY=url, PQREG_TOKEN=token)
     stage.good(mallory, ["push", MODEL, REFERENCE, "--key", "rogue-keys/mallory.pqkey"], "to Mallory's registry")
@@ -123,20 +115,6 @@ def _flip(path: Path, offset: int) -> None:
 def _check_no_weights(stage: Stage, directory: str, name: str) -> None:
     if (stage.place.root / directory / name).exists():
         raise DemoFailed(f"an unverified file stands at {directory}/{name}")
-
-
-def _release_digest(stage: Stage) -> Digest:
-    return Digest.parse(str(stage.data(stage.node, ["show", REFERENCE])["digest"]))
-
-
-def _swap_envelope(stage: Stage, release: Digest, envelope: bytes | None) -> bytes:
-    """Put another envelope of a release into the registry's database, behind its back; answers the present one."""
-    database = stage.place.root / REGISTRY_DATA / "catalogue.sqlite3"
-    with contextlib.closing(sqlite3.connect(database, timeout=10)) as connection, connection:
-        (present,) = connection.execute("SELECT envelope FROM statements WHERE digest = ?", (release.hex,)).fetchone()
-        if envelope is not None:
-            connection.execute("UPDATE statements SET envelope = ? WHERE digest = ?", (envelope, release.hex))
-    return bytes(present)
 
 
 def _forge(stage: Stage, directory: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pqreg_cli.console import count_text, size_text
 from pqreg_cli.demo import compare
+from pqreg_cli.demo.log import arrange_witness, policy_of, trust_log
 from pqreg_cli.demo.place import DemoFailed
 from pqreg_cli.demo.stage import MODEL, PULLED, REFERENCE, REGISTRY_DATA, REPOSITORY, TRUST, Stage, rate_of
 
@@ -24,7 +25,9 @@ _PATIENCE = 30.0
 def show_main_path(stage: Stage) -> None:
     """Everything that is meant to work."""
     _keys_and_trust(stage)
+    arrange_witness(stage)
     _serve(stage)
+    _log(stage)
     _push(stage)
     _pull(stage)
     _verify(stage)
@@ -48,9 +51,10 @@ def _keys_and_trust(stage: Stage) -> None:
 
 def _serve(stage: Stage) -> None:
     stage.report.step("A registry is started; nobody has to believe it")
+    stage.report.settings("operator", PQREG_LOG_WITNESSES=policy_of(REGISTRY_DATA))
     stage.report.command("operator", ["pqreg", "serve", "--data", REGISTRY_DATA, "--listen", "127.0.0.1:0"])
     begun = time.monotonic()
-    url = stage.place.serve(stage.operator, REGISTRY_DATA)
+    url = stage.place.registry(stage.operator.having(PQREG_LOG_WITNESSES=policy_of(REGISTRY_DATA)), REGISTRY_DATA)
     admin = (stage.place.root / REGISTRY_DATA / "admin.token").read_text().strip()
     seconds = time.monotonic() - begun
     stage.operator = stage.operator.having(PQREG_REGISTRY=url, PQREG_TOKEN=admin)
@@ -65,6 +69,16 @@ def _serve(stage: Stage) -> None:
         what="serve",
         result="a registry with two tokens",
         seconds=seconds,
+    )
+
+
+def _log(stage: Stage) -> None:
+    stage.report.step("From now on the node believes nothing that is not in the log, and cosigned by the witness")
+    trust_log(stage, stage.operator)
+    stage.report.done(
+        "a signature that nobody could see is worth nothing to it",
+        what="trust log add",
+        result="receipts demanded, with one witness",
     )
 
 

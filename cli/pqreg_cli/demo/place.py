@@ -28,7 +28,7 @@ from pq_registry.errors import PqregError
 from pq_registry.settings import private_environment
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_READY = re.compile(r"serving on (http://\S+)")
+_READY = re.compile(r"(?:serving|witnessing) on (http://\S+)")
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _COMMAND_SECONDS = 120.0
@@ -117,22 +117,25 @@ class Place:
         """Start a ``pqreg`` command whose output nobody wants; it ends with the demo at the latest."""
         return self._start(person, ["-m", "pqreg_cli", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def serve(self, person: Person, data: str) -> str:
+    def registry(self, person: Person, data: str) -> str:
         """Start a registry service on a free port; answers its URL once it is ready."""
-        log = self.root / f"{data}.log"
-        with log.open("wb") as file:
-            words = ["-m", "pqreg_cli", "serve", "--data", data, "--listen", "127.0.0.1:0"]
-            process = self._start(person, words, stdout=file, stderr=file)
+        return self.serve(person, ["serve", "--data", data, "--listen", "127.0.0.1:0"], log=f"{data}.log")
+
+    def serve(self, person: Person, words: list[str], *, log: str) -> str:
+        """Start a service that writes to the file ``log``; answers its URL once it is ready."""
+        path = self.root / log
+        with path.open("wb") as file:
+            process = self._start(person, ["-m", "pqreg_cli", *words], stdout=file, stderr=file)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
-            ready = _READY.search(log.read_text(errors="replace"))
+            ready = _READY.search(path.read_text(errors="replace"))
             if ready:
                 return ready[1]
             time.sleep(0.02)
         raise DemoFailed(
-            "the registry service did not start",
+            f"`pqreg {' '.join(words)}` did not start",
             expected=f"its ready line within {_START_SECONDS:.0f} s",
-            found=log.read_text(errors="replace")[-2000:] or "no output",
+            found=path.read_text(errors="replace")[-2000:] or "no output",
         )
 
     def _start(

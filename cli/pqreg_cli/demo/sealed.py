@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 
 from pqreg_cli.console import count_text, size_text
+from pqreg_cli.demo.log import policy_of, trust_log
 from pqreg_cli.demo.place import DemoFailed, Person
-from pqreg_cli.demo.stage import MODEL, TRUST, Stage, rate_of
+from pqreg_cli.demo.stage import MODEL, TRUST, VAULT, Stage, rate_of
 from pqreg_cli.demo.windows import WINDOW, Windows
 
 SEALED = "acme/secret:v1"
-VAULT = "vault"
-"""The data directory of a registry of its own: the other one holds the same model in the clear."""
 MIRROR = "mirror/secret"
 UNSEALED = "node/secret"
 
@@ -36,9 +35,10 @@ def _recipients(stage: Stage) -> dict[str, Person]:
     stage.report.step("Two nodes make recipient keys; a new registry is started, which is never to see a model's bytes")
     for name in ("node1", "node2"):
         stage.good(Person(name, {}), ["key", "generate", name, "--recipient", "--dir", "keys", "--no-passphrase"])
-    url = stage.place.serve(stage.operator, VAULT)
+    url = stage.place.registry(stage.operator.having(PQREG_LOG_WITNESSES=policy_of(VAULT)), VAULT)
     token = (stage.place.root / VAULT / "admin.token").read_text().strip()
     operator = stage.operator.having(PQREG_REGISTRY=url, PQREG_TOKEN=token)
+    trust_log(stage, operator)
     tokens = {
         role: str(
             stage.data(operator, ["token", "create", "--role", role, "--namespace", "acme", "--days", "1"])["token"]

@@ -24,6 +24,8 @@ PULLED = "node/minilm"
 """Where the node's verified copy lies."""
 REGISTRY_DATA = "registry"
 """The registry service's data directory."""
+VAULT = "vault"
+"""That of a registry of its own for sealed models: the other one holds the same model in the clear."""
 
 
 @dataclass(slots=True)
