@@ -41,8 +41,8 @@ SHORT = 0.5
 
 def policy_of(url: str) -> Policy:
     """The service's policy: witness 1 must cosign, and is asked there."""
-    keys = (signer.key for signer in log_signers())
-    return Policy.compose(*keys, [("w1", [signer.key for signer in witness_signers(1)], url)], 1)
+    ed25519, mldsa = (signer.key for signer in log_signers())
+    return Policy.compose(ed25519, mldsa, [("w1", [signer.key for signer in witness_signers(1)], url)], 1)
 
 
 @contextmanager
