@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pq_registry.client.audit.finding import Code
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import from_unix
@@ -246,3 +248,11 @@ def test_a_revoked_identity_used_before_and_after(tmp_path: Path) -> None:
     with site.audited(tmp_path, now=from_unix(site.log.time)) as (report, _):
         [finding] = found_in(report)
         assert finding["code"] == "identity-revoked" and finding["statement"] == str(late)
+
+
+def test_every_code_is_in_the_handbook_and_no_other() -> None:
+    handbook = (Path(__file__).resolve().parents[2] / "docs" / "operations" / "audit.md").read_text()
+    table = handbook.partition("## Findings")[2].partition("### ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`([a-z-]+)`", " ".join(rows))) == {code.value for code in Code}
+    assert all(code.meaning for code in Code)

@@ -168,7 +168,7 @@ def export(
             trust=Digest.of(making.trust),
             software=tuple(sorted(making.software.items())),
             statements=entries,
-            findings=_findings(index, {entry.index for entry in entries}),
+            findings=_findings(index, {entry.index for entry in entries}, making.now),
             files=tuple(sorted(writer.files.values())),
         )
         data = document.encode()
@@ -251,8 +251,11 @@ class _Noting:
         return data
 
 
-def _findings(index: AuditIndex, about: Collection[int]) -> tuple[EvidenceFinding, ...]:
-    found = []
+def _findings(index: AuditIndex, about: Collection[int], now: datetime) -> tuple[EvidenceFinding, ...]:
+    found = [
+        EvidenceFinding(code=row["code"], message=row["message"][:_TEXT], noticed=now)
+        for row in index.rows("SELECT * FROM misbehaviour ORDER BY old, new")
+    ]
     for row in index.rows("SELECT * FROM findings ORDER BY id"):
         one = kept_of(row).finding
         if one.index is not None and one.index not in about and one.code.value != "statement-withheld":
