@@ -105,6 +105,31 @@ def populate(registry: RunningRegistry) -> Site:
     return Site(registry, releases, sealed, hostile)
 
 
+def paths(shown: Site) -> dict[str, str]:
+    """Every kind of page, by a name for it."""
+    model = "/models/acme/minilm"
+    return {
+        "overview": "/",
+        "models": "/models",
+        "models of a namespace": "/models?namespace=lab",
+        "model": model,
+        "sealed model": "/models/acme/secret",
+        "release": f"{model}/releases/{shown.releases[3].hex}",
+        "revoked release": f"{model}/releases/{shown.releases[0].hex}",
+        "hostile release": f"{model}/releases/{shown.hostile.hex}",
+        "sealed release": f"/models/acme/secret/releases/{shown.sealed.hex}",
+        "tag": f"{model}/tags/v1",
+        "namespace": "/namespaces/acme",
+        "namespace without status": "/namespaces/lab",
+        "log": "/audit/log",
+        "search": "/audit/log?q=acme&kind=tag",
+        "leaf": "/audit/log/3",
+        "leaf of a status": "/audit/log/13",
+        "checkpoint": "/audit/checkpoint",
+        "sign-in": "/session",
+    }
+
+
 def publish_licensed(api: Api, license_: str, signer: SecretIdentity | None = None) -> Digest:
     """A release with a licence."""
     signer = signer or publisher()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, false, func, or_, select
 
 from pq_registry.errors import FormatError, NotFound
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
@@ -33,6 +33,7 @@ from pq_registry.storage.catalogue.tables import (
 )
 
 _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{64})", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,96}(?:/[A-Za-z0-9._-]{0,96})?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
@@ -161,15 +162,18 @@ def _item(
 
 
 def _matching(text: str) -> ColumnElement[bool]:
+    if "/" in text:  # of a reference, the repository
+        text = text.partition("@")[0].partition(":")[0]
     found = _HEX.fullmatch(text)
     if found is not None:
         wanted = found[1]
         return or_(StatementRow.digest == wanted, StatementRow.signer == wanted, StatementRow.release_digest == wanted)
     if _NUMBER.fullmatch(text):
         return or_(LogEntryRow.index == int(text), NamespaceRow.key == text.lower())
-    if "/" in text:
-        return RepositoryRow.key.startswith(text.lower(), autoescape=True)
-    return NamespaceRow.key.startswith(text.lower(), autoescape=True)
+    if _NAME.fullmatch(text) is None:
+        return false()
+    column = RepositoryRow.key if "/" in text else NamespaceRow.key
+    return column.startswith(text.lower(), autoescape=True)
 
 
 def _checkpoint(row: LogCheckpointRow) -> CheckpointView:

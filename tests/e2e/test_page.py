@@ -1,30 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The audit page in a real browser: found by searching, opened, proved by the browser itself, and red when a tile lies.
 
-Needs Chromium (``/usr/bin/chromium``); nothing is downloaded. Screenshots go to the test's directory.
+Needs Chromium (``tests.e2e.browser``). Screenshots go to the test's directory.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pq_registry.log.tree import Tree
+from tests.e2e.browser import SETTLED, Open, chromium, require_chromium, visitor
 from tests.page_site import HOSTILE, Site, site
 
-CHROMIUM = shutil.which("chromium", path="/usr/bin:/usr/local/bin:/snap/bin")
-if CHROMIUM is None:
-    pytest.skip("there is no chromium here (apt-get install chromium)", allow_module_level=True)
-playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-LOCALES = {"en": "en-GB", "de": "de-DE"}
-SETTLED = "() => [...document.querySelectorAll('[data-proof]')].every(panel => panel.dataset.verdict)"
+require_chromium()
 CHECKS = (
     "panel => Object.fromEntries([...panel.querySelectorAll('[data-check]')].map("
     "item => [item.dataset.check, item.className.replace('is-', '')]))"
@@ -40,11 +32,8 @@ for (const name of ['generateKey', 'importKey']) {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    arguments = ["--no-sandbox"] if os.getuid() == 0 else []
-    with playwright_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -53,27 +42,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield made
 
 
-Open = Callable[..., Any]
-
-
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Open]:
-    """Opens a page in a browser that has never been here; what its console complains about fails the test."""
-    contexts = []
-    complaints: list[str] = []
-
-    def open_context(*, language: str = "en", viewport: dict[str, int] = WIDE, **options: Any) -> Any:
-        context = browser.new_context(locale=LOCALES[language], viewport=viewport, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        return page
-
-    yield open_context
-    for context in contexts:
-        context.close()
-    assert [text for text in complaints if "Failed to load resource" not in text] == []
+    with visitor(browser) as open_page:
+        yield open_page
 
 
 def checks(page: Any) -> dict[str, str]:
@@ -157,7 +129,9 @@ def test_a_checkpoint_of_other_keys_or_of_another_history_turns_it_red(visit: Op
         ({"size": kept["size"] + 1}, "this browser saw"),
         ({"keys": ["log.example/pqreg+00000000+AAAA"]}, "keys are not those"),
     ):
-        page.evaluate("value => localStorage.setItem(Object.keys(localStorage)[0], JSON.stringify(value))", kept | change)
+        page.evaluate(
+            "value => localStorage.setItem(Object.keys(localStorage)[0], JSON.stringify(value))", kept | change
+        )
         page.reload()
         assert (found := checks(page))["memory"] == "bad", found
         assert found["verdict"] == "bad"
