@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fsck's fourth part: what the catalogue says of tags, grants and recipients' keys against their statements.
+"""fsck's fourth part: what the catalogue says of tags, grants, keys and statuses against their statements.
 
-* The statements of a tag, and those about one release and one recipient, are an unbroken chain, recorded under the
-  name, release, recipient and sequence they state. The catalogue's entry repeats the last one. A tag's target is a
-  release of the repository, and what is granted a sealed one.
+* The statements of a tag, those about one release and one recipient, and the statuses of a namespace are an unbroken
+  chain, recorded under the name, release, recipient and sequence they state. The catalogue's entry repeats the last
+  one. A tag's target is a release of the repository, and what is granted a sealed one. A status keeps what the one
+  before it revoked.
 * A key statement is recorded under the namespace and recipient it states; the entry repeats one that no other is newer
   than.
 """
@@ -22,6 +23,8 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.grant import GrantStatement
 from pq_registry.format.keystatement import KeyStatement
+from pq_registry.format.leaf import Kind
+from pq_registry.format.status import StatusStatement
 from pq_registry.format.tag import TagStatement
 from pq_registry.storage.catalogue.tables import (
     GrantRow,
@@ -30,6 +33,7 @@ from pq_registry.storage.catalogue.tables import (
     ReleaseRow,
     RepositoryRow,
     StatementRow,
+    StatusRow,
     TagRow,
 )
 
@@ -68,12 +72,13 @@ class _Stated(Generic[S]):
 
 
 def check_chains(session: Session) -> Iterator[Finding]:
-    """Compare every tag, grant and key with its statements; answers what does not fit."""
+    """Compare every tag, grant, key and status with its statements; answers what does not fit."""
     rows = session.execute(select(ReleaseRow.repository_id, ReleaseRow.digest, ReleaseRow.sealed))
     releases = {(repository_id, digest): sealed for repository_id, digest, sealed in rows}
     yield from _tags(session, releases)
     yield from _grants(session, releases)
     yield from _keys(session)
+    yield from _statuses(session)
 
 
 def _tags(session: Session, releases: dict[tuple[int, str], bool]) -> Iterator[Finding]:
@@ -138,21 +143,13 @@ def _grant_entry(stated: _Stated[GrantStatement]) -> tuple[object, ...]:
 
 def _keys(session: Session) -> Iterator[Finding]:
     known: dict[tuple[int, str], list[_Stated[KeyStatement]]] = {}
-    query = (
-        select(StatementRow, NamespaceRow.name)
-        .join(NamespaceRow, NamespaceRow.id == StatementRow.namespace_id)
-        .where(StatementRow.repository_id.is_(None))
-        .execution_options(yield_per=16)
-    )
-    for row, name in session.execute(query):
-        subject = f"key {name}/{row.recipient} statement sha256:{row.digest}"
-        found = _read(row, name, (), subject, KeyStatement.parse)
+    for found in _of_namespaces(session, StatementRow.kind != Kind.STATUS.value, KeyStatement.parse):
         if isinstance(found, Finding):
             yield found
             continue
-        statement = found.statement
+        statement, row, name = found.statement, found.row, found.owner
         if (str(statement.namespace), statement.recipient, statement.signer) != (name, row.recipient, row.signer):
-            yield Finding(subject, "it is recorded under another namespace, recipient or signer")
+            yield Finding(found.subject, "it is recorded under another namespace, recipient or signer")
         known.setdefault((row.namespace_id, row.recipient or ""), []).append(found)
     for key in session.scalars(select(KeyRow)):
         stated = known.pop((key.namespace_id, key.recipient), [])
@@ -166,6 +163,50 @@ def _keys(session: Session) -> Iterator[Finding]:
 def _key_entry(stated: _Stated[KeyStatement]) -> tuple[object, ...]:
     statement = stated.statement
     return stated.digest.hex, statement.node, statement.signer, statement.issued, statement.not_after
+
+
+def _statuses(session: Session) -> Iterator[Finding]:
+    last: dict[tuple[Hashable, ...], _Stated[StatusStatement]] = {}
+    for found in _of_namespaces(session, StatementRow.kind == Kind.STATUS.value, StatusStatement.parse):
+        if isinstance(found, Finding):
+            yield found
+            continue
+        statement, row = found.statement, found.row
+        if (str(statement.namespace), statement.sequence, statement.signer) != (found.owner, row.sequence, row.signer):
+            yield Finding(found.subject, "it is recorded under another namespace, sequence or signer")
+        before = last.get(found.key)
+        if before is not None and not statement.extends(before.statement):
+            yield Finding(found.subject, "it takes back what the statement before it revoked")
+        yield from _follow(last, found)
+    for status in session.scalars(select(StatusRow)):
+        now = last.pop((status.namespace_id,), None)
+        entry = (status.sequence, status.statement, status.signer, status.issued, status.expires)
+        if now is None or entry != _status_entry(now):
+            yield Finding(f"status of namespace {status.namespace_id}", "it does not repeat its last statement")
+    yield from (Finding(stated.subject, "it has statements but no entry") for stated in last.values())
+
+
+def _status_entry(stated: _Stated[StatusStatement]) -> tuple[object, ...]:
+    statement = stated.statement
+    return statement.sequence, stated.digest.hex, statement.signer, statement.issued, statement.expires
+
+
+def _of_namespaces(
+    session: Session, among: ColumnElement[bool], parse: Callable[[bytes], S]
+) -> Iterator[_Stated[S] | Finding]:
+    """The statements about a namespace as a whole, in the order of its chain where they have one."""
+    query = (
+        select(StatementRow, NamespaceRow.name)
+        .join(NamespaceRow, NamespaceRow.id == StatementRow.namespace_id)
+        .where(StatementRow.repository_id.is_(None), among)
+        .order_by(StatementRow.namespace_id, StatementRow.sequence)
+        .execution_options(yield_per=16)
+    )
+    for row, name in session.execute(query):
+        what = f"status of {name} statement {row.sequence}"
+        if row.recipient is not None:
+            what = f"key {name}/{row.recipient} statement sha256:{row.digest}"
+        yield _read(row, name, (row.namespace_id,), what, parse)
 
 
 def _of_repositories(

@@ -11,7 +11,7 @@ Checked, each finding naming its object:
 2. every statement: its envelope parses, is named by its payload's digest, and both halves verify under its signer;
 3. every release: manifest and statement bind, its name is the repository's, its facts are the manifest's, and every
    file is a recorded blob with the manifest's shards that the repository refers to;
-4. every tag, grant and key statement, as ``storage.chains`` says;
+4. every tag, grant, key and status statement, as ``storage.chains`` says;
 5. the log, as ``storage.logcheck`` says.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""fsck on sealed releases, grants and key statements: one altered row is found, and the finding names its object."""
+"""fsck on sealed releases, grants, keys and statuses: one altered row is found, and the finding names its object."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from sqlalchemy import text
 from pq_registry import limits
 from pq_registry.crypto.recipient import SecretRecipient
 from pq_registry.crypto.signing import sign_envelope
+from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.format.name import RepositoryName
 from pq_registry.format.recipientfile import Kem
+from pq_registry.format.status import RevocationKind
 from pq_registry.service.registry import Registry
 from pq_registry.storage.fsck import check_registry
 from tests.logsetup import log_setup
+from tests.revocations import revocation, status_statement
 from tests.samples import YEAR, publisher
 from tests.sealing_samples import SECRET, seal
 from tests.sealing_service import CALLER, certificate, certify, commit, store
 
+OTHER = revocation("cd" * 32, RevocationKind.RECIPIENT)
+
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Iterator[Registry]:
-    """A sealed release with a file in slices of both sizes, a grant that was withdrawn and renewed, and two keys."""
+    """A sealed release with a file in slices of both sizes, a grant that was withdrawn and renewed, two keys, two statuses."""
     registry = Registry.open(tmp_path / "registry", utc_now, log=log_setup())
     registry.identities.register(CALLER, SECRET.namespace, publisher().identity)
     sealed = seal()
@@ -42,6 +47,10 @@ def whole(tmp_path: Path) -> Iterator[Registry]:
         statement = replace(statement, sequence=statement.sequence + 1, previous=digest)
     for issued, moved in ((utc_now() - YEAR, "old"), (utc_now(), "new")):
         certify(registry, certificate(node, issued=issued, node=moved))
+    one = revocation()
+    first = status_statement(one)
+    for status in (first, replace(first, sequence=2, previous=Digest.of(first.encode()), revoked=(one, OTHER))):
+        registry.statuses.put(CALLER, SECRET.namespace, sign_envelope(status.encode(), publisher()).encode())
     yield registry
     registry.close()
 
@@ -83,6 +92,15 @@ def test_nothing_is_found_where_all_is_well(whole: Registry) -> None:
         ("UPDATE namespaces SET name = 'Acme' WHERE key = 'acme'", "key "),
         ("UPDATE statements SET envelope = CAST(replace(envelope, '=', 'A') AS BLOB) WHERE kind = 'key'", "key "),
         ("UPDATE statements SET envelope = (SELECT envelope FROM statements WHERE kind = 'key')", "grant of "),
+        ("UPDATE statements SET envelope = (SELECT envelope FROM statements WHERE kind = 'key')", "status of "),
+        ("UPDATE statuses SET sequence = 1", "status of "),
+        ("UPDATE statuses SET expires = 4000000000", "status of "),
+        ("UPDATE statuses SET statement = (SELECT digest FROM statements WHERE kind = 'status' AND sequence = 1)",
+         "status of "),
+        ("DELETE FROM statuses", "status of "),
+        ("DELETE FROM statements WHERE kind = 'status' AND sequence = 1", "status of "),
+        ("UPDATE statements SET sequence = 3 WHERE kind = 'status' AND sequence = 2", "status of "),
+        ("UPDATE namespaces SET name = 'Acme' WHERE key = 'acme'", "status of "),
     ],
 )  # fmt: skip
 def test_altered_rows(whole: Registry, change: str, subject: str) -> None:
