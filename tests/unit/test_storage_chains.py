@@ -31,7 +31,7 @@ OTHER = revocation("cd" * 32, RevocationKind.RECIPIENT)
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Iterator[Registry]:
-    """A sealed release with a file in slices of both sizes, a grant that was withdrawn and renewed, two keys, two statuses."""
+    """A sealed release with a file in slices of both sizes, a grant withdrawn and renewed, two keys, two statuses."""
     registry = Registry.open(tmp_path / "registry", utc_now, log=log_setup())
     registry.identities.register(CALLER, SECRET.namespace, publisher().identity)
     sealed = seal()
