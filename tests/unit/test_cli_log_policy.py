@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pqreg log keygen`` and ``log policy``: what is written, what is never overwritten, what a service can start with."""
+"""``pqreg log keygen`` and ``log policy``: what is written, what is never overwritten, what a service starts with."""
 
 from __future__ import annotations
 
