@@ -85,7 +85,7 @@ def test_digests_that_begin_alike_are_not_the_same(tmp_path: Path) -> None:
 
 def test_findings_are_told_apart_by_a_whole_digest_of_all_they_say() -> None:
     one = Finding(code=Code.UNKNOWN_KEY, message="m", name="a/b", index=1)
-    keys = {one.key, *(replace(one, **change).key for change in  # type: ignore[arg-type]
+    keys = {one.key, *(replace(one, **change).key for change in
                        ({"code": Code.ROLE_MISSING}, {"message": "n"}, {"name": "a/c"}, {"index": 2},
                         {"statement": Digest("0" * 64)}, {"expected": "x"}, {"found": "x"}))}  # fmt: skip
     assert len(keys) == 8 and all(len(key) == 64 for key in keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_withdrawn_and_set_again_is_no_way_back_unseen(tmp_path: Path) -> None:
     ],
     ids=["another-before", "gap", "same-sequence"],
 )
-def test_a_chain_that_does_not_continue(tmp_path: Path, fields: dict[str, object], found: list[str]) -> None:
+def test_a_chain_that_does_not_continue(tmp_path: Path, fields: dict[str, Any], found: list[str]) -> None:
     site = roles()
     site.tag(site.release())
     site.tag(site.release(), **fields)

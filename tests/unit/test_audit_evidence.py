@@ -29,7 +29,7 @@ from pq_registry.errors import (
     UsageError,
 )
 from pq_registry.format.digest import Digest
-from pq_registry.format.evidence import EvidenceIndex
+from pq_registry.format.evidence import EvidenceIndex, EvidenceSignature
 from pq_registry.format.instant import from_unix
 from pq_registry.format.name import Namespace, Reference
 from tests import samples
@@ -270,8 +270,27 @@ def test_somebody_elses_signature_under_the_auditors_name(site: AuditSite, tmp_p
     bundle = bundle_of(site, tmp_path)
     resign(bundle, lambda index: index, samples.publisher("eve"))
     for auditor in (None, AUDITOR.identity):
-        with pytest.raises(SignatureInvalid):
+        with pytest.raises(UntrustedSigner):
             check_bundle(bundle, trust=site.trust.encode(), auditor=auditor)
+
+
+@pytest.mark.parametrize("half", ["ec_signature", "pq_signature"])
+def test_one_half_of_the_auditors_signature_is_not_enough(site: AuditSite, tmp_path: Path, half: str) -> None:
+    bundle = bundle_of(site, tmp_path)
+    path = bundle / "evidence.json.sig"
+    genuine = EvidenceSignature.parse(path.read_bytes())
+    ec_signature, pq_signature = samples.publisher("eve").sign(genuine.message)
+    made = {"ec_signature": ec_signature, "pq_signature": pq_signature}
+    path.write_bytes(replace(genuine, **{half: made[half]}).encode())
+    with pytest.raises(SignatureInvalid):
+        check_bundle(bundle, trust=site.trust.encode(), auditor=AUDITOR.identity)
+
+
+def test_an_index_that_was_not_signed_is_not_even_parsed(site: AuditSite, tmp_path: Path) -> None:
+    bundle = bundle_of(site, tmp_path)
+    (bundle / "evidence.json").write_bytes(b"not JSON at all")
+    with pytest.raises(SignatureInvalid):
+        check_bundle(bundle, trust=site.trust.encode())
 
 
 def test_an_envelope_of_another_kind_is_no_signature_of_evidence(site: AuditSite, tmp_path: Path) -> None:

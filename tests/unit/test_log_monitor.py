@@ -22,31 +22,9 @@ from pq_registry.errors import (
 )
 from pq_registry.format.instant import from_unix
 from pq_registry.log.misbehaviour import keep_notes
-from pq_registry.log.monitor import Followed, Monitor, judge_any
+from pq_registry.log.monitor import Monitor, judge_any
 from tests.logsamples import TIME, MemoryLog, resigned
-
-
-class State:
-    """What is kept between runs, in memory."""
-
-    def __init__(self) -> None:
-        self.followed: Followed | None = None
-        self.misbehaviour: list[tuple[type[LogMisbehaved], bytes, bytes]] = []
-
-    def load(self) -> Followed | None:
-        return self.followed
-
-    def keep(self, followed: Followed) -> None:
-        self.followed = followed
-
-    def keep_misbehaviour(self, error: LogMisbehaved, old: bytes, new: bytes) -> None:
-        self.misbehaviour.append((type(error), old, new))
-
-
-def grown(log: MemoryLog, size: int) -> bytes:
-    """The log with leaves up to ``size``, published."""
-    log.append_raw(*(f"leaf {number}".encode() for number in range(log.size, size)))
-    return log.publish()
+from tests.monitoring import State, grown
 
 
 def monitor(log: MemoryLog, state: State) -> Monitor:

@@ -88,38 +88,29 @@ class Checked:
 class Bundle:
     """A bundle's directory. Reads what its index lists, and nothing else."""
 
-    def __init__(self, directory: Path) -> None:
-        """Read the index and its signature; nothing is verified yet.
+    def __init__(self, directory: Path, auditor: PublicIdentity | None, provider: Provider) -> None:
+        """Step 1; the index is parsed once its signature has been verified.
 
         Raises:
             UsageError: if there is no such directory.
-            FileSetMismatch: if the index or its signature is missing.
-            FormatError, SignatureInvalid: if they are malformed, or the signature is of another index.
+            FileSetMismatch: if the index, its signature or the auditor's key is missing.
+            SignatureInvalid: if a half is wrong, or the signature is of other bytes.
+            UntrustedSigner: if it is signed by somebody else than it says, or than ``auditor``.
+            FormatError: if one of them is malformed.
         """
         if not directory.is_dir():
             raise UsageError(f"there is no evidence bundle at {directory}", expected="a directory")
         self.directory = directory
         data = self._read(evidence.INDEX_NAME, limits.EVIDENCE_INDEX_BYTES)
-        self.signature = EvidenceSignature.parse(self._read(evidence.SIGNATURE_NAME, limits.EVIDENCE_SIGNATURE_BYTES))
-        if self.signature.payload != data:
+        signature = EvidenceSignature.parse(self._read(evidence.SIGNATURE_NAME, limits.EVIDENCE_SIGNATURE_BYTES))
+        if signature.payload != data:
             raise SignatureInvalid("the signature is not of this index", expected="exactly the bytes of evidence.json")
+        identity = auditor or PublicIdentity.from_pem(self._read(evidence.AUDITOR_NAME, limits.IDENTITY_FILE_BYTES))
+        _verify(signature, identity, provider)
         self.index = EvidenceIndex.parse(data)
-        self._listed = {one.path: one for one in self.index.files}
-
-    def verify_signature(self, auditor: PublicIdentity | None, provider: Provider) -> None:
-        """Step 1.
-
-        Raises:
-            SignatureInvalid: if a half is wrong.
-            UntrustedSigner: if it is signed by somebody else than it says, or than ``auditor``.
-        """
-        identity = auditor or PublicIdentity.from_pem(self.read(evidence.AUDITOR_NAME))
         if identity.id != self.index.auditor:
             raise UntrustedSigner("the evidence is of another auditor", expected=identity.id, found=self.index.auditor)
-        for half in HALVES:
-            made = self.signature.ec_signature if half == "ec" else self.signature.pq_signature
-            verify_half(provider, half, identity.profile, spki=identity.spki(half), message=self.signature.message,
-                        signature=made)  # fmt: skip
+        self._listed = {one.path: one for one in self.index.files}
 
     def verify_files(self) -> None:
         """Step 2.
@@ -226,8 +217,7 @@ def check_bundle(
     """
     if (trust is None) == (trust_sha256 is None):
         raise UsageError("which trust file is to count?", expected="a trust file, or the SHA-256 of the bundle's own")
-    bundle = Bundle(directory)
-    bundle.verify_signature(auditor, provider)
+    bundle = Bundle(directory, auditor, provider)
     bundle.verify_files()
     notes = _notes(bundle, auditor, trust)
     trusted = bundle.read(evidence.TRUST_NAME) if trust is None else trust
@@ -246,6 +236,21 @@ def check_bundle(
         tuple(_misbehaviour(bundle, judge)),
         tuple(notes),
     )
+
+
+def _verify(signature: EvidenceSignature, identity: PublicIdentity, provider: Provider) -> None:
+    failures = []
+    for half, made in zip(HALVES, (signature.ec_signature, signature.pq_signature), strict=True):
+        try:
+            verify_half(provider, half, identity.profile, spki=identity.spki(half), message=signature.message,
+                        signature=made)  # fmt: skip
+        except SignatureInvalid as error:
+            failures.append(error)
+    if len(failures) == len(HALVES):
+        raise UntrustedSigner("the evidence is signed by somebody else, or was altered",
+                              expected=f"a signature by {identity.id}")  # fmt: skip
+    if failures:
+        raise failures[0]
 
 
 def _judge(bundle: Bundle, judge: Judge, checkpoint: Checkpoint) -> tuple[tuple[Judged, ...], tuple[Finding, ...]]:
