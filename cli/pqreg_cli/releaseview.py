@@ -76,6 +76,8 @@ def release_json(
         "lineage": [{"name": str(base.name), "release": str(base.release)} for base in origin.lineage],
         "size": sum(entry.size for entry in origin.files),
         "files": len(origin.files),
+        "log": _log_json(verified),
+        "status": None if verified.status is None else verified.status.statement.sequence,
         "notes": list(verified.notes),
     }
 
@@ -92,6 +94,21 @@ def files_json(manifest: Manifest) -> list[dict[str, object]]:
         }
         for entry in manifest.files
     ]
+
+
+def _log_json(verified: VerifiedRelease) -> dict[str, object] | None:
+    """What its receipt proves; null where the trust file asks for none."""
+    from pq_registry.format.instant import format_instant
+
+    receipt = verified.receipt
+    if receipt is None:
+        return None
+    return {
+        "origin": receipt.policy.origin,
+        "index": receipt.index,
+        "attested": None if receipt.attested is None else format_instant(receipt.attested),
+        "witnesses": sorted(receipt.cosigners),
+    }
 
 
 def _tag_text(tag: TagStatement) -> str:

@@ -3,7 +3,7 @@
 
 What the registry answers is its account. A release counts as published only after its envelope verified under the
 publisher's own identity (or, to point a tag at a colleague's release, under one that the trust file lists for the
-namespace) and its documents agree with one another.
+namespace) and its documents agree with one another. A colleague's must have the receipt that the trust file demands.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pq_registry import limits
+from pq_registry.client.attested import attest
 from pq_registry.client.transport import RegistryClient
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.signing import failed_halves
@@ -26,6 +27,7 @@ from pq_registry.errors import (
 )
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
+from pq_registry.format.leaf import Kind
 from pq_registry.format.manifest import MANIFEST_NAME, BaseRelease, FileEntry
 from pq_registry.format.name import Namespace, RepositoryName
 from pq_registry.format.release import Release, bind, content_digest
@@ -90,7 +92,8 @@ def read_release(
         VerificationError, FormatError: if it is not what it should be.
     """
     view = client.release(repository, digest)
-    envelope = Envelope.parse(client.release_envelope(digest))
+    envelope_bytes, receipt = client.statement(digest)
+    envelope = Envelope.parse(envelope_bytes)
     if envelope.payload_digest != digest:
         raise DigestMismatch("the registry answered with another statement", expected=digest,
                              found=envelope.payload_digest)  # fmt: skip
@@ -101,6 +104,9 @@ def read_release(
     if manifest.name.key != repository.key:
         raise NameMismatch(f"{MANIFEST_NAME} is of another repository", expected=repository, found=manifest.name)
     require_signer(manifest.signer, genuine, repository.namespace)
+    if trust is not None and manifest.signer != own.id:
+        name, signer = str(manifest.name), manifest.signer
+        attest(envelope, kind=Kind.RELEASE, name=name, identity=signer, receipt=receipt, log=trust.log)
     return Release(
         name=manifest.name,
         digest=digest,

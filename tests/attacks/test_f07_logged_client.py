@@ -311,8 +311,8 @@ def test_repository_substitutes_target_file(site: LoggedSite) -> None:
     digest = site.publish()
     envelope, manifest = samples.release({"evil": b""}, signer=publisher("mallory"))
     site.registry.add_release(envelope, manifest, {"evil": b""})
-    for store in (site.registry.statements, site.registry.manifests):
-        store[digest.hex] = store[envelope.payload_digest.hex]
+    site.registry.statements[digest.hex] = envelope.encode()
+    site.registry.manifests[digest.hex] = site.registry.manifests[envelope.payload_digest.hex]
     with pytest.raises((UntrustedSigner, SignatureInvalid)):
         site.resolve(digest)
     half = replace(

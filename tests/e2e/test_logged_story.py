@@ -70,6 +70,7 @@ def test_the_story(site: Site) -> None:
     pulled = node.run("pull", "acme/plain:v1", "out", "--json").json
     assert any(note.startswith("transparency log: leaf 0 of ") for note in pulled["notes"])
     assert any(note.startswith("revocation: checked against status 1") for note in pulled["notes"])
+    assert (pulled["log"]["index"], pulled["log"]["attested"], pulled["status"]) == (0, None, 1)
     assert any(note.startswith("log freshness: the newest checkpoint") for note in pulled["notes"])
     for name in ("model.tlog-proof", ".pqreg/status.json", ".pqreg/status.tlog-proof"):
         assert (site.root / "out" / name).is_file()

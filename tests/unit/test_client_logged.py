@@ -12,6 +12,7 @@ import pytest
 
 import pq_registry
 from pq_registry.client.hfcache import HubCache
+from pq_registry.client.published import read_release
 from pq_registry.client.pull import pull
 from pq_registry.client.source import RemoteSource
 from pq_registry.client.verify import verify_directory
@@ -19,7 +20,7 @@ from pq_registry.errors import IdentityLapsed, ReceiptMissing, Revoked, ServerRe
 from pq_registry.format.status import Revocation, RevocationKind
 from tests.fake_registry import Handler, serving
 from tests.logged_site import LoggedSite, acme, next_status, status_statement
-from tests.samples import FILES, NOW
+from tests.samples import FILES, NOW, REPOSITORY, publisher
 from tests.tensors import safetensors_bytes
 
 WEIGHTS, TENSORS = safetensors_bytes({"w": ("F32", (10,))}, 1)
@@ -100,6 +101,20 @@ def test_the_hugging_face_cache_keeps_both(site: LoggedSite) -> None:
     verify_directory(path, site.verifier(online=False))
 
 
+def test_a_publisher_relies_on_a_colleagues_release_only_with_its_receipt(site: LoggedSite) -> None:
+    digest = site.publish()
+    with site.client() as client:
+
+        def read(own: str) -> None:
+            read_release(client, REPOSITORY, digest, own=publisher(own).identity, trust=site.trust)
+
+        read("bob")
+        del site.registry.receipts[digest.hex]
+        read("alice")  # what one signed oneself needs no witness
+        with pytest.raises(ReceiptMissing):
+            read("bob")
+
+
 class Machine:
     """``pq_registry.load`` on the node: it reads the real clock, which the test sets."""
 
@@ -114,8 +129,8 @@ class Machine:
     def load(self, what: str | Path) -> dict[str, object]:
         trust = self.site.home / "trust.json"
         trust.write_bytes(self.site.trust.encode())
-        expect = {"expect": "acme/minilm"} if isinstance(what, Path) else {}
-        return pq_registry.load(what, framework="numpy", registry=self.site.registry.url, trust=trust, **expect)
+        expect = "acme/minilm" if isinstance(what, Path) else None
+        return pq_registry.load(what, framework="numpy", registry=self.site.registry.url, trust=trust, expect=expect)
 
 
 @pytest.fixture

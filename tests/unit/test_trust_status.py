@@ -105,7 +105,7 @@ def test_an_identity_is_revoked_for_what_was_signed_from_then_on(since: int, val
 @pytest.mark.parametrize("exempt", [False, True])
 @pytest.mark.parametrize(("offset", "valid"), [(-1, True), (0, False), (1, False)])
 def test_without_t_a_revoked_identity_is_refused_once_the_time_has_come(exempt: bool, offset: int, valid: bool) -> None:
-    node = Node(witnesses=0, **({"log": "exempt"} if exempt else {}))
+    node = Node(witnesses=0, log="exempt") if exempt else Node(witnesses=0)
     judge = node.verifier(status_statement(identity_revoked(SOON)), now=SOON + offset * SECOND)
     if valid:
         node.release(judge)
