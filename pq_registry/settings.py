@@ -159,7 +159,7 @@ class Settings:
 
     @property
     def state_dir(self) -> Path:
-        """``$XDG_STATE_HOME/pqreg``: plans of unfinished pushes and the last tags seen."""
+        """``$XDG_STATE_HOME/pqreg``: plans of unfinished pushes, and what was seen of tags, statuses and logs."""
         base = self._environment.get("XDG_STATE_HOME")
         return (Path(base) if base else Path.home() / ".local" / "state") / "pqreg"
 
