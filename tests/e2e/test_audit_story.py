@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,3 +123,28 @@ def test_b4_a_registry_that_lost_its_newest_leaves_is_caught(tmp_path: Path) -> 
         site.auditor.run("audit", "export", "--state", "audit", "--out", "evidence", "--key", "alice.pqkey")
         checked = site.auditor.run("audit", "check", "evidence", "--trust", "trust.json", "--json", expect=4).json
         assert [[one["size"] for one in pair] for pair in checked["misbehaviour"]] == [[4, 4]]
+
+
+def test_a_following_audit_goes_on_while_others_publish_and_ends_when_told(site: Site, tmp_path: Path) -> None:
+    with (tmp_path / "follow.out").open("w") as out:
+        process = site.auditor.start("audit", "--state", "audit", "--follow", "--interval", "1", "--json", "--metrics",
+                                     "127.0.0.1:0", stdout=out, stderr=out)  # fmt: skip
+        try:
+            _until(process, lambda: '"size": 0' in (tmp_path / "follow.out").read_text())
+            site.push("{}")
+            _until(process, lambda: '"size": 2' in (tmp_path / "follow.out").read_text())
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait(60)
+    rounds = [json.loads(line) for line in (tmp_path / "follow.out").read_text().splitlines() if line.startswith("{")]
+    assert all(one["well"] for one in rounds)
+    assert sum(one["new"]["leaves"] for one in rounds) == 2
+
+
+def _until(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)  # between two looks; the deadline above decides
