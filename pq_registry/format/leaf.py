@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import cast
 
 from pq_registry import limits
@@ -27,8 +28,9 @@ from pq_registry.format.strict_json import Fields, parse_canonical
 
 LEAF_VERSION = 1
 _WRITTEN = re.compile(
-    rb'\{"i":"([0-9a-f]{64})","k":"([a-z]+)","n":"([A-Za-z0-9._/-]+)","p":"([0-9a-f]{64})",'
-    rb'"s":\["([0-9a-f]{64})","([0-9a-f]{64})"\],"t":(0|[1-9][0-9]{0,15}),"v":1\}'
+    r'\{"i":"([0-9a-f]{64})","k":"([a-z]+)","n":"([A-Za-z0-9._/-]+)","p":"([0-9a-f]{64})",'
+    r'"s":\["([0-9a-f]{64})","([0-9a-f]{64})"\],"t":(0|[1-9][0-9]{0,15}),"v":1\}',
+    re.ASCII,
 )
 
 
@@ -59,7 +61,22 @@ class Kind(StrEnum):
     @property
     def of_namespace(self) -> bool:
         """Whether its leaves name a namespace and not a repository."""
-        return self in {Kind.STATUS, Kind.KEY}
+        return self is Kind.STATUS or self is Kind.KEY
+
+
+@lru_cache(1024)
+def _check_name(kind: Kind, name: str) -> None:
+    try:
+        if kind.of_namespace:
+            Namespace(name)
+        else:
+            RepositoryName.parse(name)
+    except NameSyntaxError as error:
+        raise FormatError(
+            f"the leaf of a {kind.value} statement names nothing that could be",
+            expected=error.expected,
+            found=error.found,
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,17 +98,7 @@ class Leaf:
             FormatError: naming the rule that is broken.
         """
         parse_identity_id(self.identity)
-        try:
-            if self.kind.of_namespace:
-                Namespace(self.name)
-            else:
-                RepositoryName.parse(self.name)
-        except NameSyntaxError as error:
-            raise FormatError(
-                f"the leaf of a {self.kind.value} statement names nothing that could be",
-                expected=error.expected,
-                found=error.found,
-            ) from None
+        _check_name(self.kind, self.name)
         if type(self.time) is not int or not 0 <= self.time <= limits.JSON_INTEGER:
             raise FormatError("a leaf's time is impossible", expected="seconds since 1970", found=repr(self.time)[:40])
 
@@ -110,11 +117,11 @@ class Leaf:
         Raises:
             FormatError: if ``data`` is no leaf of exactly our form.
         """
-        written = _WRITTEN.fullmatch(data)
+        written = _WRITTEN.fullmatch(data.decode("latin-1"))  # a character for each byte; what matches is ASCII
         if written is not None:
             # The form of every leaf there is. Logs are audited by the million, and this is several times as quick as
             # what follows, which finds out what is wrong with anything else.
-            identity, kind, name, payload, ec, pq, time = (part.decode("ascii") for part in written.groups())
+            identity, kind, name, payload, ec, pq, time = written.groups()
             return cls(
                 identity=identity, kind=Kind.parse(kind), name=name, payload=Digest(payload),
                 ec=Digest(ec), pq=Digest(pq), time=int(time),

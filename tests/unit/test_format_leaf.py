@@ -39,7 +39,7 @@ def leaves(draw) -> Leaf:
 def slowly(data: bytes) -> Leaf | str:
     """What the strict JSON parser alone makes of it."""
     quick = module._WRITTEN
-    module._WRITTEN = re.compile(rb"(?!)")
+    module._WRITTEN = re.compile(r"(?!)")
     try:
         return quickly(data)
     finally:
