@@ -329,6 +329,39 @@ def test_racing_requests_leave_one_history() -> None:
     assert sorted(answers) == [200] + [409] * 7
 
 
+class SlowStore(MemoryStore):
+    """Lets a second request in while the first one is being stored, if anything would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Any = None
+        self.entered = threading.Event()
+
+    def store(self, origin: str, note: bytes) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is None:
+            self.entered.set()
+        else:
+            meanwhile.start()
+            self.entered.wait(0.5)
+        super().store(origin, note)
+
+
+def test_deciding_and_storing_are_one_step() -> None:
+    log, store = grown(5), SlowStore()
+    witness = make_witness(log, store=store)
+    ask(witness, request_of(log, 0))
+    store.entered.clear()
+    shorter, longer = request_of(grow(log, 1), 5), request_of(grow(log, 1), 5)
+    second: list[int] = []
+    thread = threading.Thread(target=lambda: second.append(ask(witness, shorter)[0]))
+    store.meanwhile = thread
+    assert ask(witness, longer)[0] == 200
+    thread.join()
+    assert second == [409]
+    assert witness.size(ORIGIN) == 7
+
+
 @given(st.binary(max_size=400))
 def test_any_bytes_are_answered(body: bytes) -> None:
     assert make_witness().add_checkpoint(body).status == 400

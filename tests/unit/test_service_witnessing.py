@@ -150,12 +150,19 @@ def test_a_witness_ahead_of_the_log_is_an_alarm() -> None:
         assert "9 leaves" in str(pool.view()[0].problem)
 
 
+def much(request: AddCheckpoint) -> tuple[int, str, bytes]:
+    """Genuine lines, over and over."""
+    answer = lines_by(1)(request)
+    assert answer is not None
+    return 200, "text/plain", answer[2] * (limits.WITNESS_ANSWER_BYTES // len(answer[2]) + 1)
+
+
 LIES: dict[str, Reply] = {
     "another checkpoint": lines_by(1, wrong=True),
     "a stranger's lines": lines_by(3),
     "no lines": lambda _: (200, "text/plain", b""),
     "junk": lambda _: (200, "text/plain", b"\xff\x00 hello"),
-    "too much": lambda _: (200, "text/plain", b"x" * (limits.WITNESS_ANSWER_BYTES + 1)),
+    "too much": much,
     "a conflict without a size": lambda _: (409, "text/x.tlog.size", b"lots\n"),
     "a conflict with an odd size": lambda _: (409, "text/x.tlog.size", b"007\n"),
 }
