@@ -237,3 +237,16 @@ def test_a_new_trust_file_judges_old_leaves_only_when_asked(tmp_path: Path) -> N
     site.release(signer=MALLORY)
     with site.audited(tmp_path) as (report, _):
         assert any("earlier trust file" in note for note in report.notes)
+
+
+def test_a_tag_to_a_release_of_another_repository(tmp_path: Path) -> None:
+    site = roles()
+    site.tag(site.release(name="acme/other"))
+    assert site.codes(tmp_path) == ["tag-target-unlogged"]
+
+
+def test_a_release_by_a_stranger_is_no_target(tmp_path: Path) -> None:
+    site = roles()
+    release = site.release(signer=MALLORY)
+    site.tag(release)
+    assert site.codes(tmp_path) == ["unknown-key"]  # the tag is alice's; what it points at is the finding

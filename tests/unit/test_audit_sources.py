@@ -68,6 +68,10 @@ def test_a_tile_that_is_missing_is_missed_where_it_is_read(registry: FakeRegistr
         assert [len(next(batches).entries) for _ in range(2)] == [256, 256]
         with pytest.raises(NotFound):
             next(batches)
+        # What failed is not remembered: the next audit asks again.
+        registry.log_files = dict(log.files)
+        reader.expect(0, 1000)
+        assert sum(len(batch.entries) for batch in monitor.remaining(state.followed)) == 1000
 
 
 def test_statements_are_kept_and_given_again(registry: FakeRegistry, client: RegistryClient, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from itertools import pairwise
+from itertools import islice, pairwise
 
+from pq_registry import limits
 from pq_registry.client.audit.finding import Code, Finding
 from pq_registry.client.audit.index import BAD, AuditIndex
 from pq_registry.format.digest import Digest
@@ -67,11 +68,14 @@ class Comparison:
         Raises:
             StorageError: if the state cannot be used.
         """
-        findings = list(self.findings())
+        findings = self.findings()
+        added = 0
         with self._index.transaction():
-            added = self._index.add_findings(findings, noticed=noticed)
-            for finding in findings:
-                self._index.execute("UPDATE leaves SET state = ? WHERE idx = ?", (BAD, finding.index))
+            # Some at a time: a hostile log can be wrong in every leaf.
+            while some := list(islice(findings, limits.AUDIT_FINDINGS_SHOWN)):
+                added += self._index.add_findings(some, noticed=noticed)
+                for finding in some:
+                    self._index.execute("UPDATE leaves SET state = ? WHERE idx = ?", (BAD, finding.index))
             # Judged is everything up to here, so the next comparison begins with the next leaf.
             self._index.execute(
                 "INSERT OR REPLACE INTO meta SELECT 'compared', CAST(coalesce(max(idx) + 1, 0) AS BLOB) FROM leaves"
@@ -81,9 +85,9 @@ class Comparison:
     def findings(self) -> Iterator[Finding]:
         """Everything that does not agree."""
         yield from self._duplicates()
-        touched = list(self._index.rows(
+        touched = self._index.rows(
             "SELECT DISTINCT kind, subject FROM facts WHERE idx >= ? AND sequence IS NOT NULL", self._first
-        ))  # fmt: skip
+        )
         for row in touched:
             yield from self._chain(Kind(row["kind"]), row["subject"])
         yield from self._grants()
@@ -174,12 +178,13 @@ class Comparison:
             if row["target"] is None:
                 continue
             logged = self._index.value(
-                "SELECT min(idx) FROM leaves WHERE payload = ? AND kind = ?", row["target"], Kind.RELEASE.value
-            )
+                "SELECT min(idx) FROM leaves WHERE payload = ? AND kind = ? AND lower(name) = lower(?)",
+                row["target"], Kind.RELEASE.value, row["name"],
+            )  # fmt: skip
             if logged is None:
                 if self._complete:
                     yield _finding(
-                        Code.TAG_TARGET_UNLOGGED, row, f"{row['subject']} points at a release that is not in the log",
+                        Code.TAG_TARGET_UNLOGGED, row, f"{row['subject']} points at no logged release of its repository",
                         found=f"sha256:{row['target']}",
                     )  # fmt: skip
                 continue

@@ -54,7 +54,10 @@ class LogReader:
         return self._client.log_file("checkpoint")
 
     def expect(self, start: int, size: int) -> None:
-        """The leaves from ``start`` on of a tree of ``size`` will be read, in order."""
+        """The leaves from ``start`` on of a tree of ``size`` will be read, in order; nothing else is expected."""
+        for coming in self._coming.values():
+            coming.cancel()
+        self._coming.clear()  # also failures of an audit that ended early
         self._order = _paths(start, size)
         self._top_up()
 
