@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pq_registry.log.sequencer import LogHealth
-from pq_registry.service.witnessing import WitnessView
+
+if TYPE_CHECKING:  # a service without witnesses loads no HTTP client
+    from pq_registry.service.witnessing import WitnessView
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNMATCHED = "unmatched"

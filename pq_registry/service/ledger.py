@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, LogUnavailable, StorageError
@@ -32,9 +32,11 @@ from pq_registry.log.stores import TileStore, WitnessPool
 from pq_registry.service.clock import Clock
 from pq_registry.service.leaves import Leaves, Place, Recorded
 from pq_registry.service.receipts import Receipts
-from pq_registry.service.witnessing import WitnessView
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.loglock import CatalogueLock
+
+if TYPE_CHECKING:  # a service without witnesses loads no HTTP client
+    from pq_registry.service.witnessing import WitnessView
 
 
 class Witnesses(WitnessPool, Protocol):

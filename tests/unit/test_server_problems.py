@@ -87,7 +87,7 @@ def test_long_and_odd_texts_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "code"),
     [
-        ("GET", "/", "not-found"),
+        ("GET", "/nothing", "not-found"),
         ("GET", "/v1", "not-found"),
         ("GET", "/v1/repos/", "not-found"),
         ("GET", "/docs", "not-found"),
