@@ -12,21 +12,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, false, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, false, func, or_, select
 
-from pq_registry.errors import FormatError, NotFound
+from pq_registry.errors import CheckpointInvalid, FormatError, NotFound, QuorumNotMet, StorageError
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.cosignature import split_cosignature
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import from_unix
 from pq_registry.format.leaf import Leaf
 from pq_registry.format.note import Note, VerifierKey
+from pq_registry.format.tlogpolicy import Policy
+from pq_registry.log.judge import judge
 from pq_registry.service.leaves import Leaves
 from pq_registry.service.logsearch import EntryItem
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
     LogCheckpointRow,
     LogEntryRow,
+    LogStateRow,
     NamespaceRow,
     RepositoryRow,
     StatementRow,
@@ -39,7 +42,7 @@ _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointView:
-    """A published checkpoint."""
+    """A published checkpoint, when that was, and whether it met the service's own policy."""
 
     checkpoint: Checkpoint
     note: bytes
@@ -81,7 +84,7 @@ class LogView:
         if before is not None:
             query = query.where(LogEntryRow.index < before)
         with self._catalogue.reading() as session:
-            items = [_item(*row) for row in session.execute(query)]
+            items = [_item(row) for row in session.execute(query)]
         return items[:limit], items[limit - 1].index if len(items) > limit else None
 
     def leaf(self, index: int) -> EntryItem:
@@ -94,14 +97,14 @@ class LogView:
             row = session.execute(_leaves().where(LogEntryRow.index == index)).one_or_none()
         if row is None:
             raise NotFound(f"no leaf {index}")
-        return _item(*row)
+        return _item(row)
 
     def leaf_of(self, statement: Digest) -> EntryItem | None:
         """The first leaf of a statement, or None while it has none."""
         query = _leaves().where(LogEntryRow.statement == statement.hex).order_by(LogEntryRow.index).limit(1)
         with self._catalogue.reading() as session:
             row = session.execute(query).one_or_none()
-        return None if row is None else _item(*row)
+        return None if row is None else _item(row)
 
     def content(self, item: EntryItem) -> Leaf:
         """What stands in the log for a leaf, made again from the statement and not read from the tiles.
@@ -124,10 +127,25 @@ class LogView:
         with self._catalogue.reading() as session:
             return {Digest(hex_): index for hex_, index in session.execute(query)}
 
-    def newest(self) -> CheckpointView | None:
-        """The newest published checkpoint; None before the first."""
-        found = self.checkpoints(limit=1)
-        return found[-1] if found else None
+    def newest(self, policy: Policy) -> CheckpointView | None:
+        """The checkpoint readers are shown now, dated by the log's own line; None before the first.
+
+        It is renewed when nothing is added, so that it is not that of ``checkpoints``, which stay as they were.
+
+        Raises:
+            StorageError: if what is recorded is damaged.
+        """
+        with self._catalogue.reading() as session:
+            note = session.scalars(select(LogStateRow.published)).one_or_none()
+        if note is None:
+            return None
+        checkpoint, lines = _parsed(note)
+        try:
+            quorum = judge(note, policy) is not None
+        except (QuorumNotMet, CheckpointInvalid):
+            quorum = False
+        undated = CheckpointView(checkpoint=checkpoint, note=note, quorum=quorum, at=from_unix(0), lines=lines)
+        return replace(undated, at=undated.time_of(policy.log_pq) or undated.at)
 
     def checkpoints(self, *, limit: int) -> list[CheckpointView]:
         """The newest published checkpoints, oldest of them first."""
@@ -136,7 +154,7 @@ class LogView:
             return [_checkpoint(row) for row in reversed(session.scalars(query).all())]
 
 
-def _leaves() -> Select[tuple[int, datetime, str, str, str | None, str, str]]:
+def _leaves() -> Select[int, datetime, str, str, str, str, str]:
     return (
         select(
             LogEntryRow.index,
@@ -153,12 +171,10 @@ def _leaves() -> Select[tuple[int, datetime, str, str, str | None, str, str]]:
     )
 
 
-def _item(
-    index: int, time: datetime, kind: str, namespace: str, repository: str | None, signer: str, digest: str
-) -> EntryItem:
-    return EntryItem(
-        index=index, time=time, kind=kind, name=repository or namespace, identity=signer, statement=Digest(digest)
-    )
+def _item(row: Row[int, datetime, str, str, str, str, str]) -> EntryItem:
+    index, time, kind, namespace, repository, signer, digest = row
+    name = repository or namespace  # key and status statements have no repository
+    return EntryItem(index=index, time=time, kind=kind, name=name, identity=signer, statement=Digest(digest))
 
 
 def _matching(text: str) -> ColumnElement[bool]:
@@ -177,5 +193,12 @@ def _matching(text: str) -> ColumnElement[bool]:
 
 
 def _checkpoint(row: LogCheckpointRow) -> CheckpointView:
-    checkpoint, note = parse_checkpoint_note(row.note)
-    return CheckpointView(checkpoint=checkpoint, note=row.note, quorum=row.quorum, at=row.at, lines=note)
+    checkpoint, lines = _parsed(row.note)
+    return CheckpointView(checkpoint=checkpoint, note=row.note, quorum=row.quorum, at=row.at, lines=lines)
+
+
+def _parsed(note: bytes) -> tuple[Checkpoint, Note]:
+    try:
+        return parse_checkpoint_note(note)
+    except FormatError as error:
+        raise StorageError("a recorded checkpoint is damaged", found=error.found, hint="run pqreg fsck") from error

@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from pq_registry.server.app import create_app
-from pq_registry.server.guard import PUBLIC, READ, Policy, policies
+from pq_registry.server.guard import PAGE_SOMEWHERE, PUBLIC, READ, Policy, policies
 from pq_registry.server.routes import health
 from tests.server_harness import RunningRegistry, running
 
@@ -139,6 +139,15 @@ def test_an_application_with_an_unguarded_route_is_not_created(
     monkeypatch.setattr(health, "router", router)
     with pytest.raises(RuntimeError, match=r"forgotten|cannot state"):
         create_app(registry.registry, registry.app.state.config)
+
+
+def test_a_route_that_does_more_than_read_cannot_take_a_cookie() -> None:
+    from fastapi import Depends
+
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_api_route("/v1/changes", nothing, methods=["POST"], dependencies=[Depends(PAGE_SOMEWHERE)])
+    with pytest.raises(RuntimeError, match="lets a cookie do more than read"):
+        policies(app)
 
 
 def test_a_namespace_policy_needs_a_namespace_in_the_path() -> None:

@@ -254,7 +254,7 @@ def test_a_private_registry_is_read_after_signing_in(visit: Open, tmp_path: Path
 def test_the_shown_log_is_the_served_log(shown: Site) -> None:
     """The e2e tests above judge the page; this judges them: the tiles they fetched are a real log's."""
     ledger = shown.registry.registry.ledger
-    newest = shown.registry.registry.views.log.newest()
+    newest = shown.registry.registry.views.log.newest(ledger.policy)
     assert newest is not None
     tree = Tree(ledger.tiles, newest.checkpoint.size, newest.checkpoint.root)
     item = shown.registry.registry.views.log.leaf(3)

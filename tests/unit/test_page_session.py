@@ -129,6 +129,11 @@ def test_in_the_clear_from_another_machine_no_token_is_taken(tmp_path_factory: p
         page = registry.with_token(None).get("/session", {"Host": "models.example"}).body.decode()
         assert 'name="token"' not in page
         assert "HTTPS" in page
+        behind_proxy = {"Host": "models.example", "Sec-Fetch-Site": "none"}
+        assert 'name="token"' in registry.with_token(None).get("/session", behind_proxy).body.decode()
+        there = {"Host": "models.example", "Origin": "https://models.example", "Sec-Fetch-Site": "same-origin", **FORM}
+        answer = registry.with_token(None).request("POST", "/session", f"token={registry.admin_token}".encode(), there)
+        assert answer.headers["set-cookie"].startswith("__Host-pqreg=")
 
 
 def test_signing_out_ends_it_and_a_token_made_otherwise_lives_on(private: Site) -> None:

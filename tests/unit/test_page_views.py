@@ -5,17 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from pq_registry.format.dsse import Envelope
+from pq_registry.format.note import Note
 from pq_registry.server.pages import charts, written
 from pq_registry.service.overview import Activity
-from pq_registry.storage.catalogue.tables import NamespaceIdentityRow, StatementRow
-from tests.page_site import Site, site
+from pq_registry.storage.catalogue.tables import LogStateRow, NamespaceIdentityRow, StatementRow
+from tests.logsamples import compose_policy, log_signers
+from tests.logsetup import log_setup
+from tests.page_site import LaggingWitnesses, Site, site
 from tests.samples import NOW, publisher
-from tests.server_harness import Api, RunningRegistry
+from tests.server_harness import Api, RunningRegistry, running
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +177,26 @@ def test_bars_have_one_scale_and_small_values_can_be_seen() -> None:
     assert [[bar.height for bar in row.bars] for row in rows] == [[0, 48, 24], [2, 0, 0]]
     assert [row.total for row in rows] == [1500, 1]
     assert charts.bars(Activity(starts, ())) == ()
+
+
+def test_an_idle_log_shows_its_renewed_checkpoint_and_one_without_quorum_says_so(tmp_path: Path) -> None:
+    witnesses = LaggingWitnesses()
+    policy = compose_policy(witnesses=2, quorum=2)
+    setup = log_setup(policy=policy, witnesses=witnesses)
+    with running(tmp_path / "registry", log=setup, public_read=True) as registry:
+        registry.publish()
+        view = registry.registry.views.log
+        before = view.newest(policy)
+        assert before is not None and before.quorum
+        kept = [item.at for item in view.checkpoints(limit=5)]
+        with registry.registry.catalogue.writing() as session:
+            state = session.scalars(select(LogStateRow)).one()
+            alone = Note(before.checkpoint.encode(), tuple(signer.sign(before.checkpoint, 1_900_000_000)
+                                                           for signer in log_signers()))  # fmt: skip
+            state.published = alone.encode()
+        after = view.newest(policy)
+        assert after is not None and not after.quorum
+        assert after.at.year == 2030
+        assert [item.at for item in view.checkpoints(limit=5)] == kept
+        page = body(registry, "/audit/checkpoint")
+        assert "Not met" in page and "Not cosigned" in page

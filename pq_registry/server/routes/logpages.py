@@ -102,7 +102,7 @@ def _checkpoint(service: Registry) -> dict[str, Any]:
     policy = service.ledger.policy
     keys = witnesses_of(service)
     found = service.views.log.checkpoints(limit=limits.CHART_CHECKPOINTS)
-    newest = found[-1] if found else None
+    newest = service.views.log.newest(policy)
     named = [(_row_name(item.key.name, item.key.type.value), item.key) for item in keys[: limits.CHART_ROWS]]
     return {
         "newest": newest,

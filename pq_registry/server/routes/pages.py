@@ -58,7 +58,7 @@ def _overview(service: Registry, caller: Caller, *, private_log: bool) -> dict[s
         "activity": activity,
         "rows": charts.bars(activity),
         "most": charts.highest(activity),
-        "newest": views.log.newest() if log_readable else None,
+        "newest": views.log.newest(service.ledger.policy) if log_readable else None,
         "witness_keys": witnesses_of(service),
         "leaves": leaves,
         "now": views.now(),
@@ -103,6 +103,7 @@ async def show_model(
 @router.get("/models/{ns}/{name}/releases/{hex}", responses=HTML)
 async def show_release_page(
     request: Request,
+    *,
     ns: str,
     name: str,
     hex: str,  # noqa: A002 - the path parameter's published name

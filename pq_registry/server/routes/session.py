@@ -9,7 +9,7 @@ token itself is not kept. It is taken over TLS or on loopback only, and only fro
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import APIRouter, Depends, Request
@@ -32,11 +32,12 @@ from pq_registry.service.registry import Registry
 
 router = APIRouter(responses=PROBLEMS)
 FORM_TYPE = "application/x-www-form-urlencoded"
+_Documented = dict[int | str, dict[str, Any]]
 _FORM_BODY = {
     "requestBody": {"required": True, "content": {FORM_TYPE: {"schema": {"type": "object"}}}},
 }
-_SEE_OTHER = {303: {"description": "Go on at the page that Location names"}}
-_FILE = {200: {"content": {"text/css": {}, "text/javascript": {}, "image/svg+xml": {}}}}
+_SEE_OTHER: _Documented = {303: {"description": "Go on at the page that Location names"}}
+_FILE: _Documented = {200: {"content": {"text/css": {}, "text/javascript": {}, "image/svg+xml": {}}}}
 
 
 @router.get("/session", responses=HTML)
@@ -123,7 +124,9 @@ def _token_of(body: bytes) -> str:
 
 def _is_private(request: Request) -> bool:
     """Whether what is typed into this page can be read by nobody on its way."""
-    return request.url.scheme == "https" or is_loopback(host_name(request.headers["host"]))
+    # Behind a proxy that ends TLS, browsers tell: they send Sec-Fetch-Site to trustworthy origins and to no others.
+    by_tls = request.url.scheme == "https" or "sec-fetch-site" in request.headers
+    return by_tls or is_loopback(host_name(request.headers["host"]))
 
 
 def _require_own_form(request: Request) -> bool:
