@@ -335,6 +335,8 @@ AUDIT_INTERVAL_SECONDS: Final = 24 * 3600
 """Longest pause of a following audit; after more than that a frozen log would not be noticed on the same day."""
 WEBHOOK_FINDINGS: Final = 100
 """Findings of one call of a webhook; chat services cut longer messages."""
+FORK_PROOF_BYTES: Final = 4 * KIB
+"""A fork proof: PROOF_HASHES hashes in base64 and four lines."""
 EVIDENCE_INDEX_BYTES: Final = 64 * MIB
 """evidence.json: EVIDENCE_STATEMENTS entries and EVIDENCE_FILES files of about 200 bytes."""
 EVIDENCE_STATEMENTS: Final = 50_000
