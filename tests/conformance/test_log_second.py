@@ -154,7 +154,7 @@ def test_the_receipt_proves_its_leaf() -> None:
 
 def test_the_policy_accepts_it() -> None:
     judged = judge(CASE["note"].encode(), Policy.parse(CASE["policy"]))
-    assert (judged.attested, judged.cosigners) == (CASE["attested"], {KEYS[2].name})
+    assert (judged.attested, judged.cosigners) == (CASE["attested"], frozenset({KEYS[2].name}))
 
 
 def test_the_status_statement() -> None:
