@@ -2,7 +2,7 @@
 """What the audit page shows of the log: leaves by name, digest or key, checkpoints, and how witnesses keep up.
 
 This is the service's own account, from its catalogue; whoever looks compares it with the tiles. Leaves are public where
-the log is, so nothing here depends on the caller; whether the log is public is the route's policy.
+the log is, and whether it is says the route's policy; only what no leaf says depends on the caller.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Row, Select, false, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, false, func, or_, select
 
 from pq_registry.errors import CheckpointInvalid, FormatError, NotFound, QuorumNotMet, StorageError
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
@@ -23,8 +23,10 @@ from pq_registry.format.leaf import Leaf
 from pq_registry.format.note import Note, VerifierKey
 from pq_registry.format.tlogpolicy import Policy
 from pq_registry.log.judge import judge
+from pq_registry.service.access import Caller
 from pq_registry.service.leaves import Leaves
 from pq_registry.service.logsearch import EntryItem
+from pq_registry.service.visible import readable_namespace
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
     LogCheckpointRow,
@@ -69,16 +71,17 @@ class LogView:
         self._leaves = Leaves(catalogue)
 
     def search(
-        self, text: str, *, kind: str | None, before: int | None, limit: int
+        self, caller: Caller, text: str, *, kind: str | None = None, before: int | None = None, limit: int
     ) -> tuple[list[EntryItem], int | None]:
         """Leaves, newest first, and the ``before`` of the next page.
 
         ``text`` is a namespace, a repository or the beginning of one, a payload digest, an identity or a leaf's
-        number; empty for all.
+        number; empty for all. The digest of a release also finds its grants, for whoever may read there: that they
+        belong together does not stand in their leaves.
         """
         query = _leaves().order_by(LogEntryRow.index.desc()).limit(limit + 1)
         if text:
-            query = query.where(_matching(text))
+            query = query.where(_matching(caller, text))
         if kind is not None:
             query = query.where(StatementRow.kind == kind)
         if before is not None:
@@ -177,13 +180,14 @@ def _item(row: Row[int, datetime, str, str, str, str, str]) -> EntryItem:
     return EntryItem(index=index, time=time, kind=kind, name=name, identity=signer, statement=Digest(digest))
 
 
-def _matching(text: str) -> ColumnElement[bool]:
+def _matching(caller: Caller, text: str) -> ColumnElement[bool]:
     if "/" in text:  # of a reference, the repository
         text = text.partition("@")[0].partition(":")[0]
     found = _HEX.fullmatch(text)
     if found is not None:
         wanted = found[1]
-        return or_(StatementRow.digest == wanted, StatementRow.signer == wanted, StatementRow.release_digest == wanted)
+        granted = and_(StatementRow.release_digest == wanted, readable_namespace(caller))
+        return or_(StatementRow.digest == wanted, StatementRow.signer == wanted, granted)
     if _NUMBER.fullmatch(text):
         return or_(LogEntryRow.index == int(text), NamespaceRow.key == text.lower())
     if _NAME.fullmatch(text) is None:

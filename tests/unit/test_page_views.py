@@ -14,6 +14,7 @@ from pq_registry.format.dsse import Envelope
 from pq_registry.format.note import Note
 from pq_registry.server.pages import charts, written
 from pq_registry.service.overview import Activity
+from pq_registry.service.tokens import host_caller
 from pq_registry.storage.catalogue.tables import LogStateRow, NamespaceIdentityRow, StatementRow
 from tests.logsamples import compose_policy, log_signers
 from tests.logsetup import log_setup
@@ -36,7 +37,7 @@ def body(api: Api, path: str) -> str:
 
 def search(shown: Site, text: str, **options: object) -> list[int]:
     view = shown.registry.registry.views.log
-    items, _ = view.search(text, **{"kind": None, "before": None, "limit": 50, **options})  # type: ignore[arg-type]
+    items, _ = view.search(host_caller(), text, **{"limit": 50, **options})  # type: ignore[arg-type]
     return [item.index for item in items]
 
 
@@ -63,7 +64,7 @@ def test_pages_of_leaves_lead_from_one_to_the_next(shown: Site) -> None:
     seen: list[int] = []
     before: int | None = None
     while True:
-        items, before = view.search("", kind=None, before=before, limit=4)
+        items, before = view.search(host_caller(), "", before=before, limit=4)
         seen += [item.index for item in items]
         if before is None:
             break
@@ -128,6 +129,10 @@ def test_a_private_registry_shows_its_public_log_and_nothing_else(tmp_path_facto
         anonymous = registry.with_token(None)
         for path in ("/models", "/models/acme/minilm", "/namespaces/acme", f"/audit/envelopes/{made.sealed.hex}"):
             assert anonymous.get(path).status == 401, path
+        listed = body(registry, "/audit/log?kind=grant")
+        assert "/audit/log/11" in listed, "that there are grants is public, of which release they are is not"
+        assert "/audit/log/11" not in body(registry, f"/audit/log?q={made.sealed.hex}")
+        assert b"/audit/log/11" in registry.as_role("reader", "acme").get(f"/audit/log?q={made.sealed.hex}").body
         lab = registry.as_role("reader", "lab")
         assert lab.get("/models/acme/minilm").status == 403
         assert lab.get(f"/audit/envelopes/{made.sealed.hex}").status == 404

@@ -43,7 +43,7 @@ async def search_log(
     wanted = Kind.parse(kind).value if kind else None
     text = q.strip()
     leaves, following = await run_in_threadpool(
-        service.views.log.search, text, kind=wanted, before=before, limit=limits.PAGE_ROWS
+        service.views.log.search, caller, text, kind=wanted, before=before, limit=limits.PAGE_ROWS
     )
     values = {"leaves": leaves, "following": following, "q": text, "kind": kind, "kinds": [one.value for one in Kind]}
     return pages.answer(request, "log.html", values, caller=caller)

@@ -50,7 +50,7 @@ def _overview(service: Registry, caller: Caller, *, private_log: bool) -> dict[s
     readable = caller.may_somewhere(Permission.READ)
     log_readable = readable or not private_log
     activity = views.overview.activity(caller)
-    leaves, _ = views.log.search("", kind=None, before=None, limit=LATEST) if log_readable else ([], None)
+    leaves, _ = views.log.search(caller, "", limit=LATEST) if log_readable else ([], None)
     return {
         "readable": readable,
         "log_readable": log_readable,
