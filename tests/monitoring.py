@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pq_registry.errors import LogMisbehaved
+from pq_registry.format.forkproof import ForkProof
 from pq_registry.log.monitor import Followed
 from tests.logsamples import MemoryLog
 
@@ -14,6 +15,7 @@ class State:
     def __init__(self) -> None:
         self.followed: Followed | None = None
         self.misbehaviour: list[tuple[type[LogMisbehaved], bytes, bytes]] = []
+        self.forks: list[ForkProof | None] = []
 
     def load(self) -> Followed | None:
         return self.followed
@@ -21,8 +23,9 @@ class State:
     def keep(self, followed: Followed) -> None:
         self.followed = followed
 
-    def keep_misbehaviour(self, error: LogMisbehaved, old: bytes, new: bytes) -> None:
+    def keep_misbehaviour(self, error: LogMisbehaved, old: bytes, new: bytes, fork: ForkProof | None) -> None:
         self.misbehaviour.append((type(error), old, new))
+        self.forks.append(fork)
 
 
 def grown(log: MemoryLog, size: int) -> bytes:

@@ -38,6 +38,7 @@ DIRECTORIES: Final = {
     "receipts": ".tlog-proof",
     "manifests": ".json",
     "misbehaviour": ".note",
+    "forks": ".fork",
 }
 """What stands in which directory, each file named by 64 hex digits: the statement's payload, else its own content."""
 

@@ -5,7 +5,8 @@ Two checkpoints under the log's own key are all the evidence there is, and all t
 them to anybody. So both notes are written down before anything else happens, under names made of their content, and
 nothing that was written is ever replaced. Case B4 of the attack list.
 
-That a larger tree does not continue a smaller one takes a consistency proof and is judged by ``log.monitor``.
+That a larger tree does not continue a smaller one is found by ``log.monitor``, from the log's own tiles, and shown to
+others by a fork proof (``format.forkproof``).
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import contextlib
 from pathlib import Path
 
 from pq_registry.durable import make_directory, write_file
-from pq_registry.errors import AlreadyExists, LogEquivocation, LogRollback
+from pq_registry.errors import AlreadyExists, ConsistencyInvalid, FormatError, LogEquivocation, LogRollback
 from pq_registry.format.checkpoint import Checkpoint
 from pq_registry.format.digest import Digest
+from pq_registry.format.forkproof import ForkProof
+from pq_registry.log.merkle import verify_consistency
 
 SUFFIX = ".note"
+FORK_SUFFIX = ".fork"
 
 
 def check_follows(old: Checkpoint, new: Checkpoint) -> None:
@@ -49,17 +53,34 @@ def equivocation(old: Checkpoint, new: Checkpoint) -> LogEquivocation:
     )
 
 
+def proves_fork(proof: ForkProof, old: Checkpoint, new: Checkpoint) -> bool:
+    """Whether ``new`` is shown to be no continuation of ``old``; both are signed, which is not looked at here."""
+    try:
+        verify_consistency(
+            old_size=old.size, old_root=proof.root, new_size=new.size, new_root=new.root, proof=proof.hashes
+        )
+    except (ConsistencyInvalid, FormatError):
+        return False
+    return proof.root != old.root and old.origin == new.origin
+
+
 def keep_notes(directory: Path, *notes: bytes) -> tuple[Path, ...]:
     """Write each note to ``directory`` as ``<sha256 of the note>.note``, durably; what is there already stays.
 
     Raises:
         StorageError: if a note cannot be written.
     """
+    return tuple(keep_evidence(directory, note, SUFFIX) for note in notes)
+
+
+def keep_evidence(directory: Path, data: bytes, suffix: str) -> Path:
+    """Write ``data`` to ``directory`` under its SHA-256, durably; what is there already stays.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     make_directory(directory, 0o700)
-    paths = []
-    for note in notes:
-        path = directory / f"{Digest.of(note).hex}{SUFFIX}"
-        with contextlib.suppress(AlreadyExists):  # the name is the content's digest: it is this note
-            write_file(path, note, mode=0o600, replace=False)
-        paths.append(path)
-    return tuple(paths)
+    path = directory / f"{Digest.of(data).hex}{suffix}"
+    with contextlib.suppress(AlreadyExists):  # the name is the content's digest: it is this content
+        write_file(path, data, mode=0o600, replace=False)
+    return path

@@ -30,6 +30,8 @@ from pq_registry.errors import (
     QuorumNotMet,
 )
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
+from pq_registry.format.digest import Digest
+from pq_registry.format.forkproof import ForkProof
 from pq_registry.format.instant import format_instant, from_unix, in_window
 from pq_registry.format.tlogpolicy import LogPolicy
 from pq_registry.log.judge import Judged, judge, signed_by_log
@@ -70,8 +72,15 @@ class MonitorState(Protocol):
     def keep(self, followed: Followed) -> None:
         """Replace what was kept."""
 
-    def keep_misbehaviour(self, error: LogMisbehaved, old: bytes, new: bytes) -> None:
-        """Keep two checkpoints that contradict each other; never over others that were kept before."""
+    def keep_misbehaviour(self, error: LogMisbehaved, old: bytes, new: bytes, fork: ForkProof | None) -> None:
+        """Keep two checkpoints that contradict each other; never over others that were kept before.
+
+        Args:
+            error: what they show.
+            old: the one that was verified before.
+            new: the one that was shown now.
+            fork: that ``new`` does not continue ``old``, where it is the larger one.
+        """
 
 
 class Monitor:
@@ -173,13 +182,18 @@ class Monitor:
                 found=new.origin,
                 hint="if the log was replaced on purpose, follow the new one with a state directory of its own",
             )
+        fork = None
         try:
             check_follows(old, new)
-            # The old tree's root as the new tree has it, from tiles that were authenticated under the new root.
-            if 0 < old.size < new.size and Tree(self._reader, new.size, new.root).root_at(old.size) != old.root:
-                raise equivocation(old, new)
+            if 0 < old.size < new.size:
+                # The old tree's root as the new tree has it, from tiles that were authenticated under the new root.
+                tree = Tree(self._reader, new.size, new.root)
+                root = tree.root_at(old.size)
+                if root != old.root:
+                    fork = ForkProof(Digest.of(known.note), Digest.of(note), root, tree.consistency_proof(old.size))
+                    raise equivocation(old, new)
         except LogMisbehaved as error:
-            self._state.keep_misbehaviour(error, known.note, note)
+            self._state.keep_misbehaviour(error, known.note, note, fork)
             raise
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from pq_registry.errors import CheckpointInvalid, LogEquivocation, LogMisbehaved, LogRollback, QuorumNotMet
+from pq_registry.format.forkproof import ForkProof
 from pq_registry.format.note import Note
 from pq_registry.log.monitor import Followed, Monitor
 from tests.logsamples import MemoryLog
@@ -22,7 +23,7 @@ class State:
     def keep(self, followed: Followed) -> None:
         self.followed = followed
 
-    def keep_misbehaviour(self, error: LogMisbehaved, old: bytes, new: bytes) -> None:
+    def keep_misbehaviour(self, error: LogMisbehaved, old: bytes, new: bytes, fork: ForkProof | None) -> None:
         assert isinstance(error, LogMisbehaved)
         self.kept.append((old, new))
 

@@ -116,7 +116,7 @@ def test_unsorted_and_double_entries(name: str) -> None:
         f"./statements/{HEX}.json",
         f"statements\\{HEX}.json", f"statements/{HEX}.json\n", f"statements/{HEX}.json/x", f"other/{HEX}.json",
         f"statements/sub/{HEX}.json", "evidence.json", "evidence.json.sig", "TRUST.JSON", "trust.json\0",
-        f"statements/{HEX[:-1]}٣.json", f"misbehaviour/{HEX}.json",
+        f"statements/{HEX[:-1]}٣.json", f"misbehaviour/{HEX}.json", f"misbehaviour/{HEX}.fork", f"forks/{HEX}.note",
     ],
     ids=repr,
 )  # fmt: skip

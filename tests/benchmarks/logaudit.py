@@ -19,6 +19,7 @@ from pq_registry.client.audit.run import AuditOptions, Auditor
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.errors import NotFound
 from pq_registry.format.digest import Digest
+from pq_registry.format.forkproof import ForkProof
 from pq_registry.format.instant import from_unix
 from pq_registry.format.leaf import Kind
 from pq_registry.format.name import Tag
@@ -42,7 +43,7 @@ class _Remembered:
     def keep(self, followed: Followed) -> None:
         self.followed = followed
 
-    def keep_misbehaviour(self, error: Exception, old: bytes, new: bytes) -> None:
+    def keep_misbehaviour(self, error: Exception, old: bytes, new: bytes, fork: ForkProof | None) -> None:
         raise error
 
 

@@ -112,7 +112,7 @@ def test_b4_a_log_that_contradicts_itself_ends_with_4(
         assert status == 4 and out == ""
         problem = json.loads(err)
         assert problem["type"] == f"/problems/log-{what}" and problem["exit"] == 4
-        kept = {path.read_bytes() for path in Path("audit/evidence").iterdir()}
+        kept = {path.read_bytes() for path in Path("audit/evidence").glob("*.note")}
         assert kept == {honest.files["checkpoint"], fork.files["checkpoint"]}
     site.serve_at(registry)
     assert pqreg("audit", "--state", "audit")[0] == 0
@@ -151,19 +151,22 @@ def test_evidence_is_exported_and_checked_offline(
     assert pqreg("audit", "check", "evidence", "--trust", "trust.json")[0] == 1
 
 
+@pytest.mark.parametrize("leaves", [2, 5])
 def test_a_bundle_with_the_proof_of_misbehaviour_ends_with_4(
-    pqreg: Pqreg, site: AuditSite, registry: FakeRegistry, auditor: None
+    pqreg: Pqreg, site: AuditSite, registry: FakeRegistry, auditor: None, leaves: int
 ) -> None:
     assert pqreg("audit", "--state", "audit", "--keep")[0] == 0
     fork = site.log.fork(at=0)
-    fork.append_raw(b"other", b"history")
-    fork.publish()
+    fork.append_raw(*(b"another history",) * leaves)
+    fork.publish(cosigned=leaves == 2)  # no witness that saw the first would cosign the second
     registry.log_files = dict(fork.files)
     assert pqreg("audit", "--state", "audit")[0] == 4
     assert pqreg("audit", "export", "--state", "audit", "--out", "evidence", "--key", "auditor.pqkey")[0] == 0
-    status, out, _ = pqreg("audit", "check", "evidence", "--trust", "trust.json")
+    status, out, _ = pqreg("audit", "check", "evidence", "--trust", "trust.json", "--json")
     assert status == 4
-    assert "contradicted itself" in out
+    [pair] = json.loads(out)["misbehaviour"]
+    assert [one["size"] for one in pair] == [2, leaves]
+    assert "contradicted itself" in pqreg("audit", "check", "evidence", "--trust", "trust.json")[1]
 
 
 @pytest.mark.parametrize("blobs", [True, False])

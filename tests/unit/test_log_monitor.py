@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,8 +21,11 @@ from pq_registry.errors import (
     QuorumNotMet,
     TileMismatch,
 )
+from pq_registry.format.checkpoint import parse_checkpoint_note
+from pq_registry.format.digest import Digest
+from pq_registry.format.forkproof import ForkProof
 from pq_registry.format.instant import from_unix
-from pq_registry.log.misbehaviour import keep_notes
+from pq_registry.log.misbehaviour import keep_notes, proves_fork
 from pq_registry.log.monitor import Monitor, judge_any
 from tests.logsamples import TIME, MemoryLog, resigned
 from tests.monitoring import State, grown
@@ -92,6 +96,17 @@ def test_b4_what_does_not_follow_is_kept_and_changes_nothing(
         assert caught.value.exit_code == 4
         assert state.followed == before
     assert state.misbehaviour == [(error, old, new)] * 2
+    for fork in state.forks:
+        shown = parse_checkpoint_note(old)[0], parse_checkpoint_note(new)[0]
+        assert (fork is not None) is (first < second)
+        if fork is not None:
+            assert ForkProof.parse(fork.encode()) == fork
+            assert proves_fork(fork, *shown)
+            assert not proves_fork(fork, shown[1], shown[0])
+            assert not proves_fork(replace(fork, root=shown[0].root), *shown)
+            assert not proves_fork(replace(fork, hashes=fork.hashes[1:]), *shown)
+            assert not proves_fork(fork, replace(shown[0], origin="other.example"), shown[1])
+            assert not proves_fork(fork, replace(shown[0], root=fork.root), shown[1])  # that one does continue
     assert list(monitor(log, state).advance(grown(log, first + 5))) == list(enumerate(log.entries))[first:]
 
 
@@ -190,3 +205,20 @@ def test_batches_end_where_tiles_do() -> None:
     list(monitor(log, state).advance(grown(log, 300)))
     sizes = [len(batch.entries) for batch in monitor(log, state).batches(grown(log, 1100), leaves=256)]
     assert sizes == [212, 256, 256, 76]
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        lambda data: data + b"\n", lambda data: data[:-1], lambda data: data.replace(b"v1", b"v2"), lambda _data: b"",
+        lambda data: data.replace(b"root", b"Root"), lambda data: data.replace(b"old ", b"old  "),
+        lambda data: data.replace(b"\n", b"\r\n"), lambda data: data + b"x" * 5000, lambda data: data + b"\xff\n",
+        lambda data: data.replace(b"=\n", b"\n", 1), lambda data: data + data.splitlines(True)[-1] * 64,
+    ],
+    ids=["line", "cut", "version", "nothing", "name", "space", "crlf", "large", "latin", "padding", "hashes"],
+)  # fmt: skip
+def test_malformed_fork_proofs(bend: Callable[[bytes], bytes]) -> None:
+    data = ForkProof(Digest.of(b"a"), Digest.of(b"b"), bytes(32), (bytes(32),) * 2).encode()
+    assert ForkProof.parse(data).encode() == data
+    with pytest.raises(FormatError):
+        ForkProof.parse(bend(data))

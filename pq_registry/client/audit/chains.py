@@ -184,7 +184,7 @@ class Comparison:
             if logged is None:
                 if self._complete:
                     yield _finding(
-                        Code.TAG_TARGET_UNLOGGED, row, f"{row['subject']} points at no logged release of its repository",
+                        Code.TAG_TARGET_UNLOGGED, row, f"{row['subject']} points at no release in the log",
                         found=f"sha256:{row['target']}",
                     )  # fmt: skip
                 continue

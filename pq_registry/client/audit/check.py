@@ -24,6 +24,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import combinations
 from pathlib import Path
 
 from pq_registry import limits
@@ -38,6 +39,8 @@ from pq_registry.crypto.provider import Provider, verify_half
 from pq_registry.crypto.suites import HALVES
 from pq_registry.durable import reported
 from pq_registry.errors import (
+    CheckpointInvalid,
+    ConsistencyInvalid,
     DigestMismatch,
     FileDigestMismatch,
     FileSetMismatch,
@@ -52,10 +55,12 @@ from pq_registry.format.checkpoint import Checkpoint
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.evidence import EvidenceFile, EvidenceIndex, EvidenceSignature, EvidenceStatement
+from pq_registry.format.forkproof import ForkProof
 from pq_registry.format.instant import from_unix
 from pq_registry.format.leaf import Leaf
 from pq_registry.format.trustfile import TrustFile
-from pq_registry.log.misbehaviour import equivocation
+from pq_registry.log.judge import signed_by_log
+from pq_registry.log.misbehaviour import equivocation, proves_fork
 from pq_registry.log.monitor import judge_any
 
 
@@ -292,16 +297,25 @@ def _leaf(bundle: Bundle, entry: EvidenceStatement) -> Leaf:
 
 
 def _misbehaviour(bundle: Bundle, judge: Judge) -> Iterator[tuple[Checkpoint, Checkpoint]]:
-    """Contradictory checkpoints the auditor kept, as far as the log's policy accepts both."""
-    notes = [judge_any(bundle.read(path), judge.policies) for path in sorted(bundle.listed("misbehaviour"))]
-    for number, one in enumerate(notes):
-        for other in notes[number + 1 :]:
-            small, large = sorted((one, other), key=lambda judged: judged.checkpoint.size)
-            same = small.checkpoint.size == large.checkpoint.size and small.checkpoint.root != large.checkpoint.root
-            # The smaller tree signed after the larger one.
-            back = small.checkpoint.size < large.checkpoint.size and (small.log_time or 0) > (large.log_time or 0)
-            if same or back:
-                yield one.checkpoint, other.checkpoint
+    """Contradictory checkpoints the auditor kept: signed by the log, with witnesses or without, and proof enough."""
+    notes: dict[Digest, Checkpoint] = {}
+    for path in sorted(bundle.listed("misbehaviour")):
+        data = bundle.read(path)
+        checkpoint = signed_by_log(data, judge.policies)
+        if checkpoint is None:
+            raise CheckpointInvalid(
+                f"{path} is signed by no log of the trust file", expected="the log's own signatures"
+            )
+        notes[Digest.of(data)] = checkpoint
+    for one, other in combinations(notes.values(), 2):
+        if one.origin == other.origin and one.size == other.size and one.root != other.root:
+            yield one, other
+    for path in sorted(bundle.listed("forks")):
+        proof = ForkProof.parse(bundle.read(path))
+        old, new = notes.get(proof.old), notes.get(proof.new)
+        if old is None or new is None or not proves_fork(proof, old, new):
+            raise ConsistencyInvalid(f"{path} proves nothing", expected="a proof about two checkpoints of the bundle")
+        yield old, new
 
 
 def _notes(bundle: Bundle, auditor: PublicIdentity | None, trust: bytes | None) -> list[str]:

@@ -42,7 +42,7 @@ from pq_registry.format.evidence import (
 )
 from pq_registry.format.instant import format_instant, from_unix, parse_instant
 from pq_registry.format.name import Namespace, Reference
-from pq_registry.log.misbehaviour import SUFFIX
+from pq_registry.log.misbehaviour import FORK_SUFFIX, SUFFIX
 
 _TEXT = 2000
 
@@ -206,11 +206,15 @@ class _Writer:
     def add_misbehaviour(self, index: AuditIndex) -> None:
         if index.directory is None:
             return
-        for row in list(index.rows("SELECT old, new FROM misbehaviour")):
-            for name in (row["old"], row["new"]):
-                path = index.directory / "evidence" / f"{name}{SUFFIX}"
+        kept = index.directory / "evidence"
+        for row in list(index.rows("SELECT old, new, fork FROM misbehaviour")):
+            wanted = [("misbehaviour", row["old"], SUFFIX), ("misbehaviour", row["new"], SUFFIX)]
+            if row["fork"] is not None:
+                wanted.append(("forks", row["fork"], FORK_SUFFIX))
+            for folder, name, suffix in wanted:
+                path = kept / f"{name}{suffix}"
                 with reported("read", path):
-                    self.add(f"misbehaviour/{name}.note", path.read_bytes())
+                    self.add(f"{folder}/{name}{suffix}", path.read_bytes())
 
     def add_statement(self, row: sqlite3.Row) -> EvidenceStatement | None:
         """Add what there is of one leaf; None where the registry withholds its statement."""

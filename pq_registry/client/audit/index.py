@@ -4,7 +4,7 @@
 ::
 
     STATE/audit.sqlite      leaves, facts, findings, and how far the log has been followed
-    STATE/evidence/         checkpoints that contradict each other, <sha256>.note; never overwritten
+    STATE/evidence/         checkpoints that contradict each other, and fork proofs; never overwritten
     STATE/lock              held while an audit runs: two audits of one state would tell half of it each
 
 How far the log was followed changes in the transaction that records the leaves, and a leaf's state in the one that
@@ -28,10 +28,11 @@ from pq_registry.client.audit.judging import Judgement
 from pq_registry.durable import make_directory, reported
 from pq_registry.errors import LogMisbehaved, StorageError
 from pq_registry.format.digest import Digest
+from pq_registry.format.forkproof import ForkProof
 from pq_registry.format.instant import format_instant
 from pq_registry.format.leaf import Kind, Leaf
 from pq_registry.format.tile import HASH_BYTES
-from pq_registry.log.misbehaviour import keep_notes
+from pq_registry.log.misbehaviour import FORK_SUFFIX, keep_evidence, keep_notes
 from pq_registry.log.monitor import Batch, Followed
 
 SCHEMA: Final = "urn:pq-registry:audit-state:v1"
@@ -62,7 +63,8 @@ CREATE TABLE findings (
     idx INTEGER, statement TEXT, message TEXT NOT NULL, expected TEXT, found TEXT, noticed TEXT NOT NULL,
     told INTEGER NOT NULL DEFAULT 0, acknowledged TEXT, note TEXT);
 CREATE TABLE misbehaviour (
-    old TEXT NOT NULL, new TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL, PRIMARY KEY (old, new));
+    old TEXT NOT NULL, new TEXT NOT NULL, fork TEXT, code TEXT NOT NULL, message TEXT NOT NULL,
+    PRIMARY KEY (old, new));
 """
 
 
@@ -120,14 +122,22 @@ class AuditIndex:
         with self.transaction():
             self._keep(followed)
 
-    def keep_misbehaviour(self, error: LogMisbehaved, old: bytes, new: bytes) -> None:
-        """Write both notes to ``evidence/`` and remember why."""
+    def keep_misbehaviour(self, error: LogMisbehaved, old: bytes, new: bytes, fork: ForkProof | None) -> None:
+        """Write both notes, and the proof if there is one, to ``evidence/``, and remember why."""
         if self.directory is not None:
             keep_notes(self.directory / "evidence", old, new)
+            if fork is not None:
+                keep_evidence(self.directory / "evidence", fork.encode(), FORK_SUFFIX)
         with self.transaction():
             self.execute(
-                "INSERT OR IGNORE INTO misbehaviour VALUES (?, ?, ?, ?)",
-                (Digest.of(old).hex, Digest.of(new).hex, error.code(), str(error)),
+                "INSERT OR IGNORE INTO misbehaviour VALUES (?, ?, ?, ?, ?)",
+                (
+                    Digest.of(old).hex,
+                    Digest.of(new).hex,
+                    None if fork is None else Digest.of(fork.encode()).hex,
+                    error.code(),
+                    str(error),
+                ),
             )
 
     def record(self, batch: Batch, leaves: Sequence[Leaf | Finding], *, noticed: datetime) -> None:
