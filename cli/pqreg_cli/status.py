@@ -153,6 +153,7 @@ def show(
     Example:
       pqreg status show acme
     """
+    from pq_registry.client.attested import EXEMPT_NOTE
     from pq_registry.client.proofs import adopt_status
     from pq_registry.client.seenstatus import SeenStatuses
     from pq_registry.format.name import Namespace
@@ -172,6 +173,8 @@ def show(
     if found is None:
         raise NotFound(f"{wanted} has no status yet", hint=f"a revoker issues one: pqreg status issue {wanted}")
     show_status(output, found.statement)
+    if not verifier.wants_receipts:
+        output.note(EXEMPT_NOTE)
     output.data(status_json(found.statement))
 
 

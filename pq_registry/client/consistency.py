@@ -20,7 +20,6 @@ contradicts itself is refused always.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -43,7 +42,6 @@ from pq_registry.format.tlogpolicy import LogPolicy, Policy
 from pq_registry.format.tlogproof import TlogProof
 from pq_registry.log.judge import Judged, judge
 from pq_registry.log.misbehaviour import check_follows, equivocation
-from pq_registry.log.receipt import Receipt
 from pq_registry.log.tree import Tree
 
 _CHECKPOINT = "checkpoint"
@@ -73,14 +71,13 @@ class RemoteFiles:
         return self._client.log_file(path)
 
 
-def ask_log(client: LogRoutes, verifier: Verifier, checkpoints: Checkpoints, receipts: Iterable[Receipt]) -> Freshness:
+def ask_log(client: LogRoutes, verifier: Verifier, checkpoints: Checkpoints) -> Freshness:
     """Steps 1 to 4 above.
 
     Args:
         client: the registry whose log it is.
         verifier: whose trust file has log policies.
-        checkpoints: the memory of what the log has shown.
-        receipts: those just verified.
+        checkpoints: the memory of what the log has shown; the receipts this verifier has accepted count as well.
 
     Raises:
         LogRollback, LogEquivocation: if the log contradicts itself; the proof is kept.
@@ -89,7 +86,7 @@ def ask_log(client: LogRoutes, verifier: Verifier, checkpoints: Checkpoints, rec
         TransportError: if the verifier is online and the log cannot be asked.
         StorageError: if the memory cannot be read or written.
     """
-    known = _shown(checkpoints, verifier, receipts)
+    known = _shown(checkpoints, verifier)
     try:
         with at_step(4):
             newest = _newest(client, verifier, checkpoints, known)
@@ -112,14 +109,14 @@ class _Shown:
     time: datetime | None
 
 
-def _shown(checkpoints: Checkpoints, verifier: Verifier, receipts: Iterable[Receipt]) -> list[_Shown]:
+def _shown(checkpoints: Checkpoints, verifier: Verifier) -> list[_Shown]:
     """What the logs of the trust file have shown this client: the checkpoints kept, and those of receipts."""
     found = []
     for origin in sorted({entry.policy.origin for entry in _policies(verifier)}):
         kept = checkpoints.get(origin)
         if kept is not None:
             found.append(_Shown(*kept, _stated_time(kept[1], verifier)))
-    for receipt in receipts:
+    for receipt in verifier.receipts:
         note = TlogProof.parse(receipt.proof).checkpoint
         found.append(_Shown(receipt.checkpoint, note, receipt.attested or from_unix(receipt.leaf.time)))
     return found

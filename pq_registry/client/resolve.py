@@ -75,7 +75,7 @@ def _with_log(verified: VerifiedRelease, client: RegistryClient, verifier: Verif
     """The same, with what the log itself says now."""
     if verified.receipt is None:
         return verified
-    found = ask_log(client, verifier, Checkpoints(seen.state_dir), [verified.receipt])
+    found = ask_log(client, verifier, Checkpoints(seen.state_dir))
     unchecked = () if found.current else (found.note,)
     return replace(verified, notes=(*verified.notes, found.note), unchecked=(*verified.unchecked, *unchecked))
 

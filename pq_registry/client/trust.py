@@ -59,6 +59,7 @@ from pq_registry.format.statement import ReleaseStatement
 from pq_registry.format.status import StatusStatement
 from pq_registry.format.tag import TagStatement
 from pq_registry.format.trustfile import NamespaceTrust, TrustFile
+from pq_registry.log.receipt import Receipt
 
 __all__ = ["GET_TRUST", "SeenStatus", "SeenTag", "VerifiedRelease", "Verifier", "target_of"]
 
@@ -95,6 +96,7 @@ class Verifier:
         self.now = now
         self.online = online
         self._grace = timedelta(0) if online else timedelta(days=self.trust.grace_days)
+        self._receipts: dict[tuple[str, int, bytes], Receipt] = {}
         self._book = StatusBook(now, self._grace, online=online, required=self.trust.offline_status == "require")
         if is_expired(now, self.trust.expires, self._grace):
             raise TrustExpired(
@@ -103,6 +105,11 @@ class Verifier:
                 found=format_instant(now),
                 hint="get a newer trust file from whoever gave you this one; the clock of this machine counts too",
             )
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """The receipts that passed step 4, one per tree: what a log has shown, for ``client.consistency``."""
+        return tuple(self._receipts.values())
 
     @property
     def wants_receipts(self) -> bool:
@@ -357,6 +364,9 @@ class Verifier:
                 envelope, kind=kind, name=name, identity=pair.identity.id, receipt=receipt, log=self.trust.log
             )
             check_window(pair.trusted, found, now=self.now, pinned=pinned)
+        if found.receipt is not None:
+            shown = found.receipt.checkpoint
+            self._receipts[shown.origin, shown.size, shown.root] = found.receipt
         return found
 
     def _namespace(self, namespace: Namespace) -> NamespaceTrust:

@@ -123,6 +123,20 @@ def test_a_receipt_from_a_tree_the_log_does_not_show(site: LoggedSite) -> None:
     assert Checkpoints(site.home / "state").get(site.log.origin) is None
 
 
+def test_a_tags_receipt_from_a_tree_the_log_does_not_show(site: LoggedSite) -> None:
+    digest = site.publish()
+    honest = site.log
+    site.log = honest.fork(1)
+    site.log.append_raw(b"a leaf only this client is shown")
+    site.set_tag(digest)
+    honest.append_raw(*(bytes([number]) for number in range(9)))
+    honest.publish()
+    site.serve_log(honest)
+    with pytest.raises(LogEquivocation):
+        site.resolve("v1")
+    assert len(evidence(site)) == 2
+
+
 def test_evidence_of_two_incidents_lies_side_by_side(site: LoggedSite) -> None:
     digest = site.publish()
     fork = site.log.fork(1)
