@@ -68,7 +68,7 @@ class Registry:
                 chain.append(statement)
                 data = None
                 if statement.previous is not None:
-                    data = client.release_envelope(statement.previous)
+                    data = client.statement(statement.previous)[0]
                     assert Envelope.parse(data).payload_digest == statement.previous
         return chain[::-1]
 

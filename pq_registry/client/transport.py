@@ -121,10 +121,6 @@ class RegistryClient(LogRoutes):
         """Where the parts of a release are. Raises NotFound."""
         return self._get(f"{_repo(name)}/releases/{digest.hex}", answers.release_view)
 
-    def release_envelope(self, statement: Digest) -> bytes:
-        """The exact envelope of the statement with this payload digest. Raises NotFound."""
-        return self.statement(statement)[0]
-
     def tag_envelope(self, name: RepositoryName, tag: Tag) -> bytes | None:
         """The exact envelope of a tag's statement, or None if there is no such tag."""
         try:

@@ -84,12 +84,16 @@ def strangers(home: FakeRegistry, elsewhere: FakeRegistry) -> list[dict[str, str
 
 CONTROL: dict[str, Callable[[RegistryClient], object]] = {
     "whoami": lambda client: client.whoami(),
-    "envelope": lambda client: client.release_envelope(Digest.of(b"x")),
+    "envelope": lambda client: client.statement(Digest.of(b"x")),
     "tag": lambda client: client.tag_envelope(NAME, Tag("v1")),
     "size": lambda client: client.blob_size(Digest.of(BLOB)),
     "part": lambda client: client.put_part(NAME, "u", 0, b"part", b""),
     "release": lambda client: client.post_release(NAME, b"{}"),
     "tag put": lambda client: client.put_tag(NAME, Tag("v1"), b"{}"),
+    "log file": lambda client: client.log_file("checkpoint"),
+    "log entries": lambda client: client.log_entries(),
+    "status": lambda client: client.status_envelope(NAME.namespace),
+    "status put": lambda client: client.put_status(NAME.namespace, b"{}"),
     "upload": lambda client: client.open_upload(NAME, Digest.of(BLOB), 3),
     "token": lambda client: client.create_token(role="reader", namespaces=[], expires_days=1),
     "revoke": lambda client: client.revoke_token("t"),

@@ -168,8 +168,8 @@ def test_f7_a_release_is_read_back_by_its_digest(registry: Registry, tmp_path: P
     publisher = publisher_at(registry, tmp_path)
     one = push_as(publisher, make_model(tmp_path / "one", "one"), "acme/back").release
     two = push_as(publisher, make_model(tmp_path / "two", "two"), "acme/back").release
-    envelope = publisher.client.release_envelope(two)
-    publisher.client.release_envelope = lambda _digest: envelope  # type: ignore[method-assign, assignment]
+    answered = publisher.client.statement(two)
+    publisher.client.statement = lambda _digest: answered  # type: ignore[method-assign, assignment]
     with pytest.raises(DigestMismatch):
         read_release(
             publisher.client, RepositoryName.parse("acme/back"), one, own=publisher.signer.identity, trust=None

@@ -35,7 +35,7 @@ def everything(registry: Registry, digest: Digest) -> tuple[bytes, ...]:
         view = client.release(REPOSITORY, digest)
         manifest = client.blob_bytes(view.manifest, 10**8)
         files = [client.blob_bytes(entry.sha256, 10**8) for entry in Manifest.parse(manifest).files]
-        return client.release_envelope(digest), manifest, *files
+        return client.statement(digest)[0], manifest, *files
 
 
 def test_g1_a_release_stays_what_it_was_whatever_is_pushed_tagged_and_withdrawn(
@@ -66,11 +66,11 @@ def test_g1_the_same_statement_signed_again_does_not_replace_the_first_envelope(
     publisher = publisher_at(registry, tmp_path)
     release = push_as(publisher, make_model(tmp_path / "model", "again"), "acme/immutable:again").release
     with registry.client() as client:
-        first = client.release_envelope(release)
+        first = client.statement(release)[0]
         second = sign_envelope(Envelope.parse(first).payload, samples.publisher("alice")).encode()
         assert second != first
         assert client.post_release(REPOSITORY, second).digest == release
-        assert client.release_envelope(release) == first
+        assert client.statement(release)[0] == first
         tag = client.tag_envelope(*tag_of("acme/immutable:again"))
         assert tag is not None
         client.put_tag(
