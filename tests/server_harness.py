@@ -31,6 +31,7 @@ from pq_registry.format.instant import utc_now
 from pq_registry.format.name import RepositoryName, Tag
 from pq_registry.format.strict_json import encode_base64
 from pq_registry.server.config import LOOPBACK_HOSTS, ServerConfig
+from pq_registry.server.app import create_app
 from pq_registry.server.serve import bind, make_server, url_of
 from pq_registry.service.ledger import LogSetup
 from pq_registry.service.registry import Registry
@@ -216,7 +217,7 @@ def running(data: Path, *, log: LogSetup | None = None, **changes: Any) -> Itera
     registry = Registry.open(data, clock, log=log or log_setup())
     listener = bind(config.host, config.port)
     ready = threading.Event()
-    server = make_server(registry, config, ready.set)
+    server = make_server(create_app(registry, config), ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

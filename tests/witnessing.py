@@ -24,8 +24,8 @@ from pq_registry.format.checkpoint import parse_checkpoint_note
 from pq_registry.log.watchedlog import WatchedLog
 from pq_registry.log.witness import Witness
 from pq_registry.server.config import LOOPBACK_HOSTS
-from pq_registry.server.serve import bind, url_of
-from pq_registry.server.witness import WitnessConfig, make_witness_server
+from pq_registry.server.serve import bind, make_server, url_of
+from pq_registry.server.witness import WitnessConfig, create_witness_app
 from pq_registry.storage.witnessstate import WitnessState
 from tests.logsamples import MemoryLog, witness_signers
 from tests.samples import NOW
@@ -115,9 +115,8 @@ def serving(witness: Witness, state: WitnessState) -> Iterator[str]:
     """Serve in a thread; answers the URL."""
     listener = bind("127.0.0.1", 0)
     ready = threading.Event()
-    server = make_witness_server(
-        witness, state, WitnessConfig(host="127.0.0.1", port=0, hosts=LOOPBACK_HOSTS), ready.set
-    )
+    config = WitnessConfig(host="127.0.0.1", port=0, hosts=LOOPBACK_HOSTS)
+    server = make_server(create_witness_app(witness, state, config), ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from pq_registry import limits
 from pq_registry.errors import SettingError
@@ -88,11 +89,11 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def make_server(registry: Registry, config: ServerConfig, ready: Callable[[], None]) -> Server:
-    """A server for an open registry, not yet started."""
+def make_server(app: ASGIApp, ready: Callable[[], None]) -> Server:
+    """A server for an application, not yet started, with the limits that every service of ours has."""
     return Server(
         uvicorn.Config(
-            create_app(registry, config),
+            app,
             loop="uvloop" if sys.platform != "win32" else "asyncio",
             http=BoundedProtocol,
             ws="none",
@@ -134,5 +135,7 @@ def serve(config: ServerConfig, log_setup: Callable[[ServerConfig], LogSetup], a
             announce(f"pqreg: admin token (shown once, also in {config.data}/admin.token): {registry.first_token}")
             registry.first_token = None
         url = url_of(listener)
-        server = make_server(registry, config, lambda: announce(f"pqreg: serving on {url} data {config.data}"))
+        server = make_server(
+            create_app(registry, config), lambda: announce(f"pqreg: serving on {url} data {config.data}")
+        )
         server.run(sockets=[listener])

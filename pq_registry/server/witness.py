@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import uvicorn
 from prometheus_client import Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -43,8 +42,7 @@ from pq_registry.server.hosts import HostMiddleware
 from pq_registry.server.logs import configure, log
 from pq_registry.server.metrics import MEDIA_TYPE, Metrics
 from pq_registry.server.problems import problem_of
-from pq_registry.server.protocol import BoundedProtocol
-from pq_registry.server.serve import Announce, Server, bind, url_of
+from pq_registry.server.serve import Announce, bind, make_server, url_of
 from pq_registry.storage.witnessstate import WitnessState
 
 _LOGGER = logging.getLogger("pq_registry.server.witness")
@@ -165,29 +163,6 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return problem.response()
 
 
-def make_witness_server(
-    witness: Witness, state: WitnessState, config: WitnessConfig, ready: Callable[[], None]
-) -> Server:
-    """A server for an open witness, not yet started."""
-    return Server(
-        uvicorn.Config(
-            create_witness_app(witness, state, config),
-            loop="uvloop" if sys.platform != "win32" else "asyncio",
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=limits.SERVER_CONNECTIONS,
-            timeout_keep_alive=limits.KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=limits.DRAIN_SECONDS,
-        ),
-        ready,
-    )
-
-
 def serve_witness(
     config: WitnessConfig, state: WitnessState, opened: Callable[[], Witness], announce: Announce
 ) -> None:
@@ -206,7 +181,6 @@ def serve_witness(
     listener = bind(config.host, config.port)
     with contextlib.closing(listener):
         url = url_of(listener)
-        server = make_witness_server(
-            opened(), state, config, lambda: announce(f"pqreg: witnessing on {url} state {state.root}")
-        )
+        app = create_witness_app(opened(), state, config)
+        server = make_server(app, lambda: announce(f"pqreg: witnessing on {url} state {state.root}"))
         server.run(sockets=[listener])
