@@ -30,8 +30,8 @@ from pq_registry.format.dsse import MEDIA_TYPE, Envelope
 from pq_registry.format.instant import utc_now
 from pq_registry.format.name import RepositoryName, Tag
 from pq_registry.format.strict_json import encode_base64
-from pq_registry.server.config import LOOPBACK_HOSTS, ServerConfig
 from pq_registry.server.app import create_app
+from pq_registry.server.config import LOOPBACK_HOSTS, ServerConfig
 from pq_registry.server.serve import bind, make_server, url_of
 from pq_registry.service.ledger import LogSetup
 from pq_registry.service.registry import Registry
