@@ -14,6 +14,7 @@ _WITHOUT_QUORUM = (
     "the log has it, but too few witnesses have cosigned yet; readers whose trust file demands them refuse it until "
     "they have"
 )
+_PUBLIC = "its name, your identity's id and digests are in the registry's log now, for all who may read that"
 
 
 def leaf_index(logged: Logged | None) -> int | None:
@@ -31,6 +32,12 @@ def leaves_text(leaves: Mapping[str, Logged | None]) -> str | None:
     """Several leaves, by what they are, in words."""
     found = [f"{text} ({name})" for name, logged in leaves.items() if (text := leaf_text(logged)) is not None]
     return ", ".join(found) or None
+
+
+def note_what_is_public(output: Output, logged: Logged | None) -> None:
+    """Say what a leaf reveals."""
+    if leaf_index(logged) is not None:
+        output.note(_PUBLIC)
 
 
 def warn_without_quorum(output: Output, *leaves: Logged | None) -> None:

@@ -13,7 +13,7 @@ import typer
 from pq_registry import limits
 from pq_registry.errors import UsageError
 from pqreg_cli.console import Output, count_text, size_text
-from pqreg_cli.logview import leaf_index, leaves_text, warn_without_quorum
+from pqreg_cli.logview import leaf_index, leaves_text, note_what_is_public, warn_without_quorum
 from pqreg_cli.options import (
     ConnectionsOption,
     JsonOption,
@@ -251,4 +251,5 @@ def _report(
             **(data or {}),
         }
     )
+    note_what_is_public(output, result.logged)
     warn_without_quorum(output, *logged.values())
