@@ -21,6 +21,7 @@ PACKAGES = (
     "safetensors",
     "torch",
     "model-signing",
+    "proofbundle",
     "huggingface_hub",
 )
 HEADER = ("", "median s", "min", "max", "GB/s", "x ref", "CPU s", "peak MiB")
