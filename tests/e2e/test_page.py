@@ -59,7 +59,7 @@ def release_path(shown: Site, number: int = 3) -> str:
     return f"{shown.registry.url}/models/acme/minilm/releases/{shown.releases[number].hex}"
 
 
-EVERY = {"leaf", "ec", "pq", "inclusion", "signature", "signature-pq", "memory", "witnesses"}
+EVERY = {"leaf", "ec", "pq", "inclusion", "root", "signature", "signature-pq", "memory", "witnesses"}
 
 
 def test_from_the_search_to_a_release_whose_proof_the_browser_verifies(visit: Open, shown: Site) -> None:
@@ -86,25 +86,40 @@ def test_a_first_visit_says_that_there_was_nothing_to_compare_with(visit: Open, 
     assert checks(page)["memory"] == "ok"
 
 
-@pytest.mark.parametrize("language", ["en", "de"])
-def test_a_tampered_tile_turns_the_proof_red(visit: Open, shown: Site, tmp_path: Path, language: str) -> None:
-    page = visit(language=language)
+def tampering(position: int) -> Any:
+    """Answers tiles with one bit of one hash changed."""
 
     def tamper(route: Any) -> None:
         answer = route.fetch()
         body = bytearray(answer.body())
-        body[5] ^= 1  # of the first leaf's hash, which is on the way of every proof
+        body[position * 32 + 5] ^= 1
         route.fulfill(response=answer, body=bytes(body))
 
-    page.route("**/log/tile/**", tamper)
+    return tamper
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_tampered_tile_turns_the_proof_red(visit: Open, shown: Site, tmp_path: Path, language: str) -> None:
+    page = visit(language=language)
+    page.route("**/log/tile/**", tampering(0))
     page.goto(release_path(shown))
     found = checks(page)
-    assert (found["verdict"], found["inclusion"], found["signature"]) == ("bad", "bad", "ok")
+    assert (found["verdict"], found["inclusion"], found["root"], found["signature"]) == ("bad", "bad", "bad", "ok")
     words = {"en": "The proof is wrong", "de": "Der Beweis ist falsch"}
     assert words[language] in page.get_by_role("status").inner_text()
     page.screenshot(path=tmp_path / f"tampered-{language}.png", full_page=True)
     page.goto(shown.registry.url + "/audit/checkpoint")
     assert checks(page)["root"] == "bad"
+
+
+@pytest.mark.parametrize("position", [0, 1, 2, 3, 4, 9, 12, 13])
+def test_no_hash_of_a_tile_can_be_tampered_with(visit: Open, shown: Site, position: int) -> None:
+    page = visit()
+    page.route("**/log/tile/**", tampering(position))
+    for number in (0, 3):
+        page.goto(release_path(shown, number))
+        found = checks(page)
+        assert (found["verdict"], found["root"]) == ("bad", "bad"), (number, found)
 
 
 def test_a_tile_that_is_gone_turns_it_red_and_one_that_cannot_be_fetched_does_not(visit: Open, shown: Site) -> None:

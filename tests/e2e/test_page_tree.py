@@ -28,7 +28,7 @@ async ([path, files, size, indices, olds]) => {
   const hex = bytes => Array.from(bytes, byte => byte.toString(16).padStart(2, '0')).join('');
   const tiles = new Tiles(async name => name in files ? decode(files[name]) : null, size);
   const root = await tiles.hash(0, size);
-  const found = { root: hex(root), inclusion: {}, consistency: {}, wrong: [] };
+  const found = { root: hex(root), inclusion: {}, consistency: {}, wrong: [], tampered: 0 };
   for (const index of indices) {
     const proof = await tiles.inclusionPath(index);
     found.inclusion[index] = proof.map(hex);
@@ -40,6 +40,22 @@ async ([path, files, size, indices, olds]) => {
     if (proof.length && await same(index, size, leaf, proof.slice(1))) found.wrong.push(`leaf ${index}, too short`);
     const other = await leafHash(new TextEncoder().encode(`leaf ${index}x`));
     if (await same(index, size, other, proof)) found.wrong.push(`another leaf at ${index}`);
+  }
+  if (!await tiles.leadTo(root)) found.wrong.push('the tiles are refused');
+  for (const name of Object.keys(files).sort().reverse()) {
+    for (const index of indices) {
+      let read = false;
+      const bent = new Tiles(async asked => {
+        if (!(asked in files)) return null;
+        const bytes = decode(files[asked]);
+        if (asked === name) { read = true; bytes[0] ^= 1; }
+        return bytes;
+      }, size);
+      await bent.inclusionPath(index);
+      if (await bent.leadTo(root) && read) found.wrong.push(`${name} altered, leaf ${index}`);
+    }
+    found.tampered += 1;
+    if (found.tampered === 12) break;
   }
   for (const [old, known] of olds) {
     const proof = await tiles.consistencyPath(old);

@@ -195,15 +195,7 @@ function keep(panel, checkpoint, { kept, written }) {
   if (kept === null) panel.report("memory", "none", stored ? "memory_first" : "memory_off");
 }
 
-async function checkTree(panel, checkpoint, tiles, shown) {
-  if (!panel.has("inclusion")) {
-    const root = await tiles.hash(0, checkpoint.size);
-    const holds = equal(root, checkpoint.root);
-    panel.report("root", holds ? "ok" : "bad", holds ? "root_ok" : "root_bad", {
-      size: checkpoint.size, tiles: tiles.fetched, root: hex(checkpoint.root),
-    });
-    return;
-  }
+async function checkInclusion(panel, checkpoint, tiles, shown) {
   const index = Number(panel.section.dataset.index);
   if (index >= checkpoint.size) {
     panel.report("inclusion", "none", "not_covered", { size: checkpoint.size });
@@ -211,9 +203,18 @@ async function checkTree(panel, checkpoint, tiles, shown) {
   }
   const leaf = await leafHash(entryOf(shown));
   const path = await tiles.inclusionPath(index);
-  const holds = equal(await rootFromInclusion(index, checkpoint.size, leaf, path), checkpoint.root);
+  const root = await rootFromInclusion(index, checkpoint.size, leaf, path);
+  const holds = equal(root, checkpoint.root) && equal(leaf, await tiles.leaf(index));
   panel.report("inclusion", holds ? "ok" : "bad", holds ? "inclusion_ok" : "inclusion_bad", {
-    index, size: checkpoint.size, hashes: path.length, tiles: tiles.fetched, root: hex(checkpoint.root),
+    index, size: checkpoint.size, hashes: path.length, root: hex(checkpoint.root),
+  });
+}
+
+// After everything that reads tiles, so that none of them goes unchecked.
+async function checkTiles(panel, checkpoint, tiles) {
+  const holds = await tiles.leadTo(checkpoint.root);
+  panel.report("root", holds ? "ok" : "bad", holds ? "root_ok" : "root_bad", {
+    size: checkpoint.size, tiles: tiles.fetched, root: hex(checkpoint.root),
   });
 }
 
@@ -223,7 +224,6 @@ async function run(panel) {
     panel.conclude({ key: "insecure" });
     return;
   }
-  const tree = panel.has("inclusion") ? "inclusion" : "root";
   const shown = shownLeaf();
   let interrupted = null;
   try {
@@ -243,13 +243,14 @@ async function run(panel) {
     await checkSignatures(panel, checkpoint, keys);
     const tiles = new Tiles((path) => fetchBytes(`/log/${path}`, { absent: true }), checkpoint.size);
     try {
-      await checkTree(panel, checkpoint, tiles, shown);
+      if (panel.has("inclusion")) await checkInclusion(panel, checkpoint, tiles, shown);
       const memory = await checkMemory(panel, checkpoint, keys, tiles);
+      await checkTiles(panel, checkpoint, tiles);
       keep(panel, checkpoint, memory);
     } catch (error) {
       if (error instanceof Unavailable) throw error;
       const key = error instanceof Missing ? "tile_missing" : "tile_malformed";
-      panel.report(tree, "bad", key, { path: error.message });
+      panel.report("root", "bad", key, { path: error.message });
     }
   } catch (error) {
     if (!(error instanceof Unavailable)) throw error;

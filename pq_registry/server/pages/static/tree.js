@@ -56,6 +56,36 @@ export class Tiles {
     return this._subproof(old, 0, this.size, true);
   }
 
+  /** The hash of a leaf as its tile has it. */
+  async leaf(index) {
+    return this._complete(index, 0);
+  }
+
+  /**
+   * Whether every hash of every tile that was read leads to `root`. A proof needs few of them: without this, a tile
+   * could be altered where nobody happens to look.
+   */
+  async leadTo(root) {
+    const top = await this.hash(0, this.size);
+    if (!equal(top, root)) return false;
+    // Each partial tile is part of what was just hashed; each full one has its root in the tile above it.
+    const checked = new Set();
+    for (let found = true; found; ) {
+      found = false;
+      for (const key of [...this._tiles.keys()].filter((name) => !checked.has(name))) {
+        checked.add(key);
+        found = true;
+        const [level, index] = key.split("/").map(Number);
+        const tile = await this._tile(level, index);
+        if (tile.length < WIDTH * HASH) continue;
+        const above = await this._tile(level + 1, Math.floor(index / WIDTH));
+        const at = (index % WIDTH) * HASH;
+        if (!equal(await rootOf(rowOf(tile, 0, WIDTH)), above.slice(at, at + HASH))) return false;
+      }
+    }
+    return true;
+  }
+
   async _subproof(old, start, end, whole) {
     const count = end - start;
     if (old === count) return whole ? [] : [await this.hash(start, end)];
@@ -73,16 +103,7 @@ export class Tiles {
     const first = start / 2 ** (level * HEIGHT);
     const tile = await this._tile(level, Math.floor(first / WIDTH));
     const at = first % WIDTH;
-    let row = [];
-    for (let offset = 0; offset < 2 ** below; offset += 1) {
-      row.push(tile.slice((at + offset) * HASH, (at + offset + 1) * HASH));
-    }
-    while (row.length > 1) {
-      const above = [];
-      for (let offset = 0; offset < row.length; offset += 2) above.push(nodeHash(row[offset], row[offset + 1]));
-      row = await Promise.all(above);
-    }
-    return row[0];
+    return rootOf(rowOf(tile, at, 2 ** below));
   }
 
   _tile(level, index) {
@@ -105,6 +126,20 @@ export class Tiles {
     }
     return tile;
   }
+}
+
+function rowOf(tile, first, count) {
+  return Array.from({ length: count }, (_, at) => tile.slice((first + at) * HASH, (first + at + 1) * HASH));
+}
+
+async function rootOf(hashes) {
+  let row = hashes;
+  while (row.length > 1) {
+    const above = [];
+    for (let at = 0; at < row.length; at += 2) above.push(nodeHash(row[at], row[at + 1]));
+    row = await Promise.all(above);
+  }
+  return row[0];
 }
 
 /** A file of the log that is not there. */
