@@ -80,6 +80,7 @@ def add(
       pqreg grant add acme/secret:v1 --to node2.pqpub --fingerprint 0123... --expires-days 90
       pqreg grant add acme/secret:v1 --to edge-7.example.org
     """
+    from pq_registry.client.attested import EXEMPT_NOTE
     from pq_registry.client.grants import content_key, give, named_release
 
     output = Output(json=json, quiet=quiet)
@@ -113,6 +114,8 @@ def add(
             ("log", leaf_text(change.logged)),
         ]
     )
+    if fingerprint is None and publisher.trust is not None and not isinstance(publisher.trust.log, tuple):
+        output.note(EXEMPT_NOTE)  # of the key statement that was relied on
     output.data(described)
     warn_without_quorum(output, change.logged)
 

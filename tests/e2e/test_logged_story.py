@@ -58,6 +58,7 @@ def test_the_story(site: Site) -> None:
     issued = desk.run("status", "issue", "acme", "--key", "revoker.pqkey", "--json").json
     assert (issued["sequence"], issued["revoked"]) == (1, [])
     assert "log: exempt" in node.run("pull", "acme/plain:v1", "out").err
+    assert "log: exempt" in node.run("status", "show", "acme").err
     assert not (site.root / "out/model.tlog-proof").exists()
 
     # The log is added by its fingerprint, and by no other.
