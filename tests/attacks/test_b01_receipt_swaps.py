@@ -9,6 +9,7 @@ is swapped too, so that what the receipt says matches what is presented and only
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -23,14 +24,14 @@ from tests.samples import publisher, tag_statement
 
 ALICE, BOB = publisher("alice"), publisher("bob")
 PAYLOAD = tag_statement(Digest.of(b"release")).encode()
-GENUINE = {
+GENUINE: dict[str, Any] = {
     "envelope": sign_envelope(PAYLOAD, ALICE),
     "kind": Kind.TAG,
     "name": "acme/minilm",
     "identity": ALICE.identity.id,
 }
 AGAIN = sign_envelope(PAYLOAD, ALICE)
-SWAPS = {
+SWAPS: dict[str, dict[str, Any]] = {
     "digest": {"envelope": dataclasses.replace(GENUINE["envelope"], payload=PAYLOAD + b" ")},
     "ec-signature": {"envelope": dataclasses.replace(GENUINE["envelope"], ec_signature=AGAIN.ec_signature)},
     "pq-signature": {"envelope": dataclasses.replace(GENUINE["envelope"], pq_signature=AGAIN.pq_signature)},
@@ -94,6 +95,7 @@ def test_a_leaf_made_to_match(log, swap):
 def test_another_time(log):
     """The time is the one field that is taken from the receipt; the tree holds it to it."""
     proof = TlogProof.parse(log.receipt(5))
+    assert proof.extra is not None
     for time in (TIME - 1, TIME + 1, 0):
         forged = dataclasses.replace(Leaf.parse(proof.extra), time=time).encode()
         with pytest.raises(ReceiptInvalid):
@@ -103,6 +105,7 @@ def test_another_time(log):
 def test_the_same_leaf_written_otherwise(log):
     """Bytes that a lenient reader would take for the same leaf."""
     proof = TlogProof.parse(log.receipt(5))
+    assert proof.extra is not None
     for extra in (
         proof.extra + b" ",
         proof.extra.replace(b'"v":1', b'"v":1.0'),

@@ -9,6 +9,7 @@ can be read as one for another.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_a_proof_read_for_another_size(size):
             assert shape(index, other) == shape(index, size)
 
 
-def shape(index: int, size: int) -> list[int]:
+def shape(index: int, size: int) -> list[bool]:
     """For each sibling on the path, whether it stands on the left."""
     sides, start, end = [], 0, size
     while end - start > 1:
@@ -164,7 +165,7 @@ def test_a_tree_that_shrinks(new):
 
 # -- through a receipt -----------------------------------------------------------------------------------------------
 SIGNER = publisher()
-STATEMENT = {
+STATEMENT: dict[str, Any] = {
     "envelope": sign_envelope(tag_statement(Digest.of(b"release")).encode(), SIGNER),
     "kind": Kind.TAG,
     "name": "acme/minilm",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ from tests.logsamples import TIME, MemoryLog, compose_policy, log_signers, resig
 from tests.samples import NOW, publisher, tag_statement
 
 SIGNER = publisher()
-STATEMENT = {
+STATEMENT: dict[str, Any] = {
     "envelope": sign_envelope(tag_statement(Digest.of(b"release")).encode(), SIGNER),
     "kind": Kind.TAG,
     "name": "acme/minilm",

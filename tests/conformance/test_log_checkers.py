@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_proofbundle_refuses_a_receipt_without_cosignatures(log):
     assert checked(data, log.entries[0], MLDSA, threshold=1)["ok"] is False
 
 
-def scitt(name: str) -> Callable[..., object]:
+def scitt(name: str) -> Callable[..., Any]:
     import scitt_cose.merkle
 
     return getattr(scitt_cose.merkle, name)

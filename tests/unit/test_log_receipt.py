@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,12 @@ HOUR = limits.ATTESTATION_SECONDS
 
 
 def verify(receipt: bytes, policies, **changed):
-    fields = {"envelope": ENVELOPE, "kind": Kind.TAG, "name": NAME, "identity": SIGNER.identity.id} | changed
+    fields: dict[str, Any] = {
+        "envelope": ENVELOPE,
+        "kind": Kind.TAG,
+        "name": NAME,
+        "identity": SIGNER.identity.id,
+    } | changed
     return verify_receipt(receipt, policies=policies, **fields)
 
 
