@@ -91,30 +91,25 @@ class StatusBook:
         self._demanded = online or required
         self._adopted: dict[str, SeenStatus] = {}
 
-    def adopt(self, found: SeenStatus) -> None:
-        """Go by a status statement that passed steps 2 to 4; by the newer one, if there is one already.
+    def adopt(self, found: SeenStatus, *, signed_at: datetime | None) -> None:
+        """Go by a status statement that passed steps 2 to 4, unless there is a newer one already.
+
+        Args:
+            found: the statement.
+            signed_at: its T, if it has one.
 
         Raises:
-            StatusExpired: if it has expired and there must be a current one.
+            StatusExpired: if it is the newest, has expired, and there must be a current one. It counts all the same.
             StatusEquivocation: if it is another one of the sequence that is here.
+            StatusRollback: if it takes back a revocation of the one that is here.
+            Revoked: if the one that is here revokes the identity that signed it.
         """
         known = self._adopted.get(found.statement.namespace.key)
         if known is not None and known.statement.sequence > found.statement.sequence:
             return
-        if (
-            known is not None
-            and known.statement.sequence == found.statement.sequence
-            and known.payload != found.payload
-        ):
-            raise _equivocation(found, known)
-        if self._demanded and self._expired(found):
-            raise StatusExpired(
-                f"the status of {found.statement.namespace} has expired",
-                expected=f"a date before {format_instant(found.statement.expires)}",
-                found=format_instant(self._now),
-                hint="a revoker must issue a new one (pqreg status issue); a directory gets it with pqreg pull",
-            )
+        check_succession(found, known, signed_at=signed_at, now=self._now)
         self._adopted[found.statement.namespace.key] = found
+        self._require_current(found)
 
     def get(self, namespace: Namespace) -> SeenStatus | None:
         """What counts for ``namespace``."""
@@ -126,6 +121,7 @@ class StatusBook:
         Raises:
             Revoked: naming what was revoked.
             StatusUnavailable: if there must be a status statement and there is none.
+            StatusExpired: if there must be a current one, and the newest has expired.
         """
         namespace = trusted.namespace
         if not trusted.revokers:
@@ -135,6 +131,7 @@ class StatusBook:
         if known is None:
             return self._without(namespace)
         check_not_revoked(known.statement, subject, self._now)
+        self._require_current(known)
         label = f"status {known.statement.sequence} of {namespace}"
         until = format_instant(known.statement.expires)
         if self._expired(known):
@@ -150,7 +147,7 @@ class StatusBook:
         hint = (
             f"a revoker of {namespace} must issue one, even if nothing is revoked: pqreg status issue {namespace}"
             if self._online
-            else "pull again to get one (pqreg pull), or set offline_status to warn in the trust file if that is acceptable here"
+            else "pull again to get one (pqreg pull), or let the trust file say offline_status: warn if that will do"
         )
         raise StatusUnavailable(
             f"the revocation status of {namespace} is not known",
@@ -158,6 +155,15 @@ class StatusBook:
             found="none",
             hint=hint,
         )
+
+    def _require_current(self, known: SeenStatus) -> None:
+        if self._demanded and self._expired(known):
+            raise StatusExpired(
+                f"the status of {known.statement.namespace} has expired",
+                expected=f"a date before {format_instant(known.statement.expires)}",
+                found=format_instant(self._now),
+                hint="a revoker must issue a new one (pqreg status issue); a directory gets it with pqreg pull",
+            )
 
     def _expired(self, known: SeenStatus) -> bool:
         return is_expired(self._now, known.statement.expires, self._grace)

@@ -142,7 +142,7 @@ class Verifier:
             receipt: its receipt.
 
         Raises:
-            StatusRollback, StatusEquivocation: if it contradicts ``seen``.
+            StatusRollback, StatusEquivocation: if it contradicts ``seen``, or the one given before.
             StatusExpired: if it has expired, and the verifier is online or the trust file demands news.
             VerificationError: a subclass of the step that refused.
             FormatError: with the step at which the bytes were found malformed.
@@ -162,7 +162,7 @@ class Verifier:
         found = SeenStatus(envelope_bytes, receipt, statement, envelope.payload_digest)
         check_succession(found, seen, signed_at=attestation.time, now=self.now)
         check_issued(f"the status of {statement.namespace}", statement.issued, self.now)
-        self._book.adopt(found)
+        self._book.adopt(found, signed_at=attestation.time)
         return statement
 
     def tag(
