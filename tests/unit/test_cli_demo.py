@@ -149,7 +149,7 @@ def test_a_service_that_does_not_start_is_reported_with_its_output(monkeypatch: 
     with Place() as stage:
         (stage.root / "registry").write_text("a file where the data directory should be")
         with pytest.raises(DemoFailed) as caught:
-            stage.serve(Person("operator", {}), "registry")
+            stage.registry(Person("operator", {}), "registry")
     assert caught.value.found
 
 
