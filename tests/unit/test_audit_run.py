@@ -222,6 +222,19 @@ def test_the_same_envelope_twice_is_what_an_outage_of_witnesses_leaves(tmp_path:
     assert site.codes(tmp_path) == []
 
 
+def test_the_receipt_of_one_leaf_lends_no_time_to_another_of_the_same_statement(tmp_path: Path) -> None:
+    entry = samples.trusted(ALICE, not_after=from_unix(TIME + 100))
+    namespace = replace(samples.namespace_trust(ALICE), identities=(entry,))
+    site = AuditSite(trust=samples.trust_file(namespace))
+    envelope = sign_envelope(samples.tag_statement(site.release()).encode(), ALICE)
+    for seconds in (0, 1000):
+        site.log.time += seconds
+        site.add(envelope, kind=Kind.TAG, name="acme/minilm", identity=ALICE.identity.id)
+    with site.audited(tmp_path, now=from_unix(site.log.time)) as (report, _):
+        [finding] = found_in(report)
+        assert (finding["code"], finding["index"]) == ("validity-lapsed", 2)
+
+
 # -- time --------------------------------------------------------------------------------------------------------------
 
 
