@@ -181,7 +181,7 @@ def test_every_import_is_declared_where_it_is_used() -> None:
     allowed = {
         "keys/pqreg_keys": base | extras["pkcs11"],
         "pq_registry/loader": base | extras["torch"],
-        "pq_registry/server": base | extras["server"] | {"anyio", "markupsafe", "pydantic", "starlette"},  # parts of these
+        "pq_registry/server": base | extras["server"] | {"anyio", "markupsafe", "pydantic", "starlette"},
         "pq_registry/storage": base | extras["server"],
         "pq_registry/service": base | extras["server"],
     }
