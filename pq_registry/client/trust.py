@@ -316,6 +316,7 @@ class Verifier:
         self._book.check(
             trusted, Subject(signer=statement.signer, time=attestation.time, recipient=statement.recipient)
         )
+        check_issued(f"the certificate of {statement.node}", statement.issued, self.now)
         if statement.not_after is not None and is_expired(self.now, statement.not_after):
             raise RecipientUncertified(
                 f"the certificate of {statement.node} has lapsed",

@@ -7,6 +7,7 @@ tried one second before, at and after the boundary with an injected clock.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,11 +17,15 @@ from pq_registry.client.trust import Verifier
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.errors import IdentityLapsed, StatementMismatch, TagExpired, TrustExpired
 from pq_registry.format.digest import Digest
+from pq_registry.format.grant import GrantStatement
 from pq_registry.format.instant import in_window, is_expired
+from pq_registry.format.keystatement import KeyStatement
 from pq_registry.format.name import Namespace, Reference
+from pq_registry.format.status import StatusStatement
 from pq_registry.format.tag import TagStatement
 from pq_registry.format.trustfile import NamespaceTrust, TrustedIdentity, TrustFile
 from pqreg_keys import custody
+from tests.sealing_site import recipient
 
 ALICE = custody.generate()
 T = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
@@ -163,6 +168,42 @@ def test_a11_a_tag_from_the_future_has_one_tolerance(offset: int, good: bool) ->
     else:
         with pytest.raises(StatementMismatch):
             accept(trust_bytes(), tag_bytes(issued=issued), T)
+
+
+@pytest.mark.parametrize(("offset", "good"), [(-1, True), (0, True), (1, False)])
+@pytest.mark.parametrize("kind", ["certificate", "grant", "status"])
+def test_a11_the_other_statements_have_the_same_tolerance(kind: str, offset: int, good: bool) -> None:
+    issued = T + timedelta(seconds=limits.CLOCK_SKEW_SECONDS + offset)
+    if good:
+        accept_other(kind, issued)
+    else:
+        with pytest.raises(StatementMismatch, match="comes from the future"):
+            accept_other(kind, issued)
+
+
+def accept_other(kind: str, issued: datetime) -> None:
+    """A certificate, a grant or a status by an identity in all roles, judged at T."""
+    me, node, name = ALICE.identity.id, recipient().public, REFERENCE.repository
+    trust = TrustFile.parse(trust_bytes())
+    roles = replace(trust.namespaces["acme"], enrolment=(me,), revokers=() if kind != "status" else (me,))
+    verifier = Verifier(replace(trust, namespaces={"acme": roles}).encode(), T, online=True)
+    if kind == "certificate":
+        certificate = KeyStatement(
+            signer=me, namespace=name.namespace, node="node1", kem=node.kem, public_key=node.public_key,
+            issued=issued, not_after=None,
+        )  # fmt: skip
+        verifier.certificate(sign_envelope(certificate.encode(), ALICE).encode(), name.namespace)
+    elif kind == "grant":
+        grant = GrantStatement(
+            repository=name, release=Digest.of(b"release"), signer=me, recipient=node.id, sequence=1, previous=None,
+            wrapped=bytes(node.kem.wrapped_bytes), issued=issued, expires=None,
+        )  # fmt: skip
+        verifier.grant(sign_envelope(grant.encode(), ALICE).encode())
+    else:
+        status = StatusStatement(
+            namespace=name.namespace, signer=me, sequence=1, previous=None, revoked=(), issued=issued, expires=T + FAR
+        )
+        verifier.status(sign_envelope(status.encode(), ALICE).encode(), name.namespace, None)
 
 
 def test_a11_the_two_forms_of_the_rule_agree() -> None:
