@@ -98,7 +98,7 @@ class Policy:
 
     def _token(self, request: Request, permission: Permission | None) -> str | None:
         if not self.session:
-            return None if permission is None else bearer_token(request)
+            return None if permission is None and not self.log else bearer_token(request)
         request.scope[PAGE] = True
         return bearer_token(request) or session_token(request)
 

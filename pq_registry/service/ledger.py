@@ -16,6 +16,7 @@ what is recorded and nowhere in the log, and logs again what witnesses attested 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
@@ -114,9 +115,10 @@ class Ledger:
         found = self._best(recorded)
         if found is not None and (found.quorum or self._is_best_for_now(found, recorded)):
             return found
+        deadline = time.monotonic() + limits.RECEIPT_WAIT_SECONDS
         begun = self._begin(recorded)
         place = begun if isinstance(begun, Place) else self._settled(statement, begun)
-        self._sequencer.wait_published(place.index, limits.RECEIPT_WAIT_SECONDS)
+        self._sequencer.wait_published(place.index, max(0.0, deadline - time.monotonic()))
         found = self._proved(recorded, place)
         if found is None:
             raise LogUnavailable("the log has no receipt yet", hint="send the same statement again; it is not lost")
@@ -197,8 +199,8 @@ class Ledger:
                 return place
             leaf = recorded.leaf
 
-            def make(time: int) -> bytes:
-                return replace(leaf, time=time).encode()
+            def make(at: int) -> bytes:
+                return replace(leaf, time=at).encode()
 
             pending = self._pending[recorded.digest] = self._sequencer.append(make, statement=recorded.digest)
             return pending

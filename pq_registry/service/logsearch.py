@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finding leaves by what their statements are about: for auditors, and for people who look for something.
 
-This is the service's own account of its log. Whoever wants to know reads the tiles; this says where to look.
+This is the service's own account of its log. Whoever wants to know reads the tiles; this says where to look. It tells
+nobody more than the leaves do: which grants belong to a release is in no leaf, so only who may read the namespace finds
+grants by their release.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select
 
 from pq_registry.format.digest import Digest
 from pq_registry.format.hexid import parse_identity_id
 from pq_registry.format.leaf import Kind
 from pq_registry.format.name import Namespace, RepositoryName
+from pq_registry.service.access import Caller
+from pq_registry.service.visible import readable_namespace
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import LogEntryRow, NamespaceRow, RepositoryRow, StatementRow
 
@@ -37,7 +41,7 @@ class Wanted:
     """What to look for; all that is given must agree.
 
     ``name`` is a repository, or a namespace with all that is in it. ``digest`` is that of a statement's payload, or of
-    a release with its grants.
+    a release with its grants, the latter for callers who may read the namespace.
     """
 
     name: str | None = None
@@ -45,8 +49,8 @@ class Wanted:
     digest: Digest | None = None
     kind: str | None = None
 
-    def conditions(self) -> Iterator[ColumnElement[bool]]:
-        """The same as conditions of a query.
+    def conditions(self, caller: Caller) -> Iterator[ColumnElement[bool]]:
+        """The same as conditions of a query, for this caller.
 
         Raises:
             NameSyntaxError: if ``name`` is none.
@@ -60,7 +64,8 @@ class Wanted:
         if self.identity is not None:
             yield StatementRow.signer == parse_identity_id(self.identity)
         if self.digest is not None:
-            yield or_(StatementRow.digest == self.digest.hex, StatementRow.release_digest == self.digest.hex)
+            granted = and_(StatementRow.release_digest == self.digest.hex, readable_namespace(caller))
+            yield or_(StatementRow.digest == self.digest.hex, granted)
         if self.kind is not None:
             yield StatementRow.kind == Kind.parse(self.kind).value
 
@@ -71,7 +76,9 @@ class LogSearch:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    def entries(self, wanted: Wanted, *, after: int | None, limit: int) -> tuple[list[EntryItem], int | None]:
+    def entries(
+        self, caller: Caller, wanted: Wanted, *, after: int | None, limit: int
+    ) -> tuple[list[EntryItem], int | None]:
         """One page of leaves, newest first, and the ``after`` of the next page.
 
         Raises:
@@ -82,7 +89,7 @@ class LogSearch:
             .join(StatementRow, StatementRow.digest == LogEntryRow.statement)
             .join(NamespaceRow, NamespaceRow.id == StatementRow.namespace_id)
             .outerjoin(RepositoryRow, RepositoryRow.id == StatementRow.repository_id)
-            .where(*wanted.conditions())
+            .where(*wanted.conditions(caller))
             .order_by(LogEntryRow.index.desc())
             .limit(limit + 1)
         )

@@ -12,16 +12,21 @@ from pathlib import Path
 import pytest
 
 from pq_registry import limits
+from pq_registry.crypto.recipient import SecretRecipient
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
+from pq_registry.format.instant import utc_now
 from pq_registry.format.leaf import Kind
 from pq_registry.format.note import VerifierKey
+from pq_registry.format.recipientfile import Kem
 from pq_registry.format.tlogpolicy import LogPolicy
 from pq_registry.log.judge import judge
 from pq_registry.log.receipt import verify_receipt
 from pq_registry.log.tree import Tree
 from tests.logsamples import log_signers
 from tests.samples import REPOSITORY, publisher
+from tests.sealing_samples import seal
+from tests.sealing_service import publish_sealed, put_grant
 from tests.server_harness import RunningRegistry, running
 
 FOREVER = "public, max-age=31536000, immutable"
@@ -157,6 +162,18 @@ def test_the_search_finds_leaves_by_what_they_are_about(registry: RunningRegistr
         "index": 1, "time": page["items"][0]["time"], "kind": "tag", "name": "acme/minilm", "identity": signer,
         "statement": tag.removeprefix("sha256:"),
     }  # fmt: skip
+
+
+def test_which_grants_a_release_has_is_told_to_readers_only(registry: RunningRegistry) -> None:
+    sealed, node = seal({"a.json": b"{}"}), SecretRecipient.generate(Kem.MLKEM768_X25519)
+    publish_sealed(registry, sealed)
+    assert put_grant(registry, sealed.grant(node, issued=utc_now()), sealed.release, node.public.id).status == 201
+    query = f"/v1/log/entries?digest={sealed.release.hex}"
+    for api, kinds in (
+        (registry.as_role("reader"), ["grant", "release"]), (registry.as_role("reader", "lab"), ["release"]),
+        (registry.with_token(None), ["release"]), (registry.with_token("pqreg_" + "A" * 43), ["release"]),
+    ):  # fmt: skip
+        assert [item["kind"] for item in api.get(query).json["items"]] == kinds
 
 
 @pytest.mark.parametrize(

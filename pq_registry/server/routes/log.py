@@ -73,7 +73,7 @@ async def tile(request: Request, path: str, _caller: Reader, service: Service) -
 
 @router.get("/v1/log/entries", responses={200: {"model": LogEntryPage}})
 async def find_entries(
-    _caller: Annotated[Caller, Depends(guard.READ_LOG)],
+    caller: Annotated[Caller, Depends(guard.READ_LOG)],
     service: Service,
     name: str | None = None,
     identity: str | None = None,
@@ -84,7 +84,7 @@ async def find_entries(
 ) -> Response:
     """Leaves by what their statements are about, newest first; all that is given must agree."""
     wanted = Wanted(name=name, identity=identity, digest=None if digest is None else Digest(digest), kind=kind)
-    items, following = await run_in_threadpool(service.search.entries, wanted, after=after, limit=limit)
+    items, following = await run_in_threadpool(service.search.entries, caller, wanted, after=after, limit=limit)
     return json_answer(
         {"items": [log_entry(item) for item in items], "next": None if following is None else str(following)}
     )
