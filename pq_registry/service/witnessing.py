@@ -26,7 +26,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -76,7 +76,6 @@ class WitnessPool:
             url = _submission_url(member.url)
             self._witnesses.setdefault(url, Asked(url, {})).keys[name] = member.key
         self._http = urllib3.PoolManager(num_pools=max(1, len(self._witnesses)), maxsize=1, retries=False)
-        self._threads = ThreadPoolExecutor(max(1, len(self._witnesses)), "log-witness")
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
@@ -100,7 +99,7 @@ class WitnessPool:
                 self._count(witness, Outcome.BUSY, "it has not answered the last request yet")
                 continue
             exchange = Exchange(self._http, witness, note, checkpoint, guarded, deadline, (signed_at, self._clock))
-            witness.running = self._threads.submit(exchange.run)
+            witness.running = _begun(exchange)
             asked[witness.running] = witness
         return self._gathered(asked, deadline)
 
@@ -127,8 +126,6 @@ class WitnessPool:
             lines = future.result()
         except NotCosignedError as error:
             self._count(witness, error.outcome, str(error))
-            return ()
-        except CancelledError:
             return ()
         except PqregError as error:
             self._count(witness, Outcome.REFUSED, f"no consistency proof: {error}")
@@ -171,8 +168,7 @@ class WitnessPool:
         return {view.name: sum(view.outcomes.values()) - view.outcomes[Outcome.COSIGNED] for view in self.view()}
 
     def close(self) -> None:
-        """Ask nobody any more; what is under way is left behind."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Ask nobody any more; what is under way is left behind, and the process does not wait for it."""
         self._http.clear()
 
 
@@ -184,6 +180,27 @@ def witness_pool(policy: Policy, clock: Clock) -> WitnessPool | None:
     """
     pool = WitnessPool(policy, clock)
     return pool or None
+
+
+def _begun(exchange: Exchange) -> Future[tuple[SignatureLine, ...]]:
+    """Run it in a thread of its own, of which there is one per witness at most.
+
+    Not in an executor: the interpreter waits for the threads of those when it ends, and a witness that sends its answer
+    byte by byte would keep the service from stopping.
+    """
+    future = Future[tuple[SignatureLine, ...]]()
+
+    def run() -> None:
+        try:
+            future.set_result(exchange.run())
+        except BaseException as error:  # noqa: BLE001 - the future's reader judges it
+            future.set_exception(error)
+
+    try:
+        threading.Thread(target=run, name="log-witness", daemon=True).start()
+    except RuntimeError as error:  # the system has no thread to give
+        future.set_exception(NotCosignedError(Outcome.UNREACHABLE, f"it was not asked: {error}"))
+    return future
 
 
 def _submission_url(url: str) -> str:

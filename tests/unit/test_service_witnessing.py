@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +262,55 @@ def test_a_stalled_witness_costs_the_time_out_and_is_left_alone_meanwhile() -> N
         view = outcomes(pool)
         assert set(view) <= {"unreachable", "busy"}
         assert sum(view.values()) >= 1
+
+
+_LEAVES = """
+import sys
+from datetime import UTC, datetime
+from pq_registry.format.checkpoint import parse_checkpoint_note
+from pq_registry.format.tlogpolicy import Policy
+from pq_registry.service.witnessing import WitnessPool
+
+note = sys.stdin.buffer.read()
+pool = WitnessPool(Policy.parse(sys.argv[1]), lambda: datetime.fromtimestamp(int(sys.argv[2]), UTC), wait_seconds=0.2)
+assert pool.cosign(note, parse_checkpoint_note(note)[0], lambda _old: ()) == []
+pool.close()
+"""
+
+
+def test_an_answer_that_comes_byte_by_byte_keeps_no_process_from_ending() -> None:
+    note = grown(5).publish(cosigned=False)
+    gone = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(limits.ADD_CHECKPOINT_BYTES)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not gone.wait(0.05):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dripping = threading.Thread(target=drip, args=(listener,), daemon=True)
+        dripping.start()
+        policy = policy_of({1: f"http://127.0.0.1:{listener.getsockname()[1]}"}, 1)
+        try:
+            subprocess.run(
+                [sys.executable, "-c", _LEAVES, policy.text, str(TIME)], input=note, check=True, timeout=PATIENCE
+            )
+        finally:
+            gone.set()
+            dripping.join(PATIENCE)
+
+
+def test_no_thread_to_ask_in_is_no_cosignature(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pool_of({1: "http://127.0.0.1:1"}) as pool:
+        monkeypatch.setattr(threading.Thread, "start", none_left)
+        assert cosigned(pool, grown(5)) == []
+        assert outcomes(pool) == {"unreachable": 1}
 
 
 def test_a_quorum_does_not_wait_for_the_rest(tmp_path: Path) -> None:
