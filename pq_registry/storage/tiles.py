@@ -32,7 +32,7 @@ from pathlib import Path
 from pq_registry import durable, limits
 from pq_registry.errors import FormatError, LogHalted, NotFound, StorageError
 from pq_registry.format.checkpoint import parse_checkpoint_note
-from pq_registry.format.tile import TilePath
+from pq_registry.format.tile import WIDTH, TilePath
 from pq_registry.log.stores import CHECKPOINT_PATH
 
 VKEY_PATH = "vkey"
@@ -98,6 +98,8 @@ class LocalTiles:
                 with contextlib.suppress(OSError):
                     temporary.unlink()
             raise
+        for name, _ in tiles:
+            self._drop_partial(name)
 
     def write_checkpoint(self, note: bytes) -> None:
         """Replace the checkpoint, unless that would show less than before.
@@ -205,6 +207,19 @@ class LocalTiles:
         if directory not in self._known:
             durable.make_directory(directory, _DIRECTORY_MODE)
             self._known.add(directory)
+
+    def _drop_partial(self, name: str) -> None:
+        """Remove the partial tiles that a full one has replaced: readers of old checkpoints take the full one."""
+        if TilePath.parse(name).width != WIDTH:
+            return
+        full = self.path(name)
+        folder = full.with_name(f"{full.name}.p")
+        # What cannot be removed only takes room, and is removed by whoever cares for it (docs/operations/log.md).
+        with contextlib.suppress(OSError):
+            for partial in folder.iterdir():
+                partial.unlink()
+            folder.rmdir()
+            self._known.discard(folder)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ def flip(path: Path, at: float) -> None:
 
 
 EDGE = [f"tile/0/002.p/{LEAVES - 512}", f"tile/entries/002.p/{LEAVES - 512}", "tile/1/000.p/2"]
-ELSEWHERE = ["tile/0/000", "tile/0/001", "tile/entries/000", "tile/entries/001", "tile/0/001.p/244"]
+ELSEWHERE = ["tile/0/000", "tile/0/001", "tile/entries/000", "tile/entries/001"]
 PLACES = [0.0, 0.37, 1.0]
 
 
