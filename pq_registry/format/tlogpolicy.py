@@ -14,6 +14,8 @@ Rules of this house, so that a policy cannot be met by Ed25519 alone (DESIGN §6
 * ``log-pq`` is there, is an ML-DSA-44 key, and no quorum is met without it;
 * where the quorum knows other witnesses, it is not met by ``log-pq`` and Ed25519 cosignatures alone;
 * no key stands twice, and no other witness carries the log's name;
+* a witness counts once: where keys of one name are in the quorum, they are members of one group, which is ``all`` or
+  has no other members;
 * ``quorum none`` is therefore refused.
 
 A policy says who must have signed; it verifies nothing.
@@ -254,6 +256,15 @@ def _check_house_rules(policy: Policy) -> None:
     classical = {name for name in everyone if policy.witnesses[name].key.type is NoteKeyType.ED25519_COSIGNATURE}
     if policy.attesting and policy.satisfied(classical | {LOG_PQ}):
         _refuse("witnesses that Ed25519 alone can stand for", "an ML-DSA-44 cosignature in every quorum", None)
+    for name in sorted({policy.witnesses[each].key.name for each in policy.attesting}):
+        own = {each for each in policy.attesting if policy.witnesses[each].key.name == name}
+        if len(own) > 1 and not any(_counts_once(group, own) for group in policy.groups.values()):
+            _refuse("a witness that counts twice", "the keys of one name in a group `all` of their own", name)
+
+
+def _counts_once(group: _Group, keys: AbstractSet[str]) -> bool:
+    members = frozenset(group.members)
+    return keys <= members and (group.least == len(members) or keys == members)
 
 
 def _refuse(what: str, expected: str, found: str | None) -> NoReturn:

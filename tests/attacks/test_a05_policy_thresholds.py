@@ -41,3 +41,40 @@ def test_a5_no_quorum_without_the_log() -> None:
         Policy.parse(LINES + "quorum none\n")
     with pytest.raises(FormatError):
         Policy.parse(LINES + "group w 3 w0 w1 w2\nquorum w\n")
+
+
+ED = [witness_signers(f"w{n}.example")[0].key for n in range(3)]
+BOTH = LINES + "".join(f"witness e{n} {key}\n" for n, key in enumerate(ED))
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        "group w 2 w0 e0 w1\n",
+        "group a any e0 w1\ngroup w 2 w0 a w2\n",
+        "group a all e0 w1\ngroup b all w0 w2\ngroup w any a b\n",
+        "group a 2 w0 e0 w2\ngroup w all a w1\n",
+    ],
+)
+def test_a5_two_keys_of_one_witness_are_not_two_witnesses(groups: str) -> None:
+    with pytest.raises(FormatError, match="counts twice"):
+        Policy.parse(f"{BOTH}{groups}group q all log-pq w\nquorum q\n")
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        "group w all w0 e0 w1\n",
+        "group a all w0 e0\ngroup b all e1 w1\ngroup w 2 a b w2\n",
+        "group a any w0 e0\ngroup w 2 a w1 w2\n",
+        "group w 2 e0 w1 w2\n",  # its other key is not in the quorum
+    ],
+)
+def test_a5_two_keys_of_one_witness_that_count_once(groups: str) -> None:
+    assert Policy.parse(f"{BOTH}{groups}group q all log-pq w\nquorum q\n")
+
+
+def test_a5_one_witness_under_two_names_is_not_composed() -> None:
+    keys = [("a", [ED[0]], None), ("b", [KEYS[0]], None), ("c", [KEYS[1]], None)]
+    with pytest.raises(FormatError, match="counts twice"):
+        Policy.compose(LOG, LOG_PQ, keys, 2)
