@@ -17,14 +17,13 @@ import hashlib
 from pathlib import Path
 from typing import NoReturn
 
-from pq_registry import limits
-from pq_registry.client.state import locked, read_record
+from pq_registry.client.state import locked, read_newest
 from pq_registry.durable import make_directory, write_file
-from pq_registry.errors import FormatError, GrantEquivocation, GrantRollback
+from pq_registry.errors import GrantEquivocation, GrantRollback
 from pq_registry.format.digest import Digest
 from pq_registry.format.grant import GrantStatement
 from pq_registry.format.name import RepositoryName
-from pq_registry.format.strict_json import Fields, encode_canonical, parse_canonical
+from pq_registry.format.strict_json import encode_canonical
 
 SCHEMA = "urn:pq-registry:seen-grant:v1"
 
@@ -82,24 +81,7 @@ class SeenGrants:
             _rolled_back(recipient, known[0], "no statement")
 
     def _get(self, label: str) -> Newest | None:
-        path = self._path(label)
-        data = read_record(path, limits.SEEN_TAG_BYTES)
-        if data is None:
-            return None
-        try:
-            fields = Fields(parse_canonical(data, what="the record", limit=limits.SEEN_TAG_BYTES), "record")
-            fields.literal("schema", SCHEMA)
-            fields.literal("grant", label)
-            newest = fields.integer("sequence", minimum=1), fields.parsed("payload", Digest.parse)
-            fields.done()
-        except FormatError as error:
-            raise FormatError(
-                f"the record of the last grant seen of {label} is damaged",
-                expected=error.expected,
-                found=error.found or error.message,
-                hint=f"find out who changed {path}; deleting it allows an older grant to be accepted",
-            ) from None
-        return newest
+        return read_newest(self._path(label), schema=SCHEMA, field="grant", label=label, what="grant")
 
     def _path(self, label: str) -> Path:
         return self._directory / f"{hashlib.sha256(label.encode()).hexdigest()}.json"

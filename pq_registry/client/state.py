@@ -45,23 +45,8 @@ class SeenTags:
             StorageError: if it cannot be read.
         """
         label, path = self._place(reference)
-        data = read_record(path, limits.SEEN_TAG_BYTES)
-        if data is None:
-            return None
-        try:
-            fields = Fields(parse_canonical(data, what="the record", limit=limits.SEEN_TAG_BYTES), "record")
-            fields.literal("schema", SCHEMA)
-            fields.literal("reference", label)
-            seen = SeenTag(fields.integer("sequence", minimum=1), fields.parsed("payload", Digest.parse))
-            fields.done()
-        except FormatError as error:
-            raise FormatError(
-                f"the record of the last statement seen of {label} is damaged",
-                expected=error.expected,
-                found=error.found or error.message,
-                hint=f"find out who changed {path}; deleting it allows an older statement to be accepted",
-            ) from None
-        return seen
+        newest = read_newest(path, schema=SCHEMA, field="reference", label=label, what="statement")
+        return None if newest is None else SeenTag(*newest)
 
     def advance(self, reference: Reference, seen: SeenTag) -> None:
         """Record an accepted statement. An older one than is recorded meanwhile changes nothing.
@@ -127,3 +112,29 @@ def read_record(path: Path, limit: int) -> bytes | None:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
+
+
+def read_newest(path: Path, *, schema: str, field: str, label: str, what: str) -> tuple[int, Digest] | None:
+    """Sequence and payload digest in the record at ``path``, which must be of ``label``; None if there is none.
+
+    Raises:
+        FormatError: if the record is damaged; ``what`` is the kind of statement it is of.
+        StorageError: if it cannot be read.
+    """
+    data = read_record(path, limits.SEEN_TAG_BYTES)
+    if data is None:
+        return None
+    try:
+        fields = Fields(parse_canonical(data, what="the record", limit=limits.SEEN_TAG_BYTES), "record")
+        fields.literal("schema", schema)
+        fields.literal(field, label)
+        newest = fields.integer("sequence", minimum=1), fields.parsed("payload", Digest.parse)
+        fields.done()
+    except FormatError as error:
+        raise FormatError(
+            f"the record of the last {what} seen of {label} is damaged",
+            expected=error.expected,
+            found=error.found or error.message,
+            hint=f"find out who changed {path}; deleting it allows an older {what} to be accepted",
+        ) from None
+    return newest
