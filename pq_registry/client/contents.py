@@ -83,7 +83,8 @@ def read_contents(
         expected_digest=None if expected is None else expected.digest,
         receipt=evidence.receipt,
     )
-    contents = Contents(_with_log(verified, state_dir))
+    verified = _with_log(verified, verifier, state_dir)
+    contents = Contents(verified)
     if inner_bytes is not None:
         if verified.release.manifest.sealing is None:
             raise InnerMismatch(
@@ -101,12 +102,13 @@ def read_contents(
     return contents
 
 
-def _with_log(verified: VerifiedRelease, state_dir: Path | None) -> VerifiedRelease:
-    """The same, after its checkpoint was held against the one kept; what only a registry can tell is said."""
+def _with_log(verified: VerifiedRelease, verifier: Verifier, state_dir: Path | None) -> VerifiedRelease:
+    """The same, after checkpoints were held against the one kept; what only a registry can tell is said."""
     if verified.receipt is None:
         return verified
     if state_dir is not None:
-        Checkpoints(state_dir).compare(verified.receipt)
+        for receipt in verifier.receipts:  # the status has one too
+            Checkpoints(state_dir).compare(receipt)
     note = "log freshness: not checked, that takes a registry; a receipt does not age"
     return replace(verified, notes=(*verified.notes, note))
 

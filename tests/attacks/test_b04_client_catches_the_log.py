@@ -20,9 +20,11 @@ from pq_registry.errors import (
     TileMismatch,
 )
 from pq_registry.format.digest import Digest
+from pq_registry.format.dsse import Envelope
+from pq_registry.format.leaf import Kind
 from pq_registry.format.note import Note
 from tests.fake_registry import serving
-from tests.logged_site import LoggedSite
+from tests.logged_site import LoggedSite, acme, status_statement
 from tests.logsamples import MemoryLog
 
 
@@ -166,6 +168,21 @@ def test_a_pulled_directory_whose_receipt_contradicts_what_was_seen(site: Logged
     other.pull(other.publish({"a": b"1"}))  # two leaves as well: a split view, handed over as a directory
     with pytest.raises(LogEquivocation):
         verify_directory(tmp_path / "other/out", site.verifier(online=False), state_dir=site.home / "state")
+    assert len(evidence(site)) == 2
+
+
+def test_a_pulled_directory_whose_statuss_receipt_contradicts_what_was_seen(site: LoggedSite) -> None:
+    site.namespace = acme()
+    status = site.set_status(status_statement())
+    site.pull(site.publish())
+    verify_directory(site.home / "out", site.verifier(online=False), state_dir=site.home / "state")
+    other = site.log.fork(0)
+    other.append_raw(*(b"a leaf that the first log never had" for _ in range(site.log.size - 1)))
+    envelope = Envelope.parse(site.registry.statuses["acme"])
+    receipt = other.log(envelope, kind=Kind.STATUS, name="acme", identity=status.signer)
+    (site.home / "out/.pqreg/status.tlog-proof").write_bytes(receipt)
+    with pytest.raises(LogEquivocation):
+        verify_directory(site.home / "out", site.verifier(online=False), state_dir=site.home / "state")
     assert len(evidence(site)) == 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,18 @@ import pytest
 from pq_registry import limits
 from pq_registry.client.verify import verify_contents, verify_directory
 from pq_registry.crypto.suites import Profile
-from pq_registry.errors import FileSetMismatch, GrantMissing, InnerMismatch, ShardMismatch, SignatureInvalid
+from pq_registry.errors import (
+    FileSetMismatch,
+    GrantMissing,
+    InnerMismatch,
+    ReceiptMissing,
+    ShardMismatch,
+    SignatureInvalid,
+)
+from pq_registry.format.leaf import Kind
 from pq_registry.format.sealing import INNER_NAME
+from tests.logsamples import MemoryLog
+from tests.samples import publisher
 from tests.sealed_registry import sealed_registry
 from tests.sealing_site import REFERENCE, SealingSite, contents_of, model_files, recipient, write_files
 
@@ -123,6 +134,23 @@ def test_an_unsealed_directory_is_what_it_says_or_is_refused(site: SealingSite, 
     inner.unlink()
     with pytest.raises(SignatureInvalid):
         verify_directory(out, site.verifier())
+
+
+def test_an_unsealed_directory_says_what_its_log_attests(site: SealingSite, model: Path) -> None:
+    node = recipient()
+    site.push(model, node.public)
+    out = site.home / "out"
+    site.pull(node, out)
+    log = MemoryLog(time=int(site.now.timestamp()))
+    signer = publisher().identity.id
+    receipt = log.log(site.release().envelope, kind=Kind.RELEASE, name=str(REFERENCE.repository), identity=signer)
+    site.trust = replace(site.trust, log=log.policies())
+    with pytest.raises(ReceiptMissing):
+        verify_directory(out, site.verifier())
+    (out / ".pqreg/model.tlog-proof").write_bytes(receipt)
+    notes = verify_directory(out, site.verifier()).notes
+    assert notes[0].startswith("transparency log: leaf 0 of")
+    assert notes[-1].startswith("log freshness: not checked")
 
 
 def test_a_directory_goes_from_release_to_release_sealed_and_unsealed(site: SealingSite, model: Path) -> None:
