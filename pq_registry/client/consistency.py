@@ -10,7 +10,8 @@ the same tree, and whether it goes on at all, is seen here (attack cases B4 and 
    Otherwise both notes are kept as evidence, and nothing more is believed.
 3. It becomes the checkpoint that is kept.
 4. Its time must not lie ``limits.CHECKPOINT_STALE_SECONDS`` in the past: a log renews its checkpoint even if nothing is
-   added, so an old one means that somebody withholds what came later.
+   added, so an old one means that somebody withholds what came later. Nor must it lie ahead, beyond what clocks may
+   differ: it would count as new for as long as somebody wants to withhold what comes.
 
 A checkpoint that lacks cosignatures only is not kept, and the newest one known decides whether this is stale: its
 witnesses may be out of reach. But the log has signed it, so it is held against what is known (2) all the same: honest
@@ -82,6 +83,7 @@ def ask_log(client: LogRoutes, verifier: Verifier, checkpoints: Checkpoints) -> 
     Raises:
         LogRollback, LogEquivocation: if the log contradicts itself; the proof is kept.
         LogStale: if the verifier is online and the newest checkpoint to be had is too old.
+        CheckpointInvalid: if it comes from the future, or no policy knows the log, or a signature is wrong.
         LogError: if the checkpoint or a tile is not what it should be.
         TransportError: if the verifier is online and the log cannot be asked.
         StorageError: if the memory cannot be read or written.
@@ -209,6 +211,15 @@ def _judge_age(verifier: Verifier, newest: _Shown | None, why: str) -> Freshness
     age = verifier.now - newest.time
     label = f"{why}the newest checkpoint that counts has {newest.checkpoint.size} leaves"
     when = format_instant(newest.time)
+    if age < -timedelta(seconds=limits.CLOCK_SKEW_SECONDS):
+        if verifier.online:
+            raise CheckpointInvalid(
+                f"the log {newest.checkpoint.origin} is ahead of time: {label}",
+                expected=f"a time of {format_instant(verifier.now)} or before",
+                found=when,
+                hint="check the clock of this machine; if it is right, ask the log's operator and its witnesses",
+            )
+        return Freshness(f"log freshness: not checked, {label}, of {when}, which is yet to come", current=False)
     if age <= timedelta(seconds=limits.CHECKPOINT_STALE_SECONDS):
         return Freshness(f"log freshness: {label}, of {when}", current=not why)
     if verifier.online:

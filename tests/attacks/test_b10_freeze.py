@@ -11,7 +11,7 @@ import pytest
 
 from pq_registry import limits
 from pq_registry.client.verify import verify_directory
-from pq_registry.errors import LogStale, QuorumNotMet, ServerRefused, TagExpired
+from pq_registry.errors import CheckpointInvalid, LogStale, QuorumNotMet, ServerRefused, TagExpired
 from tests.fake_registry import Handler, serving
 from tests.logged_site import SECOND, LoggedSite
 from tests.samples import NOW, YEAR
@@ -36,6 +36,21 @@ def test_online_a_checkpoint_beyond_the_bound_is_refused(site: LoggedSite, beyon
             site.resolve(digest)
         assert caught.value.step == 4
         assert "withholds" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("ahead", "fresh"), [(-1, True), (0, True), (1, False)])
+def test_a_checkpoint_from_the_future_does_not_stay_new_until_then(site: LoggedSite, ahead: int, fresh: bool) -> None:
+    digest = site.publish()
+    site.log.publish(NOW + timedelta(seconds=limits.CLOCK_SKEW_SECONDS + ahead))
+    site.serve_log()
+    if fresh:
+        assert "log freshness: the newest checkpoint" in site.resolve(digest).verified.notes[-1]
+        return
+    for _ in range(2):  # nor the second time, when it is the one that is kept
+        with pytest.raises(CheckpointInvalid, match="ahead of time") as caught:
+            site.resolve(digest)
+        assert caught.value.step == 4
+    assert "yet to come" in site.resolve(digest, online=False).verified.unchecked[-1]
 
 
 def test_a_log_that_renews_its_checkpoint_is_not_frozen(site: LoggedSite) -> None:
