@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sealing costs: sealing and unsealing beside age and openssl, and loading a sealed release beside a plain one."""
+"""What sealing costs: sealing and unsealing beside age and openssl; pulling and loading sealed beside plain."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import subprocess
 
 from tests.benchmarks.contest import Contender, Section, contest
 from tests.benchmarks.sections import CORES, shell, words
-from tests.benchmarks.stage import SEALED_REPOSITORY, Registry, Stage
+from tests.benchmarks.stage import REFERENCE, SEALED_REPOSITORY, Registry, Stage
 
 RAW = "-aes-256-ctr -K " + "07" * 32 + " -iv " + "00" * 16
 
 
 def seal_sections(stage: Stage, rounds: int, registry: Registry) -> list[Section]:
-    """Both directions, then the loads."""
-    return [*_directions(stage, rounds), _load(stage, rounds, registry)]
+    """Both directions, then pulls and loads."""
+    directions = _directions(stage, rounds)
+    stage.make_sealed(registry)
+    return [*directions, _pull(stage, rounds, registry), _load(stage, rounds)]
 
 
 def _directions(stage: Stage, rounds: int) -> list[Section]:
@@ -82,9 +84,35 @@ def _directions(stage: Stage, rounds: int) -> list[Section]:
     return sections
 
 
-def _load(stage: Stage, rounds: int, registry: Registry) -> Section:
+def _pull(stage: Stage, rounds: int, registry: Registry) -> Section:
+    """The same model over loopback to disk: plain, unsealed on the way, and as ciphertext."""
+    out = stage.work / "out"
+    plain = "pqreg pull of the plain release"
+    contenders = [
+        Contender(
+            name=name,
+            command=stage.command("pull", reference, str(out), "-q", *options),
+            env={**stage.env_for(registry), "PQREG_RECIPIENT_KEY": str(stage.recipient)},
+            prepare=lambda: shutil.rmtree(out, ignore_errors=True),
+            clean=lambda: shutil.rmtree(out, ignore_errors=True),
+            helpers=registry.cpu,
+            ours=True,
+        )
+        for name, reference, options in (
+            (plain, REFERENCE, ()),
+            ("pqreg pull of the sealed release, unsealed", f"{SEALED_REPOSITORY}:v1", ()),
+            ("pqreg pull --sealed: its ciphertext, without a key", f"{SEALED_REPOSITORY}:v1", ("--sealed",)),
+        )
+    ]
+    return contest(
+        "pull-sealed", "pull a sealed release beside the plain one", contenders,
+        rounds=rounds, patience=stage.patience, size=stage.size, reference=plain,
+        notes=["over loopback to disk; every byte verified and fsynced; start-up included"],
+    )  # fmt: skip
+
+
+def _load(stage: Stage, rounds: int) -> Section:
     """The same model, sealed and plain, from local directories."""
-    stage.make_sealed(registry)
     plain = "pq_registry.load of the plain release"
     contenders = [
         Contender(
