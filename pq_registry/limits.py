@@ -174,6 +174,8 @@ SERVER_CONNECTIONS: Final = 1000
 """Connections the service holds open; further ones are answered 503."""
 HEAVY_TASKS: Final = 4
 """Completions and commits that run at once: each may hash or hold a whole statement."""
+BROWSING_TASKS: Final = 4
+"""Searches and pages that run at once: each may look at as many rows as the log has leaves."""
 DRAIN_SECONDS: Final = 30
 """How long a stopping service waits for requests under way."""
 TOKEN_NOTE_CHARS: Final = 200

@@ -69,6 +69,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     if registry.ledger.witnesses is not None:
         app.state.metrics.watch_witnesses(registry.ledger.witnesses.view)
     app.state.heavy = HeavyWork()
+    app.state.browsing = HeavyWork(limits.BROWSING_TASKS)
     app.state.waiting = HeavyWork(limits.LOG_WAITERS)
     app.state.pages = Pages()
     for module in (health, access, repositories, grants, status, log_routes, blobs, pages, logpages, session):

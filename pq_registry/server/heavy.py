@@ -2,7 +2,8 @@
 """Threads of their own for work that would keep the others' from everybody else.
 
 Without a bound, forty commits at once would take every worker thread, and liveness probes with them. Waiting for a
-receipt costs a thread and nothing else, but with witnesses away it takes seconds, so that has many, and its own.
+receipt costs a thread and nothing else, but with witnesses away it takes seconds, so that has many, and its own. What
+anybody may look for costs the catalogue a look at many rows, and nobody who only looks keeps a publisher waiting.
 """
 
 from __future__ import annotations
@@ -36,4 +37,12 @@ async def _heavy(request: Request) -> HeavyWork:
     return heavy
 
 
+async def _browsing(request: Request) -> HeavyWork:
+    browsing: HeavyWork = request.app.state.browsing
+    return browsing
+
+
 Heavy = Annotated[HeavyWork, Depends(_heavy)]
+"""Completions and commits."""
+Browsing = Annotated[HeavyWork, Depends(_browsing)]
+"""Searches and pages that look at much."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
@@ -14,7 +16,10 @@ import pytest
 from pq_registry import limits
 from pq_registry.format.digest import Digest
 from pq_registry.server.guard import policies
+from pq_registry.service.logsearch import LogSearch
+from pq_registry.service.logview import LogView
 from tests.attacks.test_d01_routes_without_policy import example
+from tests.samples import publisher
 from tests.server_harness import JSON, OCTETS, RunningRegistry
 
 HEX = "0" * 64
@@ -287,3 +292,30 @@ def test_unfinished_uploads_are_bounded(registry: RunningRegistry, monkeypatch: 
     monkeypatch.setattr(limits, "OPEN_UPLOADS", 2)
     assert [registry.open_upload(bytes([n])).status for n in range(3)] == [201, 201, 409]
     assert registry.open_upload(bytes([0])).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/audit/log", "/v1/log/entries"])
+def test_who_only_looks_keeps_no_publisher_waiting(
+    registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """As many look for something as may at once, and for long; a statement is taken meanwhile all the same."""
+    go, looking = threading.Event(), threading.Semaphore(0)
+
+    def search(*_args: object, **_options: object) -> tuple[list[object], None]:
+        looking.release()
+        go.wait(60)
+        return [], None
+
+    monkeypatch.setattr(LogSearch, "entries", search)
+    monkeypatch.setattr(LogView, "search", search)
+    with ThreadPoolExecutor(2 * limits.HEAVY_TASKS) as browsers:
+        waiting = [browsers.submit(registry.get, path) for _ in range(2 * limits.HEAVY_TASKS)]
+        try:
+            for _ in range(limits.BROWSING_TASKS):
+                assert looking.acquire(timeout=30)
+            assert not looking.acquire(timeout=0.2)
+            registry.register(publisher())
+            assert registry.publish()
+        finally:
+            go.set()
+        assert {answer.result(60).status for answer in waiting} == {200}

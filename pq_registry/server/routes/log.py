@@ -24,6 +24,7 @@ from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS, etags, json_answer, log_entry
 from pq_registry.server.bodies import OCTETS_TYPE
 from pq_registry.server.guard import Service
+from pq_registry.server.heavy import Browsing
 from pq_registry.server.models import LogEntryPage
 from pq_registry.server.routes.repositories import PageSize
 from pq_registry.service.access import Caller
@@ -75,6 +76,8 @@ async def tile(request: Request, path: str, _caller: Reader, service: Service) -
 async def find_entries(
     caller: Annotated[Caller, Depends(guard.READ_LOG)],
     service: Service,
+    browsing: Browsing,
+    *,
     name: str | None = None,
     identity: str | None = None,
     digest: str | None = None,
@@ -84,7 +87,7 @@ async def find_entries(
 ) -> Response:
     """Leaves by what their statements are about, newest first; all that is given must agree."""
     wanted = Wanted(name=name, identity=identity, digest=None if digest is None else Digest(digest), kind=kind)
-    items, following = await run_in_threadpool(service.search.entries, caller, wanted, after=after, limit=limit)
+    items, following = await browsing.run(service.search.entries, caller, wanted, after=after, limit=limit)
     return json_answer(
         {"items": [log_entry(item) for item in items], "next": None if following is None else str(following)}
     )

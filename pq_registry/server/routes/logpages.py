@@ -21,7 +21,7 @@ from pq_registry.format.note import NoteKeyType
 from pq_registry.server import guard
 from pq_registry.server.answers import ENVELOPE_ANSWER, PROBLEMS
 from pq_registry.server.guard import Service
-from pq_registry.server.heavy import Heavy
+from pq_registry.server.heavy import Browsing
 from pq_registry.server.pages import charts
 from pq_registry.server.pages.proofs import envelope_path, witnesses_of
 from pq_registry.server.pages.render import HTML, PageTemplates
@@ -37,12 +37,13 @@ RECENT = 10
 @router.get("/audit/log", responses=HTML)
 async def search_log(
     request: Request, caller: Annotated[Caller, Depends(guard.PAGE_LOG)], service: Service, pages: PageTemplates,
-    q: Annotated[str, Query(max_length=limits.PAGE_QUERY_CHARS)] = "", kind: str = "", before: Position = None,
+    browsing: Browsing, q: Annotated[str, Query(max_length=limits.PAGE_QUERY_CHARS)] = "", kind: str = "",
+    before: Position = None,
 ) -> Response:  # fmt: skip
     """Leaves by name, digest, key or number, newest first."""
     wanted = Kind.parse(kind).value if kind else None
     text = q.strip()
-    leaves, following = await run_in_threadpool(
+    leaves, following = await browsing.run(
         service.views.log.search, caller, text, kind=wanted, before=before, limit=limits.PAGE_ROWS
     )
     values = {"leaves": leaves, "following": following, "q": text, "kind": kind, "kinds": [one.value for one in Kind]}
@@ -52,10 +53,10 @@ async def search_log(
 @router.get("/audit/log/{index}", responses=HTML)
 async def show_leaf(
     request: Request, index: int, caller: Annotated[Caller, Depends(guard.PAGE_LOG)], service: Service,
-    pages: PageTemplates, heavy: Heavy,
+    pages: PageTemplates, browsing: Browsing,
 ) -> Response:  # fmt: skip
     """One leaf, its proof, and its signature as far as the caller may read the statement."""
-    values = await heavy.run(_leaf, service, caller, index)
+    values = await browsing.run(_leaf, service, caller, index)
     return pages.answer(request, "leaf.html", values, caller=caller)
 
 
@@ -124,10 +125,10 @@ async def show_envelope(
     hex: str,  # noqa: A002 - the path parameter's published name
     caller: Annotated[Caller, Depends(guard.PAGE_SOMEWHERE)],
     service: Service,
-    heavy: Heavy,
+    browsing: Browsing,
 ) -> Response:
     """The exact envelope of a statement, for the browser that checks it; large ones are for commands."""
-    envelope = await heavy.run(service.resolving.statement_envelope, caller, Digest(hex))
+    envelope = await browsing.run(service.resolving.statement_envelope, caller, Digest(hex))
     if len(envelope) > limits.PAGE_ENVELOPE_BYTES:
         raise NotFound("this envelope is too large for a page", hint="read it at /v1/statements")
     return Response(envelope, media_type=ENVELOPE_TYPE)

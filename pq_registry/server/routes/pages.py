@@ -18,7 +18,7 @@ from pq_registry.format.status import RevocationKind
 from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS
 from pq_registry.server.guard import Service
-from pq_registry.server.heavy import Heavy
+from pq_registry.server.heavy import Browsing
 from pq_registry.server.pages import charts
 from pq_registry.server.pages.proofs import envelope_path, witnesses_of
 from pq_registry.server.pages.render import HTML, PageTemplates
@@ -37,11 +37,11 @@ ALGORITHMS: Final = MappingProxyType(
 @router.get("/", responses=HTML)
 async def show_overview(
     request: Request, caller: Annotated[Caller, Depends(guard.PAGE_OPEN)], service: Service, pages: PageTemplates,
-    heavy: Heavy,
+    browsing: Browsing,
 ) -> Response:  # fmt: skip
     """Namespaces, models, the log's last activity, its checkpoint and its witnesses."""
     private_log: bool = request.app.state.config.private_log
-    values = await heavy.run(_overview, service, caller, private_log=private_log)
+    values = await browsing.run(_overview, service, caller, private_log=private_log)
     return pages.answer(request, "overview.html", values, caller=caller)
 
 
@@ -110,11 +110,11 @@ async def show_release_page(
     caller: Annotated[Caller, Depends(guard.PAGE_READ)],
     service: Service,
     pages: PageTemplates,
-    heavy: Heavy,
+    browsing: Browsing,
     files: Annotated[int, Query(ge=0, le=limits.FILES)] = 0,
 ) -> Response:
     """A release: the state of both halves of its signature, its leaf, its files."""
-    values = await heavy.run(_release, service, repository_name(ns, name), Digest(hex), first=files)
+    values = await browsing.run(_release, service, repository_name(ns, name), Digest(hex), first=files)
     return pages.answer(request, "release.html", values, caller=caller)
 
 
@@ -162,10 +162,10 @@ async def show_tag_page(
 @router.get("/namespaces/{ns}", responses=HTML)
 async def show_namespace(
     request: Request, ns: str, caller: Annotated[Caller, Depends(guard.PAGE_READ)], service: Service,
-    pages: PageTemplates, heavy: Heavy,
+    pages: PageTemplates, browsing: Browsing,
 ) -> Response:  # fmt: skip
     """Who may sign in a namespace, what was signed, and what is revoked."""
-    values = await heavy.run(_namespace, service, caller, Namespace(ns))
+    values = await browsing.run(_namespace, service, caller, Namespace(ns))
     return pages.answer(request, "namespace.html", values, caller=caller)
 
 
