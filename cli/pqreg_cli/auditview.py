@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pqreg_cli.console import Output, count_text
 
 if TYPE_CHECKING:
-    from pq_registry.client.audit.check import Checked
+    from pq_registry.client.audit.check import Checked, Judged
     from pq_registry.client.audit.finding import Finding
     from pq_registry.client.audit.report import Kept, Report
 
@@ -73,7 +73,8 @@ def show_checked(output: Output, checked: Checked, *, path: str) -> None:
         output.line(f"verified: {path}, {count_text(len(checked.statements), 'statement')}", "good")
     attested = sorted(one.attested for one in checked.statements if one.attested is not None)
     times = f"{format_instant(attested[0])} to {format_instant(attested[-1])}" if attested else None
-    alone = sum(one.attested is None for one in checked.statements)
+    alone = sum(one.proved and one.attested is None for one in checked.statements)
+    unproved = sum(not one.proved for one in checked.statements)
     output.fields(
         [
             ("auditor", index.auditor + ("" if checked.auditor_known else " (by its own word)")),
@@ -84,11 +85,12 @@ def show_checked(output: Output, checked: Checked, *, path: str) -> None:
             ("trust file", f"version {checked.trust.version}, expires {format_instant(checked.trust.expires)}"),
             ("judged at", times and f"the attested times, {times}"),
             ("unattested", f"{alone}: judged at the time the log alone states" if alone else None),
+            ("unproved", f"{unproved}: no receipt shows that and when they were logged" if unproved else None),
         ]
     )
     rows = [
         (one.entry.index, one.entry.kind.value, one.entry.name, one.entry.identity, one.entry.payload,
-         format_instant(one.attested) if one.attested else f"{format_instant(one.entry.time)} (log)")
+         format_instant(one.attested or one.entry.time) + _by(one))
         for one in checked.statements
     ]  # fmt: skip
     output.line("")
@@ -96,6 +98,12 @@ def show_checked(output: Output, checked: Checked, *, path: str) -> None:
     for note in checked.notes:
         output.note(note)
     output.data(_checked_json(checked))
+
+
+def _by(one: Judged) -> str:
+    if not one.proved:
+        return " (the auditor's word)"
+    return "" if one.attested else " (log)"
 
 
 def _checked_json(checked: Checked) -> dict[str, object]:
@@ -122,6 +130,7 @@ def _checked_json(checked: Checked) -> dict[str, object]:
                 "statement": str(one.entry.payload),
                 "judged_at": format_instant(one.attested or one.entry.time),
                 "attested": one.attested is not None,
+                "proved": one.proved,
             }
             for one in checked.statements
         ],

@@ -42,6 +42,18 @@ DIRECTORIES: Final = {
 }
 """What stands in which directory, each file named by 64 hex digits: the statement's payload, else its own content."""
 
+LARGEST: Final = {
+    "statements": limits.ENVELOPE_BYTES,
+    "receipts": limits.TLOG_PROOF_BYTES,
+    "manifests": limits.MANIFEST_BYTES,
+    "misbehaviour": limits.NOTE_BYTES,
+    "forks": limits.FORK_PROOF_BYTES,
+    AUDITOR_NAME: limits.IDENTITY_FILE_BYTES,
+    TRUST_NAME: limits.TRUST_FILE_BYTES,
+    CHECKPOINT_NAME: limits.NOTE_BYTES,
+}
+"""The largest that each of them can be, in bytes: files are read whole, and whoever made a bundle may be hostile."""
+
 _PATH: Final = re.compile(
     "|".join(f"{name}/[0-9a-f]{{64}}{re.escape(suffix)}" for name, suffix in DIRECTORIES.items()), re.ASCII
 )
@@ -124,7 +136,10 @@ class EvidenceIndex:
         _check_ascending("statements", [entry.index for entry in self.statements], limits.EVIDENCE_STATEMENTS)
         _check_ascending("software", [name for name, _ in self.software], 100)
         for entry in self.files:
-            check_path(entry.path)
+            largest = LARGEST[check_path(entry.path).partition("/")[0]]
+            if entry.size > largest:
+                raise FormatError(f"the evidence lists {entry.path} in an impossible size",
+                                  expected=f"at most {largest} bytes", found=entry.size)  # fmt: skip
         if len(self.findings) > limits.EVIDENCE_FINDINGS:
             raise FormatError("too many findings in the evidence", expected=f"at most {limits.EVIDENCE_FINDINGS}",
                               found=len(self.findings))  # fmt: skip
@@ -298,7 +313,7 @@ def _file(entry: Fields) -> EvidenceFile:
     file = EvidenceFile(
         entry.parsed("path", check_path),
         entry.parsed("sha256", Digest),
-        entry.integer("size", maximum=limits.FILE_BYTES),
+        entry.integer("size"),
     )
     entry.done()
     return file

@@ -30,7 +30,7 @@ from pq_registry.errors import (
 )
 from pq_registry.format.digest import Digest
 from pq_registry.format.evidence import EvidenceIndex, EvidenceSignature
-from pq_registry.format.instant import from_unix
+from pq_registry.format.instant import format_instant, from_unix
 from pq_registry.format.name import Namespace, Reference
 from tests import samples
 from tests.auditing import NOW, AuditSite
@@ -95,20 +95,21 @@ def test_a_finding_is_found_again(site: AuditSite, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "count"),
+    ("scope", "count", "words"),
     [
-        (Scope(), 5),
-        (Scope(namespaces=(Namespace("ACME"),)), 5),
-        (Scope(reference=Reference.parse("acme/minilm")), 4),
-        (Scope(reference=Reference.parse("acme/minilm:v1"), spelled_tag=True), 4),
-        (Scope(reference=Reference.parse("acme/other")), 1),
-        (Scope(since=from_unix(TIME)), 5),
+        (Scope(), 5, "everything in the log"),
+        (Scope(namespaces=(Namespace("ACME"),)), 5, "ACME"),
+        (Scope(reference=Reference.parse("acme/minilm")), 4, "acme/minilm"),
+        (Scope(reference=Reference.parse("acme/minilm:v1"), spelled_tag=True), 4, "acme/minilm:v1"),
+        (Scope(reference=Reference.parse("acme/other")), 1, "acme/other"),
+        (Scope(since=from_unix(TIME)), 5, f"everything in the log, since {format_instant(from_unix(TIME))}"),
     ],
 )
-def test_scopes(site: AuditSite, tmp_path: Path, scope: Scope, count: int) -> None:
+def test_scopes(site: AuditSite, tmp_path: Path, scope: Scope, count: int, words: str) -> None:
     bundle = bundle_of(site, tmp_path, scope)
     checked = check_bundle(bundle, trust=site.trust.encode())
     assert len(checked.statements) == count and not checked.findings
+    assert checked.index.scope == words
 
 
 def test_one_release_by_its_digest_brings_the_tags_that_point_at_it(site: AuditSite, tmp_path: Path) -> None:

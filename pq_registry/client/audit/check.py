@@ -10,7 +10,9 @@ In this order:
    matter: it says who was believed.
 4. The checkpoint and every receipt, under the trust file's log policies; no two checkpoints of one size may differ.
 5. Every statement, as the auditor judged it (``audit.judging``): both halves, role, and validity at the attested time
-   its own receipt proves, not at the time of this check and not at a time the auditor states.
+   its own receipt proves, not at the time of this check and not at a time the auditor states. A statement without a
+   receipt that verifies is a finding, and nothing about it that depends on time is judged: when it was logged, and
+   that it was, would be the auditor's word.
 6. The statements against one another (``audit.chains``), as far as the bundle holds them: what is absent proves
    nothing, as a bundle may be about one repository only.
 
@@ -29,7 +31,7 @@ from pathlib import Path
 
 from pq_registry import limits
 from pq_registry.client.audit.chains import Comparison
-from pq_registry.client.audit.finding import Finding
+from pq_registry.client.audit.finding import Code, Finding
 from pq_registry.client.audit.index import AuditIndex
 from pq_registry.client.audit.judging import Judge
 from pq_registry.client.audit.report import open_findings
@@ -66,10 +68,14 @@ from pq_registry.log.monitor import judge_any
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One statement of a bundle, and when it counts: attested by a witness, or, if not, as the log alone says."""
+    """One statement of a bundle, and when it counts: attested by a witness, or, if not, as the log alone says.
+
+    ``proved`` is whether a receipt in the bundle shows that it was logged; without one its time is the auditor's word.
+    """
 
     entry: EvidenceStatement
     attested: datetime | None
+    proved: bool
     findings: tuple[Finding, ...]
 
 
@@ -267,6 +273,12 @@ def _judge(bundle: Bundle, judge: Judge, checkpoint: Checkpoint) -> tuple[tuple[
             leaf = _leaf(bundle, entry)
             judgement = judge.judge(entry.index, leaf, bundle)
             proved = judgement.proved
+            if judgement.elsewhere is not None:
+                raise StatementMismatch(
+                    f"the index lists a statement as leaf {entry.index}, and its receipt proves another leaf",
+                    expected=judgement.elsewhere,
+                    found=entry.index,
+                )
             if proved is not None and proved.checkpoint.origin == checkpoint.origin:
                 known = roots.setdefault(proved.checkpoint.size, proved.checkpoint)
                 if known.root != proved.checkpoint.root:
@@ -279,8 +291,12 @@ def _judge(bundle: Bundle, judge: Judge, checkpoint: Checkpoint) -> tuple[tuple[
                     expected=attested,
                     found=entry.attested,
                 )
-            judged.append(Judged(entry, attested, tuple(judgement.findings)))
-            index.add_leaf(entry.index, leaf)
+            if proved is None:
+                judgement.fact = None
+                judgement.findings = [one for one in judgement.findings if one.code is not Code.VALIDITY_LAPSED]
+            else:
+                index.add_leaf(entry.index, leaf)
+            judged.append(Judged(entry, attested, proved is not None, tuple(judgement.findings)))
             index.judged([judgement], noticed=bundle.index.created)
         Comparison(index, judge.trust, complete=False).record(noticed=bundle.index.created)
         findings = tuple(one.finding for one in open_findings(index, limit=limits.EVIDENCE_FINDINGS))

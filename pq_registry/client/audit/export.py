@@ -58,7 +58,10 @@ class Scope:
 
     def __str__(self) -> str:
         """In words, for the index."""
-        parts = [str(self.reference)] if self.reference else [str(namespace) for namespace in self.namespaces]
+        parts = [str(namespace) for namespace in self.namespaces]
+        if self.reference is not None:
+            whole = self.reference.digest is None and not self.spelled_tag
+            parts = [str(self.reference.repository if whole else self.reference)]
         since = [] if self.since is None else [f"since {format_instant(self.since)}"]
         return ", ".join((parts or ["everything in the log"]) + since)
 
@@ -152,11 +155,10 @@ def export(
         writer.add(evidence.AUDITOR_NAME, signer.identity.to_pem())
         writer.add(evidence.CHECKPOINT_NAME, followed.note)
         writer.add_misbehaviour(index)
-        entries = tuple(
-            filter(None, map(writer.add_statement, islice(scope.rows(index), limits.EVIDENCE_STATEMENTS + 1)))
-        )
-        if len(entries) > limits.EVIDENCE_STATEMENTS:
+        rows = list(islice(scope.rows(index), limits.EVIDENCE_STATEMENTS + 1))
+        if len(rows) > limits.EVIDENCE_STATEMENTS:
             raise _too_much()
+        entries = tuple(filter(None, map(writer.add_statement, rows)))
         if not entries:
             raise UsageError(f"there is nothing to export about {scope}", hint="pqreg audit first, then see its report")
         document = EvidenceIndex(
@@ -168,7 +170,7 @@ def export(
             trust=Digest.of(making.trust),
             software=tuple(sorted(making.software.items())),
             statements=entries,
-            findings=_findings(index, {entry.index for entry in entries}, making.now),
+            findings=_findings(index, {row["idx"] for row in rows}, making.now),
             files=tuple(sorted(writer.files.values())),
         )
         data = document.encode()
@@ -217,12 +219,16 @@ class _Writer:
                     self.add(f"{folder}/{name}{suffix}", path.read_bytes())
 
     def add_statement(self, row: sqlite3.Row) -> EvidenceStatement | None:
-        """Add what there is of one leaf; None where the registry withholds its statement."""
+        """Add what there is of one leaf.
+
+        None where the registry withholds its statement, and where the receipt is of another leaf: a statement that was
+        logged twice stands in a bundle as the leaf that can be proved, and no time is stated for the other.
+        """
         leaf = leaf_of(row)
         manifests: dict[Digest, bytes] = {}
         # Judged anew: the time that goes into the index is the one that the receipt beside it proves.
         judgement = self._judge.judge(row["idx"], leaf, _Noting(self._statements, manifests))
-        if judgement.envelope is None:
+        if judgement.envelope is None or judgement.elsewhere is not None:
             return None
         self.add(f"statements/{leaf.payload.hex}.json", judgement.envelope)
         if judgement.receipt is not None:
@@ -262,7 +268,7 @@ def _findings(index: AuditIndex, about: Collection[int], now: datetime) -> tuple
     ]
     for row in index.rows("SELECT * FROM findings ORDER BY id"):
         one = kept_of(row).finding
-        if one.index is not None and one.index not in about and one.code.value != "statement-withheld":
+        if one.index is not None and one.index not in about:
             continue
         found.append(
             EvidenceFinding(

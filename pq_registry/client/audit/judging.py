@@ -77,7 +77,8 @@ class Judgement:
     """What came of one leaf.
 
     ``covered`` is whether the trust file says anything about its namespace; ``envelope`` and ``receipt`` are what was
-    shown for it, if that is of its statement at all.
+    shown for it, if that is of its statement at all, and ``faithful`` whether the signatures are those that were
+    logged. ``elsewhere`` is the leaf that the receipt proves where that is another one of the same statement.
     """
 
     index: int
@@ -85,8 +86,10 @@ class Judgement:
     findings: list[Finding] = field(default_factory=list)
     covered: bool = True
     genuine: bool = False
+    faithful: bool = False
     fact: Fact | None = None
     proved: Receipt | None = None
+    elsewhere: int | None = None
     manifest: Manifest | None = None
     envelope: bytes | None = None
     receipt: bytes | None = None
@@ -183,7 +186,8 @@ class Judge:
             return None
         judgement.envelope, judgement.receipt = data, receipt
         found = (Digest.of(envelope.ec_signature), Digest.of(envelope.pq_signature))
-        if found != (leaf.ec, leaf.pq):
+        judgement.faithful = found == (leaf.ec, leaf.pq)
+        if not judgement.faithful:
             judgement.find(
                 Code.STATEMENT_ALTERED,
                 "the registry shows the statement with other signatures than those that were logged",
@@ -209,6 +213,8 @@ class Judge:
         # A statement logged twice has the receipt of one of its leaves; its time is not the other's.
         if receipt.index == judgement.index:
             judgement.proved = receipt
+        else:
+            judgement.elsewhere = receipt.index
 
     @staticmethod
     def _read(judgement: Judgement, envelope: Envelope, statements: Statements) -> Statement | None:
