@@ -220,14 +220,17 @@ class _Work:
         from pq_registry.client.audit.run import AuditOptions, Auditor
         from pq_registry.client.audit.sources import RegistryStatements, check_blobs
 
+        statements = RegistryStatements(client, self._keep)
+
         def content(judgement: Judgement) -> None:
             check_blobs(judgement, client, content=self._blobs)
+            statements.keep(judgement)
 
         return Auditor(
             index,
             self._judge,
             self._reader,
-            RegistryStatements(client, self._keep),
+            statements,
             content=content,
             options=AuditOptions(**self._options),
             progress=progress,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from pq_registry.client.audit.sources import KeptStatements, LogReader, RegistryStatements
 from pq_registry.client.transport import RegistryClient
+from pq_registry.crypto.signing import sign_envelope
 from pq_registry.errors import NotFound, PqregError, TransportError
 from pq_registry.format.digest import Digest
+from pq_registry.format.dsse import Envelope
 from pq_registry.log.monitor import Monitor
-from tests.auditing import AuditSite
+from tests.auditing import ALICE, AuditSite, judge_one
 from tests.fake_registry import FakeRegistry, serving
 from tests.logsamples import MemoryLog
 from tests.monitoring import State, grown
@@ -82,6 +85,7 @@ def test_statements_are_kept_and_given_again(registry: FakeRegistry, client: Reg
     asking = RegistryStatements(client, tmp_path / "kept")
     shown = asking.statement(release)
     assert shown == (site.envelopes[release], site.receipts[release])
+    asking.keep(judge_one(site, 0))
     assert asking.manifest(manifest) == site.manifests[manifest]
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in (tmp_path / "kept").iterdir())
     registry.rules[""] = lambda handler: handler.problem(500, "internal-error")
@@ -104,10 +108,45 @@ def test_a_receipt_that_came_later_is_fetched_then(
     release = site.release()
     site.serve_at(registry)
     receipt = registry.receipts.pop(release.hex)
+    del site.receipts[release]
     asking = RegistryStatements(client, tmp_path / "kept")
     assert asking.statement(release)[1] is None
+    asking.keep(judge_one(site, 0))
     registry.receipts[release.hex] = receipt
     assert KeptStatements(tmp_path / "kept", asking).statement(release)[1] == receipt
+
+
+def test_what_was_kept_gives_way_to_nothing_worse(client: RegistryClient, tmp_path: Path) -> None:
+    site = AuditSite()
+    release = site.release()
+    genuine = site.statement(release)
+    asking, kept = RegistryStatements(client, tmp_path / "kept"), KeptStatements(tmp_path / "kept", None)
+    resigned = sign_envelope(Envelope.parse(genuine[0]).payload, ALICE).encode()
+    # Other signatures than those that were logged, and a receipt that does not verify: better than nothing ...
+    site.envelopes[release], site.receipts[release] = resigned, b"junk"
+    asking.keep(judge_one(site, 0))
+    assert kept.statement(release) == (resigned, b"junk")
+    # ... but not better than what was logged, in whichever order they are shown.
+    site.envelopes[release], site.receipts[release] = genuine[0], genuine[1] or b""
+    asking.keep(judge_one(site, 0))
+    assert kept.statement(release) == genuine
+    for envelope in (resigned, site.envelopes[site.release({"b": b""})]):
+        site.envelopes[release], site.receipts[release] = envelope, b"junk"
+        asking.keep(judge_one(site, 0))
+        assert kept.statement(release) == genuine
+
+
+def test_a_manifest_that_is_another_one_is_not_kept(
+    registry: FakeRegistry, client: RegistryClient, tmp_path: Path
+) -> None:
+    digest = Digest.of(b"what was signed")
+    asking = RegistryStatements(client, tmp_path / "kept")
+    registry.blobs = {digest.hex: b"what was signed"}
+    asking.manifest(digest)
+    registry.blobs = {digest.hex: b"something else."}
+    with contextlib.suppress(PqregError):
+        asking.manifest(digest)
+    assert KeptStatements(tmp_path / "kept", None).manifest(digest) == b"what was signed"
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])

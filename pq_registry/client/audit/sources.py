@@ -3,8 +3,9 @@
 
 Nothing that is answered is believed; ``audit.judging`` and ``log.tree`` see to that.
 
-With a directory to keep them in, every envelope, receipt and manifest is also written down there. A registry that
-withholds them later cannot take them away from the auditor::
+With a directory to keep them in, every envelope, receipt and manifest is also written down there once it has been
+judged. A registry that withholds or alters them later cannot take them away from the auditor: what is as it was logged
+never gives way to what is not::
 
     STATE/kept/<payload>.json  STATE/kept/<payload>.tlog-proof  STATE/kept/<digest>.manifest
 """
@@ -24,7 +25,7 @@ from pq_registry.client.content import check_file
 from pq_registry.client.source import RemoteSource
 from pq_registry.client.transport import RegistryClient
 from pq_registry.durable import make_directory, reported, write_file
-from pq_registry.errors import ContentError, FileSetMismatch, FormatError, NotFound, SignatureInvalid
+from pq_registry.errors import AlreadyExists, ContentError, FileSetMismatch, FormatError, NotFound, SignatureInvalid
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.manifest import FileEntry
@@ -98,21 +99,32 @@ class RegistryStatements:
 
     def statement(self, payload: Digest) -> tuple[bytes, bytes | None]:
         """Envelope and receipt. Raises NotFound or another TransportError."""
-        envelope, receipt = self._client.statement(payload)
-        self._write(f"{payload.hex}.json", envelope)
-        if receipt is not None:
-            self._write(f"{payload.hex}.tlog-proof", receipt)
-        return envelope, receipt
+        return self._client.statement(payload)
 
     def manifest(self, digest: Digest) -> bytes:
-        """A pqreg.json. Raises NotFound or another TransportError."""
+        """A pqreg.json, kept if it is the one asked for. Raises NotFound, or another TransportError or StorageError."""
         data = self._client.blob_bytes(digest, limits.MANIFEST_BYTES)
-        self._write(f"{digest.hex}.manifest", data)
+        if self._keep is not None and Digest.of(data) == digest:
+            write_file(self._keep / f"{digest.hex}.manifest", data, mode=0o600)
         return data
 
-    def _write(self, name: str, data: bytes) -> None:
-        if self._keep is not None:
-            write_file(self._keep / name, data, mode=0o600)
+    def keep(self, judgement: Judgement) -> None:
+        """Keep what was shown for a leaf, if there is a directory for it and it is no worse than what is kept there.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        if self._keep is None or judgement.envelope is None:
+            return
+        payload = judgement.leaf.payload
+        self._put(f"{payload.hex}.json", judgement.envelope, better=judgement.faithful)
+        if judgement.receipt is not None:
+            self._put(f"{payload.hex}.tlog-proof", judgement.receipt, better=judgement.proved is not None)
+
+    def _put(self, name: str, data: bytes, *, better: bool) -> None:
+        assert self._keep is not None
+        with contextlib.nullcontext() if better else contextlib.suppress(AlreadyExists):
+            write_file(self._keep / name, data, mode=0o600, replace=better)
 
 
 class KeptStatements:
