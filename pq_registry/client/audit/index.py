@@ -336,5 +336,6 @@ def _reported(directory: Path | None) -> Iterator[None]:
         where = "in memory" if directory is None else f"in {directory}"
         raise StorageError(
             f"the audit's state {where} cannot be used", found=str(error),
-            hint="if it was altered or the disk is damaged, keep it and start a new state directory",
+            hint="see that the disk is writable and has room, and run it again; if the state was altered or damaged, "
+            "keep it and start another, which knows nothing of the log's past",
         ) from error  # fmt: skip

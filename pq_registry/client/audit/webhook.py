@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pq_registry import limits
 from pq_registry.client.exchange import excuse
 from pq_registry.client.failure import WireFailure
 from pq_registry.client.origin import parse_location, parse_registry
 from pq_registry.client.wire import Tls, Wire
-from pq_registry.errors import ConnectionFailed, ServerRefused, SettingError
+from pq_registry.errors import ConnectionFailed, ResponseInvalid, ServerRefused, SettingError
 
 SCHEMA = "urn:pq-registry:audit-webhook:v1"
 
@@ -37,11 +36,15 @@ class Webhook:
         Raises:
             SettingError: if the URL is malformed; it is not repeated.
         """
-        parts = urlsplit(url)
-        if parts.fragment:
+        try:
+            # The first refuses what no registry's URL may have; the second would let a query in, and a fragment.
+            self.origin, _ = parse_registry(url.partition("?")[0])
+            self._target = parse_location(url.partition("#")[0], self.origin)[1]
+        except (SettingError, ResponseInvalid) as error:
+            raise SettingError("the webhook's URL is wrong", expected="https://host[:port]/path[?query]",
+                               found=error.found) from None  # fmt: skip
+        if "#" in url:
             raise SettingError("the webhook's URL is wrong", expected="no fragment")
-        self.origin, _ = parse_registry(url.partition("?")[0])
-        self._target = parse_location(url, self.origin)[1]
         self._tls = Tls(ca)
         self._timeout = timeout
 
