@@ -170,12 +170,12 @@ class StatementRow(Base):
 
     digest: Mapped[str] = mapped_column(_HEX, primary_key=True)
     kind: Mapped[str] = mapped_column(String(16))
-    namespace_id: Mapped[int] = mapped_column(ForeignKey("namespaces.id"))
+    namespace_id: Mapped[int] = mapped_column(ForeignKey("namespaces.id"), index=True)
     repository_id: Mapped[int | None] = mapped_column(ForeignKey("repositories.id"))
-    signer: Mapped[str] = mapped_column(ForeignKey("identities.id"))
+    signer: Mapped[str] = mapped_column(ForeignKey("identities.id"), index=True)
     envelope: Mapped[bytes]
     tag: Mapped[str | None] = mapped_column(String(128))
-    release_digest: Mapped[str | None] = mapped_column(_HEX)
+    release_digest: Mapped[str | None] = mapped_column(_HEX, index=True)
     recipient: Mapped[str | None] = mapped_column(_HEX)
     sequence: Mapped[int | None] = mapped_column(BigInteger)
     recorded: Mapped[datetime]

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Statements are found by signer, by namespace and by the release they are about, without looking at all of them."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create three indexes."""
+    for column in ("namespace_id", "signer", "release_digest"):
+        op.create_index(op.f(f"ix_statements_{column}"), "statements", [column], unique=False)
