@@ -98,11 +98,16 @@ class Leaves:
             found = session.execute(_places(statement).limit(1)).one_or_none()
         return None if found is None else _place(found)
 
-    def unlogged(self) -> Iterator[list[Digest]]:
-        """Statements that are nowhere in the log, in the order they were recorded, a few at a time."""
+    def unlogged(self, since: datetime | None = None) -> Iterator[list[Digest]]:
+        """Statements that are nowhere in the log, in the order they were recorded, a few at a time.
+
+        Of those recorded before ``since`` it is known already that there are none.
+        """
         order = (StatementRow.recorded, StatementRow.digest)
         absent = ~exists().where(LogEntryRow.statement == StatementRow.digest)
         query = select(*order).where(absent).order_by(*order).limit(_BATCH)
+        if since is not None:
+            query = query.where(StatementRow.recorded >= since)
         last: tuple[datetime, str] | None = None
         while True:
             with self._catalogue.reading() as session:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 from pq_registry import limits
@@ -96,6 +97,7 @@ class Ledger:
         self._turn = threading.Lock()
         self._pending: dict[Digest, PendingLeaf] = {}
         self._examined = 0
+        self._complete: datetime | None = None
 
     @property
     def origin(self) -> str:
@@ -142,8 +144,11 @@ class Ledger:
             StorageError: if the catalogue or the tile store fail.
         """
         count = 0
-        for statements in self._leaves.unlogged():
+        begun = self._clock()
+        for statements in self._leaves.unlogged(self._complete):
             count += self._log_all(statements)
+        # All that was recorded by then is logged. An hour is left for clocks, and for what was being recorded.
+        self._complete = begun - timedelta(seconds=limits.ATTESTATION_SECONDS)
         late, examined = self._leaves.late(self._examined)
         count += self._log_all(
             digest for digest in late if (found := self._best(self._leaves.find(digest))) is None or not found.quorum

@@ -159,6 +159,16 @@ def test_what_a_crash_left_between_recording_and_logging_is_logged_by_the_next_s
         assert site.registry.ledger.catch_up() == 0
 
 
+def test_catching_up_finds_what_was_left_over_since_the_last_time(site: Site) -> None:
+    start = site.clock.offset
+    for hours in (0, 3, 2.1):  # the last was dated by a clock that had been set back meanwhile, by less than an hour
+        site.clock.offset = start + timedelta(hours=hours)
+        left = site.record()
+        site.clock.offset = start + timedelta(hours=max(hours, 3 * (hours > 0)))
+        assert site.registry.ledger.catch_up() == 1
+        assert site.places(left)
+
+
 def test_a_damaged_statement_does_not_keep_others_from_the_log(site: Site) -> None:
     bad, good = site.record(), site.record()
     with site.registry.catalogue.writing() as session:

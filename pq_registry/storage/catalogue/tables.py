@@ -166,6 +166,7 @@ class StatementRow(Base):
     __table_args__ = (
         UniqueConstraint("repository_id", "tag", "sequence"),
         UniqueConstraint("repository_id", "release_digest", "recipient", "sequence"),
+        Index(None, "recorded", "digest"),
     )
 
     digest: Mapped[str] = mapped_column(_HEX, primary_key=True)
