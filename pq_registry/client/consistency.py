@@ -41,7 +41,7 @@ from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.instant import format_instant, from_unix
 from pq_registry.format.tlogpolicy import LogPolicy, Policy
 from pq_registry.format.tlogproof import TlogProof
-from pq_registry.log.judge import Judged, judge
+from pq_registry.log.judge import Judged, attesting_first, judge
 from pq_registry.log.misbehaviour import check_follows, equivocation
 from pq_registry.log.tree import Tree
 
@@ -160,7 +160,7 @@ def _judged(note: bytes, verifier: Verifier) -> tuple[Judged, bool]:
     checkpoint, _ = parse_checkpoint_note(note)
     refusal: CheckpointInvalid | None = None
     alone: Judged | None = None
-    for entry in _policies(verifier):
+    for entry in attesting_first(_policies(verifier)):
         if entry.policy.origin != checkpoint.origin:
             continue
         try:

@@ -226,8 +226,16 @@ def _log_remarks(trust: TrustFile, now: datetime) -> Iterable[str]:
     current = [entry.policy for entry in trust.log if entry.covers(now)]
     if not current:
         yield "transparency log: no policy holds now, so nothing new is believed"
+    attested = {policy.origin for policy in current if policy.attesting}
     for policy in current:
-        if not policy.attesting:
+        if not policy.attesting and policy.origin in attested:
+            numbers = [number for number, entry in enumerate(trust.log, 1) if entry.policy is policy]
+            yield (
+                f"transparency log {policy.origin}: policy {numbers[0]} still holds and asks for no witness, so what "
+                "no witness has seen is accepted too; to end it: "
+                f"pqreg trust log window FILE {numbers[0]} --not-after DATE"
+            )
+        elif not policy.attesting:
             yield (
                 f"transparency log {policy.origin}: no independent witness attests times, so what a lapsed identity "
                 "signed is refused unless it is pinned"

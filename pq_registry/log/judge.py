@@ -81,6 +81,11 @@ def judge(note: bytes, policy: Policy) -> Judged:
     )
 
 
+def attesting_first(policies: Iterable[LogPolicy]) -> list[LogPolicy]:
+    """Policies in the order in which they are tried: one that gives an attested time before one that cannot."""
+    return sorted(policies, key=lambda entry: not entry.policy.attesting)
+
+
 def signed_by_log(note: bytes, policies: Iterable[LogPolicy]) -> Checkpoint | None:
     """The checkpoint in ``note`` if its log signed it with both of its keys, whoever else did; None if not.
 

@@ -34,7 +34,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.forkproof import ForkProof
 from pq_registry.format.instant import format_instant, from_unix, in_window
 from pq_registry.format.tlogpolicy import LogPolicy
-from pq_registry.log.judge import Judged, judge, signed_by_log
+from pq_registry.log.judge import Judged, attesting_first, judge, signed_by_log
 from pq_registry.log.merkle import CompactRange, leaf_row
 from pq_registry.log.misbehaviour import check_follows, equivocation
 from pq_registry.log.tree import TileReader, Tree
@@ -200,6 +200,8 @@ class Monitor:
 def judge_any(note: bytes, policies: Sequence[LogPolicy]) -> Judged:
     """Judge a checkpoint under the first policy of its log that it satisfies, within that policy's window.
 
+    Policies with an independent witness are tried before those without.
+
     Raises:
         CheckpointInvalid: if no policy is for this log, or its signatures are wrong.
         QuorumNotMet: if the cosignatures of no policy suffice.
@@ -207,7 +209,7 @@ def judge_any(note: bytes, policies: Sequence[LogPolicy]) -> Judged:
     """
     origin = parse_checkpoint_note(note)[0].origin
     refusal: PqregError | None = None
-    for entry in policies:
+    for entry in attesting_first(policies):
         if entry.policy.origin != origin:
             continue
         try:

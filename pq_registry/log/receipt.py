@@ -28,7 +28,7 @@ from pq_registry.format.instant import format_instant, from_unix, in_window
 from pq_registry.format.leaf import Kind, Leaf
 from pq_registry.format.tlogpolicy import LogPolicy, Policy
 from pq_registry.format.tlogproof import TlogProof
-from pq_registry.log.judge import Judged, judge
+from pq_registry.log.judge import Judged, attesting_first, judge
 from pq_registry.log.merkle import leaf_hash, verify_inclusion
 from pq_registry.log.tree import Tree
 
@@ -119,9 +119,13 @@ def _rebuilt(extra: bytes | None, envelope: Envelope, kind: Kind, name: str, ide
 
 
 def _accepted(note: bytes, checkpoint: Checkpoint, leaf: Leaf, policies: Sequence[LogPolicy]) -> tuple[Policy, Judged]:
-    """The first policy that accepts the checkpoint at a time in its window; else the refusal that came furthest."""
+    """The first policy that accepts the checkpoint at a time in its window; else the refusal that came furthest.
+
+    A policy with an independent witness is tried before one without: what witnesses attested is not to be lost because
+    the trust file would have been content with less.
+    """
     refusals: list[LogError] = []
-    for entry in policies:
+    for entry in attesting_first(policies):
         if entry.policy.origin != checkpoint.origin:
             continue
         try:

@@ -165,6 +165,18 @@ def test_a_rotation(registry: FakeRegistry, capsys: pytest.CaptureFixture[str]) 
     assert [text.splitlines()[0].split("+")[0] for text in texts()] == ["log second.example/log"]
 
 
+def test_witnesses_count_only_once_the_policy_without_them_ends(
+    registry: FakeRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert add("--tofu") == 0
+    assert "still holds" not in capsys.readouterr().err
+    assert add("--tofu", "--witness", "w1=w1.vkey") == 0
+    assert "policy 1 still holds and asks for no witness" in capsys.readouterr().err
+    assert run(["trust", "log", "window", "trust.json", "1", "--not-after", "2026-01-31"]) == 0
+    assert "still holds" not in capsys.readouterr().err
+    del registry
+
+
 def test_the_last_one_goes_only_if_that_is_meant(registry: FakeRegistry, capsys: pytest.CaptureFixture[str]) -> None:
     assert add("--tofu") == 0
     assert run(["trust", "log", "remove", "trust.json", "1"]) == 2

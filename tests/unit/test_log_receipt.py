@@ -139,6 +139,19 @@ def test_the_first_policy_that_accepts_is_the_one():
             verify(data, policies)
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_what_a_witness_attested_is_not_lost_to_a_policy_content_with_less(turn):
+    log = MemoryLog(witnesses=1)
+    data = receipt_of(log)
+    policies = (LogPolicy(compose_policy(witnesses=0)), *log.policies())[::turn]
+    assert verify(data, policies).attested == NOW
+    assert verify(data, policies[:1] if turn == 1 else policies[1:]).attested is None
+    alone = MemoryLog(witnesses=1)
+    logged(alone)
+    alone.publish(cosigned=False)
+    assert verify(alone.receipt(0), policies).attested is None
+
+
 def test_after_a_change_of_witnesses_each_receipt_holds_under_the_policy_of_its_time():
     log = MemoryLog(witnesses=1)
     old = receipt_of(log)
