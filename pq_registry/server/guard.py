@@ -22,8 +22,9 @@ from starlette.exceptions import HTTPException
 from pq_registry import limits
 from pq_registry.errors import NotAuthenticated
 from pq_registry.format.name import Namespace
-from pq_registry.server.config import ServerConfig
+from pq_registry.server.config import ServerConfig, is_loopback
 from pq_registry.server.context import PAGE, REQUEST_ID, TOKEN_ID
+from pq_registry.server.hosts import host_name
 from pq_registry.service.access import Caller, Permission, anonymous, denied
 from pq_registry.service.registry import Registry
 
@@ -144,8 +145,15 @@ def bearer_token(request: Request) -> str | None:
 
 
 def session_token(request: Request) -> str | None:
-    """The token of a sign-in to the page, if its cookie is there."""
-    return next((request.cookies[name] for name in SESSION_COOKIES if name in request.cookies), None)
+    """The token of a sign-in to the page, if its cookie is there.
+
+    Off loopback only the name with ``__Host-`` counts: any other could have been set by a neighbour in the same domain,
+    who would have a reader go on under a sign-in that is not theirs.
+    """
+    here = is_loopback(host_name(request.headers["host"]))
+    return next(
+        (request.cookies[name] for name in SESSION_COOKIES[: 2 if here else 1] if name in request.cookies), None
+    )
 
 
 PUBLIC = Policy(None)

@@ -174,6 +174,30 @@ def test_a_note_that_was_altered_turns_it_red(visit: Open, shown: Site) -> None:
     assert checks(page)["verdict"] == "bad"
 
 
+def test_a_line_too_short_for_its_time_turns_it_red(visit: Open, shown: Site) -> None:
+    page = visit()
+
+    def alter(route: Any) -> None:
+        answer = route.fetch()
+        lines = answer.text().split("\n")
+        at = max(range(len(lines)), key=lambda number: len(lines[number]))
+        mark, name, data = lines[at].split(" ")
+        lines[at] = f"{mark} {name} {data[:8]}"  # the key's id and two bytes
+        route.fulfill(response=answer, body="\n".join(lines))
+
+    page.route("**/log/checkpoint", alter)
+    page.goto(release_path(shown))
+    assert checks(page)["verdict"] == "bad"
+
+
+def test_a_defect_ends_the_check_and_proves_nothing(browser: Any, shown: Site) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.add_init_script("DataView.prototype.getBigUint64 = () => { throw new TypeError('unforeseen') }")
+        page.goto(release_path(shown))
+        assert checks(page)["verdict"] == "none"
+
+
 def test_an_envelope_of_another_statement_turns_it_red(visit: Open, shown: Site) -> None:
     page = visit()
     other = shown.registry.get(f"/audit/envelopes/{shown.releases[0].hex}").body

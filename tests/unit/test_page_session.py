@@ -134,6 +134,11 @@ def test_in_the_clear_from_another_machine_no_token_is_taken(tmp_path_factory: p
         there = {"Host": "models.example", "Origin": "https://models.example", "Sec-Fetch-Site": "same-origin", **FORM}
         answer = registry.with_token(None).request("POST", "/session", f"token={registry.admin_token}".encode(), there)
         assert answer.headers["set-cookie"].startswith("__Host-pqreg=")
+        # A neighbour in the domain can set a cookie for it, but none with this prefix.
+        name, _, text = cookie_of(answer).partition("=")
+        for cookie, status in ((f"{name}={text}", 200), (f"pqreg={text}", 401)):
+            sent = {"Host": "models.example", "Cookie": cookie}
+            assert registry.with_token(None).request("GET", "/models", headers=sent).status == status
 
 
 def test_signing_out_ends_it_and_a_token_made_otherwise_lives_on(private: Site) -> None:

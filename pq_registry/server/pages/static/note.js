@@ -6,6 +6,7 @@ import { base64, bigEndian, concat, equal, fromBase64, hex, sha256, utf8, verifi
 const ED25519 = 1;
 const ED25519_COSIGNATURE = 4;
 const MLDSA44_COSIGNATURE = 6;
+const TIME_BYTES = 8;
 const KEY_BYTES = { [ED25519]: 32, [ED25519_COSIGNATURE]: 32, [MLDSA44_COSIGNATURE]: 1312 };
 const SPKI_PREFIX = {
   [ED25519]: Uint8Array.of(0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00),
@@ -78,8 +79,9 @@ export async function judgeLine(checkpoint, key) {
   let { signature } = line;
   let message = utf8(checkpoint.text);
   if (key.type !== ED25519) {
-    time = Number(new DataView(signature.buffer, signature.byteOffset, 8).getBigUint64(0));
-    signature = signature.slice(8);
+    if (signature.length <= TIME_BYTES) return { state: "bad", time };
+    time = Number(new DataView(signature.buffer, signature.byteOffset, TIME_BYTES).getBigUint64(0));
+    signature = signature.slice(TIME_BYTES);
     message =
       key.type === ED25519_COSIGNATURE
         ? concat(utf8(`cosignature/v1\ntime ${time}\n`), message)

@@ -253,7 +253,11 @@ async function run(panel) {
       panel.report("root", "bad", key, { path: error.message });
     }
   } catch (error) {
-    if (!(error instanceof Unavailable)) throw error;
+    if (!(error instanceof Unavailable)) {
+      // Not foreseen: whatever it is, nothing is proved, and the panel does not go on as if it were still checking.
+      panel.conclude({ key: "verdict_none_detail" });
+      throw error;
+    }
     interrupted = { key: "unavailable", values: { path: error.message } };
   }
   panel.conclude(interrupted);
