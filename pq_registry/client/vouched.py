@@ -8,6 +8,8 @@ lists says where to look and no more.
 
 from __future__ import annotations
 
+from pq_registry.client.checkpoints import Checkpoints
+from pq_registry.client.consistency import ask_log
 from pq_registry.client.proofs import adopt_status, fetch_receipt
 from pq_registry.client.seenstatus import SeenStatuses
 from pq_registry.client.status import Subject, check_not_revoked
@@ -25,6 +27,8 @@ def certified(publisher: Publisher, namespace: Namespace, recipient: str) -> Key
     Raises:
         RecipientUncertified: if there is none that counts.
         StatusError: if the registry has no status of the namespace that could count.
+        LogMisbehaved: if the log contradicts what it has shown, this receipt included; the proof is kept.
+        LogError: if the log's newest checkpoint is not what it must be.
         TransportError: if the registry does not answer.
     """
     if publisher.trust is None:
@@ -41,6 +45,9 @@ def certified(publisher: Publisher, namespace: Namespace, recipient: str) -> Key
         raise _uncertified(recipient, f"a key statement that does not count: {error}") from None
     if statement.recipient != recipient:
         raise _uncertified(recipient, f"the key statement of {statement.recipient}")
+    if verifier.receipts:
+        # A content key cannot be taken back: a certificate in a tree that nobody else is shown is none.
+        ask_log(publisher.client, verifier, Checkpoints(publisher.state_dir))
     return statement
 
 
