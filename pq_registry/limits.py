@@ -289,7 +289,7 @@ WITNESS_EVIDENCE: Final = 256
 CHECKPOINT_STALE_SECONDS: Final = 24 * 3600
 """Age at which the newest checkpoint to be had counts as frozen; a log renews its own every LOG_HEARTBEAT_SECONDS."""
 STATUS_LIFETIME_DAYS: Final = 366
-"""Longest a status statement may be good for; beyond that a withheld revocation would go unnoticed for too long."""
+"""Longest for which `pqreg status` issues one; beyond that a withheld revocation would go unnoticed for too long."""
 MONITOR_BATCH_LEAVES: Final = 4096
 """Leaves a monitor holds and records at once: 16 entry bundles, about 2 MiB of ours."""
 LOG_HEARTBEAT_SECONDS: Final = 600
