@@ -115,7 +115,8 @@ def test_b4_a_log_that_contradicts_itself_ends_with_4(
         kept = {path.read_bytes() for path in Path("audit/evidence").glob("*.note")}
         assert kept == {honest.files["checkpoint"], fork.files["checkpoint"]}
     site.serve_at(registry)
-    assert pqreg("audit", "--state", "audit")[0] == 0
+    # Two histories stay proved; a smaller tree may have come from a stale copy.
+    assert pqreg("audit", "--state", "audit")[0] == (what == "equivocation")
 
 
 @pytest.fixture

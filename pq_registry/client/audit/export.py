@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 from pq_registry import limits
+from pq_registry.client.audit.finding import Code
 from pq_registry.client.audit.index import AuditIndex, leaf_of
 from pq_registry.client.audit.judging import Judge, Statements
 from pq_registry.client.audit.report import kept_of
@@ -270,6 +271,8 @@ def _findings(index: AuditIndex, about: Collection[int], now: datetime) -> tuple
         one = kept_of(row).finding
         if one.index is not None and one.index not in about:
             continue
+        if one.code is Code.LOG_EQUIVOCATION:
+            continue  # said above
         found.append(
             EvidenceFinding(
                 code=one.code.value,

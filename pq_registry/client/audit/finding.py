@@ -16,6 +16,7 @@ class Code(StrEnum):
     """The kinds of findings."""
 
     # the log and the registry
+    LOG_EQUIVOCATION = "log-equivocation"
     CHECKPOINT_STALE = "checkpoint-stale"
     LEAF_UNREADABLE = "leaf-unreadable"
     LEAF_DUPLICATE = "leaf-duplicate"
@@ -60,6 +61,7 @@ class Code(StrEnum):
 
 
 _MEANINGS: Final = {
+    Code.LOG_EQUIVOCATION: "the log has signed two histories; both checkpoints are kept as evidence",
     Code.CHECKPOINT_STALE: "the newest checkpoint to be had is old: the log may be frozen",
     Code.LEAF_UNREADABLE: "an entry of the log is not a leaf of this registry's form",
     Code.LEAF_DUPLICATE: "one statement was logged twice, with different signatures",

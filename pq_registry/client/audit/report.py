@@ -217,6 +217,8 @@ def _roles(trust: TrustFile, namespace: str, identity: str) -> list[str]:
 def _notes(index: AuditIndex, trust: TrustFile, outcome: Outcome) -> Iterator[str]:
     if not outcome.judged.cosigners:
         yield "no independent witness attests this log's times; windows are judged at the time the log states"
+    if caught := index.value("SELECT count(*) FROM misbehaviour"):
+        yield f"this log has contradicted itself before: evidence of {caught} occasions is in the state directory"
     if unjudged := index.unchecked_count():
         yield f"{unjudged} leaves were followed without judging their statements"
     if index.meta("trust") not in (None, trust_mark(trust)):

@@ -4,7 +4,8 @@
 In this order; each part is durable before the next begins, and all of them continue where they were stopped:
 
 1. The newest checkpoint is judged and must continue the last one (``log.monitor``). If it does not, both are kept and
-   the audit ends here: LogRollback, LogEquivocation.
+   the audit ends here: LogRollback, LogEquivocation. Two histories are a finding as well: they stay proved when the log
+   goes back to the first one. A smaller tree proves nothing later, and ends with the next checkpoint that continues.
 2. New leaves are read, parsed and recorded, batch by batch; the tree is recomputed from them.
 3. For every leaf that nobody has judged yet the statement is fetched and judged, several at once.
 4. What was logged is compared with what was logged before (``audit.chains``).
@@ -25,7 +26,7 @@ from pq_registry.client.audit.index import AuditIndex
 from pq_registry.client.audit.judging import Judge, Judgement, Statements
 from pq_registry.client.audit.sources import LogReader
 from pq_registry.client.progress import NullProgress, Progress
-from pq_registry.errors import FormatError
+from pq_registry.errors import FormatError, LogEquivocation
 from pq_registry.format.checkpoint import Checkpoint
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import format_instant, from_unix
@@ -109,7 +110,15 @@ class Auditor:
             TransportError, StorageError, AccessDenied: if the registry or the state cannot be used.
         """
         monitor = Monitor(self._reader, self._judge.policies, self._index)
-        judged = monitor.accept(note)
+        try:
+            judged = monitor.accept(note)
+        except LogEquivocation as error:
+            finding = Finding(
+                code=Code.LOG_EQUIVOCATION, message=error.message, expected=error.expected, found=error.found
+            )
+            with self._index.transaction():
+                self._index.add_findings([finding], noticed=now)
+            raise
         outcome = Outcome(judged.checkpoint, judged)
         self._follow(monitor, outcome, now)
         if self._options.statements:
