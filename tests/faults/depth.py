@@ -8,6 +8,8 @@ a failure comes back; the whole sweep is for nights and for releases.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from itertools import count
 
 THOROUGH = os.environ.get("THOROUGH", "") == "1"
 
@@ -20,3 +22,13 @@ def points(thorough: int, sample: int) -> int:
 def stride(sample: int, thorough: int = 1) -> int:
     """Every how many points a sweep of all of them looks; primes meet every phase of a repeating pattern."""
     return thorough if THOROUGH else sample
+
+
+def numbers(*, every: bool = True) -> Iterator[int]:
+    """Which call of a sweep fails: each in turn, if ``every`` and thorough; else the Fibonacci numbers."""
+    if THOROUGH and every:
+        yield from count(1)
+    one, two = 1, 2
+    while True:
+        yield one
+        one, two = two, one + two

@@ -13,12 +13,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
 
+from tests.faults.depth import numbers, points
 from tests.faults.tracing import MODES, injecting, needs_strace, was_hit
 from tests.local_log import judge, seeded
 
@@ -35,7 +34,7 @@ CALLS = {
     "openat": "openat",
     "write": "write,pwrite64",
 }
-KILLS = 12
+KILLS = points(thorough=12, sample=4)
 """Points of time at which a loaded log is killed."""
 
 
@@ -56,15 +55,6 @@ def acknowledged(output: str) -> list[tuple[int, int]]:
     return [(int(number), int(index)) for _, number, index in lines]
 
 
-def numbers(kind: str) -> Iterator[int]:
-    if kind not in {"write", "openat"}:
-        yield from count(1)
-    one, two = 1, 2
-    while True:
-        yield one
-        one, two = two, one + two
-
-
 @needs_strace
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -72,7 +62,7 @@ def numbers(kind: str) -> Iterator[int]:
 @pytest.mark.parametrize("kind", CALLS)
 def test_a_call_fails_or_is_the_last_one(whole: Path, tmp_path: Path, kind: str, mode: str) -> None:
     hits = 0
-    for number in numbers(kind):
+    for number in numbers(every=kind not in {"write", "openat"}):
         assert number < BOUND
         root = shutil.copytree(whole, tmp_path / str(number))
         places = [path for path in (root, root / "log", *(root / "log").rglob("*")) if path.is_dir()]

@@ -2,15 +2,14 @@
 """E1: the n-th system call of a push, or of the service while it is pushed to, fails with EIO or is the last one.
 
 For each kind of call n counts up until there is no n-th call any more (strace counts per thread); a sample of them, and
-always of the writes, which are mostly SQLite's, takes the Fibonacci numbers. Afterwards the same push, undisturbed, succeeds: one
-release, one tag statement, no part sent twice, no leftovers; and the registry's own check finds nothing. Only small
-data: what is swept is the order of the steps, not the transfer.
+always of the writes, which are mostly SQLite's, takes the Fibonacci numbers. Afterwards the same push, undisturbed,
+succeeds: one release, one tag statement, no part sent twice, no leftovers; and the registry's own check finds nothing.
+Only small data: what is swept is the order of the steps, not the transfer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from pq_registry.format.instant import utc_now
 from pq_registry.service.host import log_files, open_stores
 from pq_registry.storage.fsck import check_registry
 from pqreg_keys.custody import load
-from tests.faults.depth import THOROUGH
+from tests.faults.depth import numbers
 from tests.faults.service import Service, publishing_shell, run_below
 from tests.faults.tracing import MODES, attached, injecting, needs_strace, was_hit
 from tests.publishing import Registry, make_model, publisher_at, push_as
@@ -68,16 +67,6 @@ def check(registry: Registry, publisher: Publisher, model: Path, name: str, what
     assert not [path for path in (publisher.state_dir / "plans").iterdir() if path.suffix != ".lock"], what
 
 
-def points(kind: str) -> Iterator[int]:
-    """Which call fails: each in turn, or a sample that is dense at the start; of writes there are too many."""
-    if THOROUGH and kind != "write":
-        yield from count(1)
-    one, two = 1, 2
-    while True:
-        yield one
-        one, two = two, one + two
-
-
 def findings(service: Service) -> list[object]:
     with open_stores(service.data) as (catalogue, blobs):
         return [
@@ -90,7 +79,7 @@ def findings(service: Service) -> list[object]:
 def test_e1_a_call_of_the_client_fails(service: Service, tmp_path: Path, kind: str, mode: str) -> None:
     registry = service.registry()
     hits = 0
-    for number in points(kind):
+    for number in numbers(every=kind != "write"):
         assert number < BOUND
         name = f"acme/client-{kind}-{mode}-{number}"
         root = tmp_path / str(number)
@@ -121,7 +110,7 @@ def test_e1_a_call_of_the_client_fails(service: Service, tmp_path: Path, kind: s
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", SERVICE_CALLS)
 def test_e1_a_call_of_the_service_fails(service: Service, tmp_path: Path, kind: str, mode: str) -> None:
-    for number in points(kind):
+    for number in numbers(every=kind != "write"):
         assert number < BOUND
         if not service.running:
             assert service.start(), service.log.read_text()[-2000:]
