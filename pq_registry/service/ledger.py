@@ -150,9 +150,7 @@ class Ledger:
         # All that was recorded by then is logged. An hour is left for clocks, and for what was being recorded.
         self._complete = begun - timedelta(seconds=limits.ATTESTATION_SECONDS)
         late, examined = self._leaves.late(self._examined)
-        count += self._log_all(
-            digest for digest in late if (found := self._best(self._leaves.find(digest))) is None or not found.quorum
-        )
+        count += self._log_all(late, again=True)
         self._examined = examined
         return count
 
@@ -219,12 +217,16 @@ class Ledger:
                 with self._turn:
                     self._pending.pop(statement, None)
 
-    def _log_all(self, statements: Iterable[Digest]) -> int:
+    def _log_all(self, statements: Iterable[Digest], *, again: bool = False) -> int:
+        """Log them; those that are in the log already only if no leaf of theirs has a receipt that meets the policy."""
         begun = []
         damaged = 0
         for statement in statements:
             try:
-                begun.append((statement, self._begin(self._leaves.find(statement))))
+                recorded = self._leaves.find(statement)
+                found = self._best(recorded) if again else None
+                if found is None or not found.quorum:
+                    begun.append((statement, self._begin(recorded)))
             except FormatError:
                 damaged += 1
         for statement, pending in begun:

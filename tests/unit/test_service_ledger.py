@@ -258,6 +258,20 @@ def test_a_witness_that_returns_later_gives_the_statement_a_new_leaf(witnessed: 
     assert witnessed.registry.ledger.catch_up() == 0
 
 
+def test_a_damaged_statement_does_not_keep_others_from_a_new_leaf(witnessed: Site) -> None:
+    bad, _ = absent(witnessed)
+    good = witnessed.record()
+    witnessed.registry.ledger.log(good)
+    witnessed.clock.offset += timedelta(seconds=limits.ATTESTATION_SECONDS + 60)
+    returns(witnessed)
+    places = witnessed.places(good)
+    with witnessed.registry.catalogue.writing() as session:
+        session.execute(update(StatementRow).where(StatementRow.digest == bad.hex).values(envelope=b"{}"))
+    with pytest.raises(StorageError, match="1 recorded statements are damaged"):
+        witnessed.registry.ledger.catch_up()
+    assert len(witnessed.places(good)) == len(places) + 1
+
+
 def test_a_retry_after_the_hour_gets_the_new_leaf_itself(witnessed: Site) -> None:
     digest, first = absent(witnessed)
     witnessed.clock.offset += timedelta(seconds=limits.ATTESTATION_SECONDS + 60)
