@@ -244,7 +244,8 @@ class AuditIndex:
             try:
                 yield
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # of some errors, a full disk among them, it has rolled back itself
+                    self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
 
