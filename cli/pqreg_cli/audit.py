@@ -19,7 +19,7 @@ import typer
 from pq_registry import limits
 from pq_registry.errors import EXIT_REFUSED, FormatError, LogMisbehaved, PqregError, TrustMissing, UsageError
 from pqreg_cli.auditevidence import ack, check, export
-from pqreg_cli.auditview import show_report, show_round
+from pqreg_cli.auditview import show_failed_round, show_report, show_round
 from pqreg_cli.console import Output
 from pqreg_cli.counting import new_counter
 from pqreg_cli.lazy import new_app
@@ -248,7 +248,7 @@ def _follow(work: _Work, index: AuditIndex, client: RegistryClient, *, interval:
 
     def shown(result: Report | PqregError) -> None:
         if isinstance(result, PqregError):
-            output.warning(str(result))
+            show_failed_round(output, result, _now())
         else:
             show_round(output, result, _now())
 

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pqreg_cli.console import Output, count_text
+from pqreg_cli.problem import Problem
 
 if TYPE_CHECKING:
     from pq_registry.client.audit.check import Checked, Judged
     from pq_registry.client.audit.finding import Finding
     from pq_registry.client.audit.report import Kept, Report
+    from pq_registry.errors import PqregError
 
 _FIRST = 50
 """Findings shown to people; --json and --csv have more."""
@@ -52,6 +55,16 @@ def show_round(output: Output, report: Report, now: datetime) -> None:
     )
     if output.json:
         print(json.dumps({"time": format_instant(now), **report.value}), flush=True)
+
+
+def show_failed_round(output: Output, error: PqregError, now: datetime) -> None:
+    """A round that failed, or a webhook that did: a line on standard error, also with --json."""
+    from pq_registry.format.instant import format_instant
+
+    output.warning(f"{format_instant(now)}  {error}")
+    if output.json:
+        problem = {"time": format_instant(now), **Problem.of(error).members}
+        print(json.dumps(problem), file=sys.stderr, flush=True)
 
 
 def leaves_text(count: int) -> str:

@@ -99,9 +99,14 @@ class Problem:
         """Write it to standard error."""
         print(self._json() if as_json else self._text(), file=sys.stderr, flush=True)
 
-    def _json(self) -> str:
+    @property
+    def members(self) -> dict[str, object]:
+        """What the JSON object has; what is not known is left out."""
         members = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return json.dumps({name: value for name, value in members.items() if value is not None}, indent=2)
+        return {name: value for name, value in members.items() if value is not None}
+
+    def _json(self) -> str:
+        return json.dumps(self.members, indent=2)
 
     def _text(self) -> str:
         head = styled("error:", "bad", sys.stderr)

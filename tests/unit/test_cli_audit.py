@@ -7,6 +7,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,6 +151,22 @@ def test_evidence_is_exported_and_checked_offline(
     target = next(Path("evidence/statements").iterdir())
     target.write_bytes(target.read_bytes().replace(b"A", b"B", 1))
     assert pqreg("audit", "check", "evidence", "--trust", "trust.json")[0] == 1
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=str)
+def test_a_round_that_failed_is_told_also_to_programs(
+    pqreg: Pqreg, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    one_round = SimpleNamespace(set=lambda: None, wait=lambda _seconds: True)
+    monkeypatch.setattr("pqreg_cli.audit.threading", SimpleNamespace(Event=lambda: one_round))
+    registry.log_files["checkpoint"] = b"junk"
+    status, out, err = pqreg("audit", "--state", "audit", "--follow", *words)
+    assert status == 1 and out == ""
+    if words:
+        problem = json.loads(err)
+        assert problem["type"] == "/problems/format-error" and problem["time"]
+    else:
+        assert err.startswith("warning: 20") and "not a note" in err
 
 
 @pytest.mark.parametrize("leaves", [2, 5])
