@@ -49,7 +49,7 @@ demo: $(VENV)/.server $(VENV)/.model ## Publish, pull, verify, load and attack a
 	@$(BIN)/pqreg demo
 
 test: $(VENV)/.dev $(VENV)/.model ## Run every test; what was left out is listed with its reason
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 	@$(BIN)/python -c 'import importlib.util as u; u.find_spec("torch") or print("left out: tests that need torch, which is not installed (make test-torch)")'
 	@test "$$THOROUGH" = 1 || echo "left out: all but a sample of the points at which the longest fault sweeps cut in (make test-thorough)"
 	@test -f build/liboqs/stamp || test -n "$$OQS_INSTALL_PATH" || echo "left out: tests that need liboqs, if it is not installed (make liboqs)"
