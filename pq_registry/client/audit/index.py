@@ -321,7 +321,8 @@ def _locked(directory: Path) -> int:
         except BlockingIOError:
             os.close(descriptor)
             raise StorageError(
-                f"an audit is running on {directory}", hint="wait for it, or give another --state"
+                f"an audit is running on {directory}",
+                hint="wait for it; one that follows (--follow) has to be stopped, and goes on where it was",
             ) from None
         except BaseException:
             os.close(descriptor)
