@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 from pq_registry import durable
-from pq_registry.errors import LogUnavailable
+from pq_registry.errors import LogHalted, StorageError
 from pq_registry.service.bootstrap import ensure_admin
 from pq_registry.service.clock import Clock
 from pq_registry.service.grants import Granting
@@ -78,8 +77,7 @@ class Registry:
             registry = cls(catalogue=catalogue, blobs=blobs, incoming=incoming, ledger=ledger, clock=clock)
             registry.first_token = ensure_admin(directory, registry.tokens)
             registry.uploads.sweep(host_caller(), starting=True)
-            with contextlib.suppress(LogUnavailable):  # then reading works, and it is tried again every minute
-                ledger.catch_up()
+            _catch_up(ledger)
         except BaseException:
             if ledger is not None:
                 ledger.close()
@@ -105,3 +103,13 @@ class Registry:
         self.catalogue.close()
         if self._lock is not None:
             self._lock.release()
+
+
+def _catch_up(ledger: Ledger) -> None:
+    """Log what a crash left unlogged, as far as that goes now: it is tried again, and reported, every minute."""
+    try:
+        ledger.catch_up()
+    except LogHalted:
+        raise
+    except StorageError:  # a damaged statement, or witnesses or disk that fail at the moment: reading works all the same
+        return

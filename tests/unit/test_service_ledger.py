@@ -179,6 +179,16 @@ def test_a_damaged_statement_does_not_keep_others_from_the_log(site: Site) -> No
     assert not site.places(bad)
 
 
+def test_a_damaged_statement_does_not_keep_the_service_from_starting(tmp_path: Path) -> None:
+    with opened(tmp_path / "registry") as site:
+        bad, good = site.record(), site.record()
+        with site.registry.catalogue.writing() as session:
+            session.execute(update(StatementRow).where(StatementRow.digest == bad.hex).values(envelope=b"{}"))
+    with opened(tmp_path / "registry") as site:
+        assert site.places(good) == [0]
+        assert not site.places(bad)
+
+
 def test_b7_a_receipt_is_never_made_from_another_leaf(site: Site) -> None:
     one, other = site.record(), site.record()
     site.registry.ledger.log(one)
