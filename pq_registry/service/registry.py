@@ -111,5 +111,5 @@ def _catch_up(ledger: Ledger) -> None:
         ledger.catch_up()
     except LogHalted:
         raise
-    except StorageError:  # a damaged statement, or witnesses or disk that fail at the moment: reading works all the same
+    except StorageError:  # a damaged statement, or witnesses or disk that fail at the moment; reading works
         return
