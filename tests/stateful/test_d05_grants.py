@@ -33,6 +33,7 @@ CAN = {
         Permission.REGISTER_IDENTITY,
         Permission.REGISTER_KEY,
         Permission.MANAGE_TOKENS,
+        Permission.REVOKE,
     },
     Role.ADMIN: set(Permission),
 }
