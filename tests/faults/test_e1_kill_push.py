@@ -25,7 +25,7 @@ from tests.faults.depth import points
 from tests.faults.service import DEADLINE, Relay, Service, committed, publishing_shell
 from tests.publishing import make_model
 
-POINTS = points(thorough=20, sample=6)
+POINTS = points(thorough=20, sample=5)
 SIZE = limits.PART_BYTES + 2_000_000
 """Of the weights: two parts."""
 
