@@ -57,5 +57,9 @@ def attached(pid: int, trace: Path, calls: str, mode: str, number: int) -> Itera
         yield
     finally:
         saboteur.send_signal(signal.SIGINT)
-        saboteur.wait(30)
+        try:
+            saboteur.wait(30)
+        except subprocess.TimeoutExpired:  # it waits for a process that it lost; its trace is written all the same
+            saboteur.kill()
+            saboteur.wait()
         saboteur.stderr.close()
