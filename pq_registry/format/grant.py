@@ -17,9 +17,10 @@ from typing import Final
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, NameSyntaxError
+from pq_registry.format.chain import check_lifetime, check_link
 from pq_registry.format.digest import Digest
 from pq_registry.format.hexid import parse_identity_id, parse_recipient_id
-from pq_registry.format.instant import check_instant, format_instant, parse_instant
+from pq_registry.format.instant import format_instant, parse_instant
 from pq_registry.format.name import RepositoryName
 from pq_registry.format.recipientfile import Kem
 from pq_registry.format.statement import GRANT_PREDICATE, encode_statement, take_predicate, take_subject
@@ -50,19 +51,8 @@ class GrantStatement:
         """
         parse_identity_id(self.signer)
         parse_recipient_id(self.recipient)
-        check_instant(self.issued, "the grant's field 'issued'")
-        if type(self.sequence) is not int or not 1 <= self.sequence <= limits.JSON_INTEGER:
-            raise FormatError(
-                "the grant's sequence is impossible",
-                expected=f"1 to {limits.JSON_INTEGER}",
-                found=repr(self.sequence)[:80],
-            )
-        if (self.previous is None) != (self.sequence == 1):
-            raise FormatError(
-                "the grant's chain is broken",
-                expected="previous: null for sequence 1 and for no other",
-                found=f"sequence {self.sequence}, previous {self.previous}",
-            )
+        check_lifetime("the grant", self.issued, self.expires)
+        check_link("the grant", sequence=self.sequence, previous=self.previous)
         if self.wrapped is None:
             if self.previous is None or self.expires is not None:
                 raise FormatError(
@@ -76,14 +66,6 @@ class GrantStatement:
                 expected=" or ".join(f"{size} bytes" for size in _WRAPPED_BYTES),
                 found=f"{len(self.wrapped)} bytes",
             )
-        if self.expires is not None:
-            check_instant(self.expires, "the grant's field 'expires'")
-            if self.issued >= self.expires:
-                raise FormatError(
-                    "the grant expires before it was issued",
-                    expected="issued < expires",
-                    found=f"{format_instant(self.issued)} and {format_instant(self.expires)}",
-                )
 
     @property
     def withdrawn(self) -> bool:

@@ -19,6 +19,7 @@ from itertools import pairwise
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, NameSyntaxError, StatementMismatch
+from pq_registry.format.chain import check_lifetime, check_link
 from pq_registry.format.digest import Digest
 from pq_registry.format.hexid import parse_identity_id, parse_recipient_id
 from pq_registry.format.instant import check_instant, format_instant, parse_instant
@@ -106,26 +107,8 @@ class StatusStatement:
             FormatError: naming the rule that is broken.
         """
         parse_identity_id(self.signer)
-        check_instant(self.issued, "the status statement's field 'issued'")
-        check_instant(self.expires, "the status statement's field 'expires'")
-        if type(self.sequence) is not int or not 1 <= self.sequence <= limits.JSON_INTEGER:
-            raise FormatError(
-                "the status statement's sequence is impossible",
-                expected=f"1 to {limits.JSON_INTEGER}",
-                found=repr(self.sequence)[:80],
-            )
-        if (self.previous is None) != (self.sequence == 1):
-            raise FormatError(
-                "the status statement's chain is broken",
-                expected="previous: null for sequence 1 and for no other",
-                found=f"sequence {self.sequence}, previous {self.previous}",
-            )
-        if self.issued >= self.expires:
-            raise FormatError(
-                "the status statement expires before it was issued",
-                expected="issued < expires",
-                found=f"{format_instant(self.issued)} and {format_instant(self.expires)}",
-            )
+        check_lifetime("the status statement", self.issued, self.expires)
+        check_link("the status statement", sequence=self.sequence, previous=self.previous)
         if len(self.revoked) > limits.REVOCATIONS:
             raise FormatError(
                 "the status statement revokes too much",

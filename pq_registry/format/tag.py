@@ -15,9 +15,10 @@ from datetime import datetime
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, NameSyntaxError, StatementMismatch
+from pq_registry.format.chain import check_lifetime, check_link
 from pq_registry.format.digest import Digest
 from pq_registry.format.hexid import parse_identity_id
-from pq_registry.format.instant import check_instant, format_instant, parse_instant
+from pq_registry.format.instant import format_instant, parse_instant
 from pq_registry.format.name import RepositoryName, Tag
 from pq_registry.format.statement import TAG_PREDICATE, encode_statement, take_predicate, take_subject
 
@@ -42,28 +43,10 @@ class TagStatement:
             FormatError: naming the rule that is broken.
         """
         parse_identity_id(self.signer)
-        check_instant(self.issued, "the tag statement's field 'issued'")
-        check_instant(self.expires, "the tag statement's field 'expires'")
-        if type(self.sequence) is not int or not 1 <= self.sequence <= limits.JSON_INTEGER:
-            raise FormatError(
-                "the tag statement's sequence is impossible",
-                expected=f"1 to {limits.JSON_INTEGER}",
-                found=repr(self.sequence)[:80],
-            )
-        if (self.previous is None) != (self.sequence == 1):
-            raise FormatError(
-                "the tag statement's chain is broken",
-                expected="previous: null for sequence 1 and for no other",
-                found=f"sequence {self.sequence}, previous {self.previous}",
-            )
+        check_lifetime("the tag statement", self.issued, self.expires)
+        check_link("the tag statement", sequence=self.sequence, previous=self.previous)
         if self.target is None and self.previous is None:
             raise FormatError("the tag statement withdraws a tag that never was", expected="a target for sequence 1")
-        if self.issued >= self.expires:
-            raise FormatError(
-                "the tag statement expires before it was issued",
-                expected="issued < expires",
-                found=f"{format_instant(self.issued)} and {format_instant(self.expires)}",
-            )
 
     @property
     def subject(self) -> Digest:
