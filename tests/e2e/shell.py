@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,8 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pq_registry import limits
+
 ROOT = Path(__file__).resolve().parents[2]
 READY = re.compile(r"^pqreg: serving on (http://\S+) data (.+)$", re.MULTILINE)
+
+
+STOP_SECONDS = 3 * limits.DRAIN_SECONDS
+"""How long a service may take to stop: requests, then the log, each have ``limits.DRAIN_SECONDS``."""
+
+
+def stop(process: subprocess.Popen[str], log: Path) -> None:
+    """End a service as an operator does. One that does not stop shows where each of its threads is, and is killed."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        process.wait(30)
+        raise AssertionError(f"the service did not stop in {STOP_SECONDS} s\n{log.read_text()[-20_000:]}") from None
+    finally:
+        process.kill()
+        process.wait()
 
 
 @dataclass(frozen=True)
@@ -54,7 +75,7 @@ class Shell:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PQREG_", "XDG_", "HF_"))}
         path = os.pathsep.join(str(ROOT / part) for part in (".", "cli", "keys"))
         self.home = home
-        self.environment = {**inherited, "HOME": str(home), "PYTHONPATH": path, **settings}
+        self.environment = {**inherited, "HOME": str(home), "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", **settings}
         self.environment.pop("NO_COLOR", None)
 
     def export(self, **settings: str | None) -> None:
@@ -94,8 +115,4 @@ class Shell:
                 time.sleep(0.02)  # between two looks at the log; the deadline above decides
             yield ready[1], log
         finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            finally:
-                process.kill()
+            stop(process, log)
