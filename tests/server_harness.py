@@ -35,6 +35,7 @@ from pq_registry.server.config import LOOPBACK_HOSTS, ServerConfig
 from pq_registry.server.serve import bind, make_server, url_of
 from pq_registry.service.ledger import LogSetup
 from pq_registry.service.registry import Registry
+from pq_registry.storage.stores import StoreConfig
 from pqreg_keys.custody import SecretIdentity
 from tests.logsetup import log_setup
 from tests.samples import FILES, REPOSITORY, YEAR, publisher, release, tag_statement
@@ -212,9 +213,9 @@ def running(data: Path, *, log: LogSetup | None = None, **changes: Any) -> Itera
     settings: dict[str, Any] = {
         "host": "127.0.0.1", "port": 0, "public_read": False, "hosts": LOOPBACK_HOSTS, "log_level": "info", **changes,
     }  # fmt: skip
-    config = ServerConfig(data=data, **settings)
+    config = ServerConfig(stores=StoreConfig(data=data), **settings)
     clock = MovableClock()
-    registry = Registry.open(data, clock, log=log or log_setup())
+    registry = Registry.open(StoreConfig(data=data), clock, log=log or log_setup())
     listener = bind(config.host, config.port)
     ready = threading.Event()
     server = make_server(create_app(registry, config), ready.set)

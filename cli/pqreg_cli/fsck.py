@@ -3,24 +3,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from pq_registry.errors import EXIT_REFUSED
+from pq_registry.settings import Settings
 from pqreg_cli.console import Output, count_text
 from pqreg_cli.options import JsonOption, QuietOption
 from pqreg_cli.progress import new_progress
 from pqreg_cli.serve import require_server
-from pqreg_cli.session import Session
+from pqreg_cli.stores import (
+    DatabaseOption,
+    DataOption,
+    EndpointOption,
+    StorageOption,
+    store_config,
+    store_settings,
+)
 
 
 def fsck(
     *,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="The registry's data directory. [setting: PQREG_DATA]")
-    ] = None,
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    storage: StorageOption = None,
+    s3_endpoint: EndpointOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -32,14 +38,15 @@ def fsck(
       pqreg fsck --data /var/lib/pqreg
     """
     require_server()
-    from pq_registry.service.host import log_files, open_stores
     from pq_registry.storage.fsck import check_registry, total_bytes
+    from pq_registry.storage.stores import opened
 
     output = Output(json=json, quiet=quiet)
-    root = Path(Session(output, data=data).settings.require("data"))
-    with open_stores(root) as (catalogue, blobs), new_progress(output) as progress:
-        progress.start("fsck", total_bytes(catalogue))
-        findings = check_registry(catalogue, blobs, tiles=log_files(root), advance=progress.advance)
+    config = store_config(Settings(store_settings(data, database, storage, s3_endpoint)))
+    root = config.data
+    with opened(config) as stores, new_progress(output) as progress:
+        progress.start("fsck", total_bytes(stores.catalogue))
+        findings = check_registry(stores.catalogue, stores.blobs, tiles=stores.tiles, advance=progress.advance)
         progress.done()
     damage = [finding for finding in findings if not finding.note]
     output.data([{"subject": item.subject, "problem": item.problem, "note": item.note} for item in findings])

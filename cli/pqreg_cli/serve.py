@@ -4,20 +4,21 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pqreg_cli.console import Output
 from pqreg_cli.options import JsonOption
+from pqreg_cli.stores import DatabaseOption, DataOption, EndpointOption, StorageOption, store_settings
 
 
 def serve(
     *,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Where everything is kept. [setting: PQREG_DATA]")
-    ] = None,
+    data: DataOption = None,
+    database: DatabaseOption = None,
+    storage: StorageOption = None,
+    s3_endpoint: EndpointOption = None,
     listen: Annotated[
         str | None,
         typer.Option(
@@ -51,7 +52,7 @@ def serve(
     from pq_registry.settings import Settings
 
     given = {
-        "data": None if data is None else str(data),
+        **store_settings(data, database, storage, s3_endpoint),
         "listen": listen,
         "public_read": None if public_read is None else str(public_read).lower(),
         "private_log": None if private_log is None else str(private_log).lower(),

@@ -19,6 +19,7 @@ from pqreg_cli.session import Session
 if TYPE_CHECKING:
     from pq_registry.client.answers import TokenItem
     from pq_registry.service.tokens import TokenItem as StoredToken
+    from pq_registry.storage.stores import StoreConfig
 
 app = new_app(
     help="Create, list and revoke access tokens. A token never makes one with more rights than its own, and takes the "
@@ -115,12 +116,19 @@ def revoke(
     output.line(f"revoked {token_id}")
 
 
+def _stores(data: Path) -> StoreConfig:
+    from pq_registry.settings import Settings
+    from pqreg_cli.stores import store_config
+
+    return store_config(Settings({"data": str(data)}))
+
+
 def _create_on_host(data: Path, role: str, namespaces: list[str], days: int, note: str) -> tuple[str, str]:
     from pq_registry.format.instant import utc_now
     from pq_registry.service.host import open_tokens
     from pq_registry.service.tokens import host_caller, rights_of
 
-    with open_tokens(data, utc_now) as tokens:
+    with open_tokens(_stores(data), utc_now) as tokens:
         rights = rights_of(role=role, namespaces=namespaces)
         made = tokens.create(host_caller(), rights=rights, expires_days=days, note=note)
     return made.item.id, made.text
@@ -131,7 +139,7 @@ def _list_on_host(data: Path) -> list[StoredToken]:
     from pq_registry.service.host import open_tokens
     from pq_registry.service.tokens import host_caller
 
-    with open_tokens(data, utc_now) as tokens:
+    with open_tokens(_stores(data), utc_now) as tokens:
         return tokens.list(host_caller())
 
 
@@ -140,7 +148,7 @@ def _revoke_on_host(data: Path, token_id: str) -> None:
     from pq_registry.service.host import open_tokens
     from pq_registry.service.tokens import host_caller
 
-    with open_tokens(data, utc_now) as tokens:
+    with open_tokens(_stores(data), utc_now) as tokens:
         tokens.revoke(host_caller(), token_id)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pq_registry.errors import SettingError
 from pq_registry.settings import Settings
+from pq_registry.storage.stores import StoreConfig
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -26,7 +27,7 @@ class ServerConfig:
     and ``log_witnesses`` are as the settings of these names say; None is what their defaults mean.
     """
 
-    data: Path
+    stores: StoreConfig
     host: str
     port: int
     public_read: bool
@@ -36,6 +37,11 @@ class ServerConfig:
     log_origin: str | None = None
     log_key: Path | None = None
     log_witnesses: Path | None = None
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return self.stores.data
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ServerConfig:
@@ -49,7 +55,7 @@ class ServerConfig:
         if level not in _LEVELS:
             raise SettingError("setting log_level is wrong", expected=", ".join(_LEVELS), found=repr(level)[:40])
         return cls(
-            data=Path(settings.require("data")).absolute(),
+            stores=StoreConfig.from_settings(settings),
             host=host,
             port=port,
             public_read=settings.boolean("public_read"),

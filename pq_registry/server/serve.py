@@ -130,7 +130,7 @@ def serve(config: ServerConfig, log_setup: Callable[[ServerConfig], LogSetup], a
     configure(sys.stdout, config.log_level)
     listener = bind(config.host, config.port)
     with contextlib.closing(listener):
-        registry = Registry.open(config.data, utc_now, log=log_setup(config))
+        registry = Registry.open(config.stores, utc_now, log=log_setup(config))
         if registry.first_token is not None:
             announce(f"pqreg: admin token (shown once, also in {config.data}/admin.token): {registry.first_token}")
             registry.first_token = None

@@ -28,11 +28,12 @@ from pq_registry.service.clock import Clock
 from pq_registry.service.frontier import Frontiers
 from pq_registry.service.names import find_repository
 from pq_registry.service.parts import Claims, drop_upload, find_upload
-from pq_registry.storage.blobs import BlobStore
+from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import BlobRow, BlobSlicingRow, RepositoryBlobRow, UploadPartRow, UploadRow
 from pq_registry.storage.hashing import hash_blob
 from pq_registry.storage.incoming import Incoming
+from pq_registry.storage.local import LocalBlobStore
 
 _STRIPES = 64
 
@@ -43,7 +44,7 @@ class Completion:
     def __init__(
         self,
         catalogue: Catalogue,
-        blobs: BlobStore,
+        blobs: LocalBlobStore,
         incoming: Incoming,
         frontiers: Frontiers,
         claims: Claims,
@@ -97,7 +98,7 @@ class Completion:
         wanted = Digest(upload.digest)
         if not self._incoming.exists(upload.id):
             # A crash (or a failed transaction) after the file was linked to its final name.
-            found = hash_blob(self._blobs, wanted)
+            found = hash_blob(self._blobs, StoredBlob(wanted))
         else:
             found = self._frontiers.finish(upload.id, parts, size=upload.size, part_size=upload.part_size)
         if found != wanted:

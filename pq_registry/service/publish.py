@@ -72,7 +72,7 @@ class Publishing:
             manifest_digest = _manifest_digest(statement, release)
             facts = visible_blobs(session, caller, [manifest_digest], slice_size=limits.SHARD_BYTES)
             _require_present(facts, MANIFEST_NAME, manifest_digest)
-            data = read_blob(self._blobs, manifest_digest, limit=limits.MANIFEST_BYTES)
+            data = read_blob(self._blobs, facts[manifest_digest].blob, limit=limits.MANIFEST_BYTES)
             manifest = bind(statement, release, data)
             if manifest.name != repository:
                 raise NameMismatch(
@@ -96,7 +96,7 @@ class Publishing:
             )
         if entry.tensors is None:
             return
-        reader = self._blobs.open(entry.sha256)
+        reader = self._blobs.open(facts.blob)
         try:
             first = reader.read(0, min(LENGTH_BYTES, reader.size))
             head = reader.read(0, header_size(first, reader.size))

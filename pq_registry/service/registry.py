@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pq_registry import durable
 from pq_registry.errors import LogHalted, StorageError
 from pq_registry.service.bootstrap import ensure_admin
@@ -23,10 +21,10 @@ from pq_registry.service.uploads import Uploads
 from pq_registry.service.views import Views
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.datadir import DataDirectory, DataLock
+from pq_registry.storage.datadir import DataLock
 from pq_registry.storage.incoming import Incoming
 from pq_registry.storage.local import LocalBlobStore, require_same_file_system
-from pq_registry.storage.tiles import LocalTiles
+from pq_registry.storage.stores import StoreConfig, Stores
 
 
 class Registry:
@@ -39,6 +37,7 @@ class Registry:
         self.blobs = blobs
         self.tokens = Tokens(catalogue, clock)
         self.identities = Identities(catalogue, clock)
+        assert isinstance(blobs, LocalBlobStore)  # until uploads know object stores
         self.uploads = Uploads(catalogue, blobs, incoming, clock)
         self.publishing = Publishing(catalogue, blobs, clock)
         self.tagging = Tagging(catalogue, clock)
@@ -53,7 +52,7 @@ class Registry:
         self._lock: DataLock | None = None
 
     @classmethod
-    def open(cls, root: Path, clock: Clock, *, log: LogSetup) -> Registry:
+    def open(cls, config: StoreConfig, clock: Clock, *, log: LogSetup) -> Registry:
         """Lock the data directory (making it if need be), bring it up to date, sweep and complete what a crash left.
 
         Raises:
@@ -61,20 +60,20 @@ class Registry:
             LogHalted: if the log must not go on: what it stored, what it signed and the clock do not agree.
             StorageError: if anything in it cannot be read or written, or another service uses it.
         """
-        directory = DataDirectory(root)
-        durable.make_directory(root, 0o700)
+        directory = config.directory
+        durable.make_directory(config.data, 0o700)
         lock = DataLock(directory)
         ledger: Ledger | None = None
         try:
-            durable.sweep(root)
-            blobs = LocalBlobStore(directory.blobs)
+            durable.sweep(config.data)
+            stores = Stores.open(config, upgrade=True)
             incoming = Incoming(directory.incoming)
             require_same_file_system(directory.incoming, directory.blobs)
-            catalogue = Catalogue.open_sqlite(directory.catalogue, upgrade=True)
-            tiles = LocalTiles(directory.log)
-            tiles.sweep()
-            ledger = Ledger(catalogue, tiles, clock, log)
-            registry = cls(catalogue=catalogue, blobs=blobs, incoming=incoming, ledger=ledger, clock=clock)
+            stores.tiles.sweep()
+            ledger = Ledger(stores.catalogue, stores.tiles, clock, log)
+            registry = cls(
+                catalogue=stores.catalogue, blobs=stores.blobs, incoming=incoming, ledger=ledger, clock=clock
+            )
             registry.first_token = ensure_admin(directory, registry.tokens)
             registry.uploads.sweep(host_caller(), starting=True)
             _catch_up(ledger)

@@ -17,7 +17,7 @@ from pq_registry.errors import NotFound
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import Namespace, RepositoryName, Tag
 from pq_registry.service.access import Caller
-from pq_registry.service.visible import blob_size, check_slice_size, find_visible, missing_blobs, readable_namespace
+from pq_registry.service.visible import check_slice_size, find_blob, find_visible, missing_blobs, readable_namespace
 from pq_registry.storage.blobs import BlobReader, BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import NamespaceRow, ReleaseRow, RepositoryRow, StatementRow, TagRow
@@ -189,8 +189,8 @@ class Resolving:
             StorageError: if the store fails or holds a blob of another length.
         """
         with self._catalogue.reading() as session:
-            size = blob_size(session, caller, digest)
-        return self._blobs.open(digest, size=size)
+            blob, size = find_blob(session, caller, digest)
+        return self._blobs.open(blob, size=size)
 
 
 def _releases(row: RepositoryRow) -> Select[ReleaseRow]:

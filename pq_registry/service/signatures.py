@@ -26,9 +26,10 @@ from pq_registry.format.tag import TagStatement
 from pq_registry.service.access import Caller
 from pq_registry.service.resolve import ReleaseItem, Resolving, TagItem, tag_item
 from pq_registry.service.visible import find_visible, readable_namespace
-from pq_registry.storage.blobs import BlobStore
+from pq_registry.storage.blobs import BlobStore, StoredBlob
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
+    BlobRow,
     IdentityRow,
     NamespaceIdentityRow,
     NamespaceRow,
@@ -94,13 +95,14 @@ class Signatures:
                 .where(TagRow.repository_id == find_visible(session, name).id, TagRow.target == digest.hex)
                 .order_by(TagRow.tag)
             ).all()
-        manifest = self._manifest(item.manifest)
+            copy = session.scalars(select(BlobRow.copy).where(BlobRow.digest == item.manifest.hex)).one()
+        manifest = self._manifest(StoredBlob(item.manifest, copy))
         return ReleaseView(item=item, signature=signature, manifest=manifest, tags=[tag_item(row) for row in tags])
 
-    def _manifest(self, digest: Digest) -> Manifest:
-        data = read_blob(self._blobs, digest, limit=limits.MANIFEST_BYTES)
-        if Digest.of(data) != digest:
-            raise StorageError(f"the manifest {digest} is damaged", found=f"bytes of {Digest.of(data)}")
+    def _manifest(self, blob: StoredBlob) -> Manifest:
+        data = read_blob(self._blobs, blob, limit=limits.MANIFEST_BYTES)
+        if Digest.of(data) != blob.digest:
+            raise StorageError(f"the manifest {blob} is damaged", found=f"bytes of {Digest.of(data)}")
         return Manifest.parse(data)
 
     def signature(self, caller: Caller, statement: Digest) -> SignatureView:

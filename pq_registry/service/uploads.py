@@ -33,10 +33,11 @@ from pq_registry.service.frontier import Frontiers
 from pq_registry.service.names import obtain_repository
 from pq_registry.service.parts import Claims, PartPlan, PartWriter, drop_upload, find_upload
 from pq_registry.service.visible import check_slice_size
-from pq_registry.storage.blobs import BlobStore
+from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import UploadPartRow, UploadRow
 from pq_registry.storage.incoming import Incoming, new_upload_id
+from pq_registry.storage.local import LocalBlobStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def part_size_for(size: int, slice_size: int) -> int:
 class Uploads:
     """The use cases around uploads."""
 
-    def __init__(self, catalogue: Catalogue, blobs: BlobStore, incoming: Incoming, clock: Clock) -> None:
+    def __init__(self, catalogue: Catalogue, blobs: LocalBlobStore, incoming: Incoming, clock: Clock) -> None:
         self._catalogue = catalogue
         self._blobs = blobs
         self._incoming = incoming
@@ -214,7 +215,8 @@ class Uploads:
         self._frontiers.report(upload.id, plan.number, size=upload.size, part_size=upload.part_size)
 
     def _is_lost(self, upload: UploadRow) -> bool:
-        return not self._incoming.exists(upload.id) and self._blobs.size(Digest(upload.digest)) != upload.size
+        blob = StoredBlob(Digest(upload.digest))
+        return not self._incoming.exists(upload.id) and self._blobs.size(blob) != upload.size
 
     def _discard(self, upload_id: str) -> None:
         self._frontiers.forget(upload_id)

@@ -20,6 +20,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Caller
 from pq_registry.service.names import find_repository
+from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.catalogue.tables import (
     BlobRow,
     BlobSlicingRow,
@@ -39,6 +40,7 @@ _BATCH = 500
 class BlobFacts:
     """What the service has verified about a blob, ``shards`` in slices of the size that was asked for."""
 
+    blob: StoredBlob
     size: int
     shards: bytes
 
@@ -98,10 +100,11 @@ def visible_blobs(
     """Those of ``digests`` that are blobs the caller may read, verified in slices of ``slice_size``."""
     found: dict[Digest, BlobFacts] = {}
     for batch in _batches(sorted({digest.hex for digest in digests})):
-        query = select(BlobRow.digest, BlobRow.size, _shards(slice_size))
-        for digest, size, shards in session.execute(query.where(BlobRow.digest.in_(batch), _visible(caller))):
+        query = select(BlobRow.digest, BlobRow.copy, BlobRow.size, _shards(slice_size))
+        for digest, copy, size, shards in session.execute(query.where(BlobRow.digest.in_(batch), _visible(caller))):
             if shards is not None:
-                found[Digest(digest)] = BlobFacts(size, shards)
+                blob = StoredBlob(Digest(digest), copy)
+                found[blob.digest] = BlobFacts(blob, size, shards)
     return found
 
 
@@ -116,17 +119,17 @@ def missing_blobs(session: Session, caller: Caller, digests: Iterable[Digest], *
     return wanted
 
 
-def blob_size(session: Session, caller: Caller, digest: Digest) -> int:
-    """The length of a blob the caller may read.
+def find_blob(session: Session, caller: Caller, digest: Digest) -> tuple[StoredBlob, int]:
+    """A blob the caller may read, and its length.
 
     Raises:
         NotFound: if there is no such blob for this caller.
     """
-    query = select(BlobRow.size).where(BlobRow.digest == digest.hex, _visible(caller))
-    size = session.scalars(query).one_or_none()
-    if size is None:
+    query = select(BlobRow.copy, BlobRow.size).where(BlobRow.digest == digest.hex, _visible(caller))
+    found = session.execute(query).one_or_none()
+    if found is None:
         raise NotFound(f"no blob {digest}")
-    return size
+    return StoredBlob(digest, found.copy), found.size
 
 
 def link_blobs(session: Session, row: RepositoryRow, digests: Iterable[Digest], now: datetime) -> None:

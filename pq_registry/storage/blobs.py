@@ -1,17 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a blob store promises. The service is written against these protocols and against no particular store.
 
-A blob is named by the SHA-256 digest of its bytes and never changes. Only verified bytes are ever adopted, adopting is
-atomic and durable, and a digest that is already there with other bytes is a failure of the store, never overwritten.
+A blob is named by the SHA-256 digest of its bytes and never changes. A directory has one place for each digest; in an
+object store, where a name can be overwritten and nothing be renamed, every upload has an object of its own, and the
+catalogue says which of them was verified (``StoredBlob.copy``; docs/adr/0013).
+
+How bytes come in differs: through the service into a directory (``storage.incoming``, ``LocalBlobStore.adopt``), or
+from the client straight into an object store (``DirectUploads``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, runtime_checkable
 
 from pq_registry.format.digest import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob and where it is: ``copy`` is the id of the upload that brought it, empty in a directory."""
+
+    digest: Digest
+    copy: str = ""
+
+    def __str__(self) -> str:
+        return str(self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """A request that whoever holds it may make until ``expires``. The URL is a secret: it is in no repr and no log.
+
+    ``headers`` must be sent exactly so; they are part of the signature.
+    """
+
+    url: str = field(repr=False)
+    headers: Mapping[str, str]
+    expires: datetime
 
 
 class BlobReader(Protocol):
@@ -38,11 +66,11 @@ class BlobReader(Protocol):
 class BlobStore(Protocol):
     """Immutable blobs by digest."""
 
-    def open(self, digest: Digest, *, size: int | None = None) -> BlobReader:
+    def open(self, blob: StoredBlob, *, size: int | None = None) -> BlobReader:
         """Open a blob for reading.
 
         Args:
-            digest: which one.
+            blob: which one.
             size: the length it must have, as far as the caller knows it.
 
         Raises:
@@ -51,7 +79,7 @@ class BlobStore(Protocol):
         """
         ...
 
-    def size(self, digest: Digest) -> int | None:
+    def size(self, blob: StoredBlob) -> int | None:
         """A blob's length, or None if there is no such blob.
 
         Raises:
@@ -59,15 +87,25 @@ class BlobStore(Protocol):
         """
         ...
 
-    def adopt(self, temporary: Path, digest: Digest) -> None:
-        """Take over a finished file whose SHA-256 the caller has computed to be ``digest``; ``temporary`` is gone then.
+    def locate(self, blob: StoredBlob, now: datetime) -> SignedRequest | None:
+        """A request with which a client reads the blob, or any range of it, from the store itself.
+
+        None where only the service can read.
 
         Raises:
-            StorageError: if the store fails, or holds other bytes under ``digest``; ``temporary`` is then left.
+            StorageError: if the store fails.
         """
         ...
 
-    def iterate(self) -> Iterator[Digest]:
+    def remove(self, blob: StoredBlob) -> None:
+        """Remove a blob nothing refers to any more; one that is not there is no failure.
+
+        Raises:
+            StorageError: if the store fails, or holds the blob for longer (Object Lock).
+        """
+        ...
+
+    def iterate(self) -> Iterator[StoredBlob]:
         """Every blob, in no particular order.
 
         Raises:
@@ -80,5 +118,97 @@ class BlobStore(Protocol):
 
         Raises:
             StorageError: if it cannot.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A part of an unfinished upload that the store holds: its length, and the tag by which it is completed."""
+
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """An upload the store knows of; ``storage_id`` is the store's own name for it."""
+
+    blob: StoredBlob
+    storage_id: str
+    started: datetime
+
+
+@runtime_checkable
+class DirectUploads(Protocol):
+    """A blob store into which clients write the parts of an upload themselves, with requests the service signed.
+
+    Nothing appears under a blob's name before ``finish``, which only the service calls. Parts count from 0 here.
+    """
+
+    def begin(self, blob: StoredBlob) -> str:
+        """Start an upload; answers the store's name for it.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
+
+    def sign_part(
+        self, blob: StoredBlob, storage_id: str, number: int, *, sha256: Digest, length: int, now: datetime
+    ) -> SignedRequest:
+        """A PUT of one part, bound to its digest as far as the provider can.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
+
+    def parts(self, blob: StoredBlob, storage_id: str) -> dict[int, StoredPart]:
+        """The parts the store holds.
+
+        Raises:
+            NotFound: if the store knows no such upload: it was finished or abandoned.
+            StorageError: if the store fails.
+        """
+        ...
+
+    def finish(self, blob: StoredBlob, storage_id: str, parts: Mapping[int, StoredPart]) -> None:
+        """Make the object of its parts. One that is there already, after an answer was lost, is no failure.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
+
+    def put(self, blob: StoredBlob, data: bytes) -> None:
+        """Store a small blob whose bytes came through the service.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
+
+    def abandon(self, blob: StoredBlob, storage_id: str) -> None:
+        """Give an upload up, finished or not; one that is not there is no failure.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
+
+    def unfinished(self) -> Iterator[UnfinishedUpload]:
+        """Every upload that is neither finished nor abandoned.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
+
+    def retain(self, blob: StoredBlob, now: datetime) -> None:
+        """Hold a blob of a release for as long as the settings say (Object Lock); nothing without such settings.
+
+        Raises:
+            StorageError: if the store fails or knows no Object Lock.
         """
         ...

@@ -35,7 +35,7 @@ from pq_registry.format.dsse import Envelope
 from pq_registry.format.manifest import MANIFEST_NAME
 from pq_registry.format.release import bind, content_digest
 from pq_registry.format.statement import ReleaseStatement
-from pq_registry.storage.blobs import BlobStore
+from pq_registry.storage.blobs import BlobStore, StoredBlob
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
     BlobRow,
@@ -49,18 +49,18 @@ from pq_registry.storage.catalogue.tables import (
 from pq_registry.storage.chains import Finding, check_chains
 from pq_registry.storage.hashing import read_blob
 from pq_registry.storage.logcheck import check_log
-from pq_registry.storage.tiles import LocalTiles
+from pq_registry.storage.tiles import LogFiles
 
 _WORKERS = 4
-_BLOBS = select(BlobRow.digest, BlobRow.size, BlobRow.slice_size, BlobRow.shards)
-_FURTHER_SLICINGS = select(BlobRow.digest, BlobRow.size, BlobSlicingRow.slice_size, BlobSlicingRow.shards).join(
-    BlobSlicingRow, BlobSlicingRow.digest == BlobRow.digest
-)
+_BLOBS = select(BlobRow.digest, BlobRow.copy, BlobRow.size, BlobRow.slice_size, BlobRow.shards)
+_FURTHER_SLICINGS = select(
+    BlobRow.digest, BlobRow.copy, BlobRow.size, BlobSlicingRow.slice_size, BlobSlicingRow.shards
+).join(BlobSlicingRow, BlobSlicingRow.digest == BlobRow.digest)
 
 
 @dataclass(frozen=True, slots=True)
 class _Blob:
-    digest: Digest
+    stored: StoredBlob
     size: int
     slice_size: int
     shards: bytes
@@ -70,7 +70,7 @@ def check_registry(
     catalogue: Catalogue,
     blobs: BlobStore,
     *,
-    tiles: LocalTiles | None = None,
+    tiles: LogFiles | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Finding]:
     """Verify everything; answers what was found, nothing if all is well.
@@ -86,9 +86,9 @@ def check_registry(
     """
     with catalogue.reading() as session:
         recorded = [
-            _Blob(Digest(digest), size, slice_size, shards)
+            _Blob(StoredBlob(Digest(digest), copy), size, slice_size, shards)
             for query in (_BLOBS, _FURTHER_SLICINGS)
-            for digest, size, slice_size, shards in session.execute(query)
+            for digest, copy, size, slice_size, shards in session.execute(query)
         ]
         findings = [*_statements(session), *_releases(session, blobs), *check_chains(session)]
 
@@ -100,11 +100,11 @@ def check_registry(
             findings.extend(found)
     if tiles is not None:
         findings.extend(check_log(catalogue, tiles))
-    known = {blob.digest for blob in recorded}
+    known = {blob.stored for blob in recorded}
     findings.extend(
-        Finding(f"blob {digest}", "no catalogue entry knows it", note=True)
-        for digest in blobs.iterate()
-        if digest not in known
+        Finding(f"blob {blob}", "no catalogue entry knows it", note=True)
+        for blob in blobs.iterate()
+        if blob not in known
     )
     return findings
 
@@ -116,13 +116,13 @@ def total_bytes(catalogue: Catalogue) -> int:
         StorageError: if the catalogue cannot be read.
     """
     with catalogue.reading() as session:
-        return sum(size for query in (_BLOBS, _FURTHER_SLICINGS) for _, size, _, _ in session.execute(query))
+        return sum(size for query in (_BLOBS, _FURTHER_SLICINGS) for _, _, size, _, _ in session.execute(query))
 
 
 def _blob(blobs: BlobStore, blob: _Blob, advance: Callable[[int], None]) -> Iterator[Finding]:
-    subject = f"blob {blob.digest}"
+    subject = f"blob {blob.stored}"
     try:
-        reader = blobs.open(blob.digest)
+        reader = blobs.open(blob.stored)
     except NotFound:
         yield Finding(subject, "it is missing from the store")
         return
@@ -140,7 +140,7 @@ def _blob(blobs: BlobStore, blob: _Blob, advance: Callable[[int], None]) -> Iter
             sha256.update(data)
             shards += shard_digest(data)
             advance(len(data))
-        if sha256.hexdigest() != blob.digest.hex:
+        if sha256.hexdigest() != blob.stored.digest.hex:
             yield Finding(subject, f"its bytes are those of sha256:{sha256.hexdigest()}")
         if shards != blob.shards:
             yield Finding(subject, "its recorded shard digests are not those of its bytes")
@@ -185,7 +185,8 @@ def _release(
     session: Session, blobs: BlobStore, subject: str, row: ReleaseRow, name: str, envelope: Envelope
 ) -> Iterator[Finding]:
     statement = ReleaseStatement.parse(envelope.payload)
-    data = read_blob(blobs, Digest(row.manifest_digest), limit=limits.MANIFEST_BYTES)
+    copy = session.scalars(select(BlobRow.copy).where(BlobRow.digest == row.manifest_digest)).one_or_none()
+    data = read_blob(blobs, StoredBlob(Digest(row.manifest_digest), copy or ""), limit=limits.MANIFEST_BYTES)
     manifest = bind(statement, Digest(row.digest), data)
     sealed = manifest.sealing is not None
     stated = (str(manifest.name), manifest.signer, manifest.total_size, len(manifest.files), manifest.created, sealed)

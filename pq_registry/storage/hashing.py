@@ -8,17 +8,17 @@ import hashlib
 from pq_registry import limits
 from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
-from pq_registry.storage.blobs import BlobStore
+from pq_registry.storage.blobs import BlobStore, StoredBlob
 
 
-def hash_blob(blobs: BlobStore, digest: Digest) -> Digest:
-    """The SHA-256 of the bytes stored under ``digest``; the two differ only if the store is damaged.
+def hash_blob(blobs: BlobStore, blob: StoredBlob) -> Digest:
+    """The SHA-256 of the bytes stored as ``blob``; the two differ only if the store is damaged.
 
     Raises:
         NotFound: if there is no such blob.
         StorageError: if the store fails.
     """
-    reader = blobs.open(digest)
+    reader = blobs.open(blob)
     try:
         sha256 = hashlib.sha256()
         for offset in range(0, reader.size, limits.HASH_CHUNK_BYTES):
@@ -28,7 +28,7 @@ def hash_blob(blobs: BlobStore, digest: Digest) -> Digest:
         reader.close()
 
 
-def read_blob(blobs: BlobStore, digest: Digest, *, limit: int) -> bytes:
+def read_blob(blobs: BlobStore, blob: StoredBlob, *, limit: int) -> bytes:
     """The whole of a small blob.
 
     Raises:
@@ -36,10 +36,10 @@ def read_blob(blobs: BlobStore, digest: Digest, *, limit: int) -> bytes:
         NotFound: if there is no such blob.
         StorageError: if the store fails.
     """
-    reader = blobs.open(digest)
+    reader = blobs.open(blob)
     try:
         if reader.size > limit:
-            raise FormatError(f"blob {digest} is too large", expected=f"at most {limit}", found=f"{reader.size} bytes")
+            raise FormatError(f"blob {blob} is too large", expected=f"at most {limit}", found=f"{reader.size} bytes")
         return reader.read(0, reader.size)
     finally:
         reader.close()

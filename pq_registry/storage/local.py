@@ -11,11 +11,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from pq_registry import durable, limits
 from pq_registry.errors import AlreadyExists, NameSyntaxError, NotFound, StorageError
 from pq_registry.format.digest import Digest
+from pq_registry.storage.blobs import SignedRequest, StoredBlob
 
 _BLOB_MODE = 0o440
 
@@ -76,38 +78,56 @@ class LocalBlobStore:
         """Where a blob stands. Only a ``Digest`` can name one."""
         return self.root / "sha256" / digest.hex[:2] / digest.hex
 
-    def open(self, digest: Digest, *, size: int | None = None) -> LocalBlobReader:
+    def open(self, blob: StoredBlob, *, size: int | None = None) -> LocalBlobReader:
         """Open a blob for reading.
 
         Raises:
             NotFound: if there is no such blob.
             StorageError: if the file system fails, or the blob's length is not ``size``.
         """
-        path = self.path(digest)
+        path = self.path(blob.digest)
         with durable.reported("open", path):
             try:
                 reader = LocalBlobReader(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), path)
             except FileNotFoundError:
-                raise NotFound(f"no blob {digest}") from None
+                raise NotFound(f"no blob {blob}") from None
         if size is not None and reader.size != size:
             reader.close()
             raise StorageError(
-                f"blob {digest} is damaged", expected=f"{size} bytes", found=f"{reader.size}", hint="run pqreg fsck"
+                f"blob {blob} is damaged", expected=f"{size} bytes", found=f"{reader.size}", hint="run pqreg fsck"
             )
         return reader
 
-    def size(self, digest: Digest) -> int | None:
+    def size(self, blob: StoredBlob) -> int | None:
         """A blob's length, or None if there is no such blob.
 
         Raises:
             StorageError: if the file system fails.
         """
-        path = self.path(digest)
+        path = self.path(blob.digest)
         with durable.reported("look at", path):
             try:
                 return path.lstat().st_size
             except FileNotFoundError:
                 return None
+
+    def locate(self, blob: StoredBlob, now: datetime) -> SignedRequest | None:  # noqa: ARG002 - as in the protocol
+        """Nowhere: only the service reads this directory."""
+        return None
+
+    def remove(self, blob: StoredBlob) -> None:
+        """Remove a blob's file, if it is there. The caller makes sure that no upload of it is being completed.
+
+        Raises:
+            StorageError: if the file system fails.
+        """
+        path = self.path(blob.digest)
+        with durable.reported("remove", path):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                return
+            durable.sync_directory(path.parent)
 
     def adopt(self, temporary: Path, digest: Digest) -> None:
         """Take over a finished file of the same file system; ``temporary`` is gone afterwards.
@@ -130,7 +150,7 @@ class LocalBlobStore:
                 self._require_equal(temporary, path, digest)
                 temporary.unlink()
 
-    def iterate(self) -> Iterator[Digest]:
+    def iterate(self) -> Iterator[StoredBlob]:
         """Every blob.
 
         Raises:
@@ -146,7 +166,7 @@ class LocalBlobStore:
                         digest = None
                     if digest is None or self.path(digest) != entry:
                         raise StorageError("something that is no blob stands in the store", found=entry)
-                    yield digest
+                    yield StoredBlob(digest)
 
     def check(self) -> None:
         """Make sure that the directory can be listed.

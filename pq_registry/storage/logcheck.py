@@ -43,12 +43,12 @@ from pq_registry.storage.catalogue.tables import (
     StatementRow,
 )
 from pq_registry.storage.chains import Finding
-from pq_registry.storage.tiles import VKEY_PATH, LocalTiles
+from pq_registry.storage.tiles import VKEY_PATH, LogFiles
 
 _TILE = re.compile(r"tile/[\w/.]*\w", re.ASCII)
 
 
-def check_log(catalogue: Catalogue, tiles: LocalTiles) -> Iterator[Finding]:
+def check_log(catalogue: Catalogue, tiles: LogFiles) -> Iterator[Finding]:
     """Verify the log; yields what was found, nothing if all is well. It may run beside a service.
 
     Raises:
@@ -68,7 +68,7 @@ def check_log(catalogue: Catalogue, tiles: LocalTiles) -> Iterator[Finding]:
         yield from _log(session, tiles, state, shown)
 
 
-def _log(session: Session, tiles: LocalTiles, state: LogStateRow, shown: bytes | None) -> Iterator[Finding]:
+def _log(session: Session, tiles: LogFiles, state: LogStateRow, shown: bytes | None) -> Iterator[Finding]:
     try:
         newest, _ = parse_checkpoint_note(state.note)
     except FormatError as error:
@@ -131,7 +131,7 @@ def _signed(note: bytes, keys: list[VerifierKey]) -> Checkpoint:
     return checkpoint
 
 
-def _damaged_edge(tiles: LocalTiles, size: int) -> Iterator[Finding]:
+def _damaged_edge(tiles: LogFiles, size: int) -> Iterator[Finding]:
     # The root does not say which partial tile is wrong. What each should hold follows from the tiles below it.
     for tile in tiles_of(size):
         if tile.level == ENTRIES or tile.width == WIDTH:
@@ -146,7 +146,7 @@ def _damaged_edge(tiles: LocalTiles, size: int) -> Iterator[Finding]:
             yield Finding(f"log {tile.path}", "its hashes are not those of the tiles below it")
 
 
-def _row_from_below(tiles: LocalTiles, tile: TilePath) -> bytes:
+def _row_from_below(tiles: LogFiles, tile: TilePath) -> bytes:
     if tile.level == 0:
         bundle = TilePath(ENTRIES, tile.index, tile.width)
         return leaf_row(parse_entries(tiles.read(bundle.path), tile.width))
@@ -223,7 +223,7 @@ def _staged(session: Session, tree: Tree) -> Iterator[Finding]:
             yield Finding(subject, "they are not the leaves of the tree")
 
 
-def _files(tiles: LocalTiles, size: int) -> Iterator[Finding]:
+def _files(tiles: LogFiles, size: int) -> Iterator[Finding]:
     names = list(tiles.names())
     for missing in sorted({tile.path for tile in tiles_of(size)} - set(names)):
         yield Finding(f"log {missing}", "it is missing from the tile store")
@@ -242,7 +242,7 @@ def _files(tiles: LocalTiles, size: int) -> Iterator[Finding]:
             yield from _left_over(tiles, tile, tile_at(tile.level, tile.index, size))
 
 
-def _left_over(tiles: LocalTiles, tile: TilePath, present: TilePath) -> Iterator[Finding]:
+def _left_over(tiles: LogFiles, tile: TilePath, present: TilePath) -> Iterator[Finding]:
     if tile == present:
         return
     try:

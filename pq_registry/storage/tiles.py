@@ -28,12 +28,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pq_registry import durable, limits
 from pq_registry.errors import FormatError, LogHalted, NotFound, StorageError
 from pq_registry.format.checkpoint import parse_checkpoint_note
 from pq_registry.format.tile import WIDTH, TilePath
-from pq_registry.log.stores import CHECKPOINT_PATH
+from pq_registry.log.stores import CHECKPOINT_PATH, TileStore
 
 VKEY_PATH = "vkey"
 _FILE_MODE = 0o644
@@ -41,6 +42,26 @@ _DIRECTORY_MODE = 0o755
 _HINT = "see docs/operations/log.md, and run pqreg fsck"
 _MOST_BYTES = max(limits.ENTRY_BUNDLE_BYTES, limits.NOTE_BYTES)
 _GROUP = re.compile(r"x?\d{3}\.p|x\d{3}", re.ASCII)
+
+
+class LogFiles(TileStore, Protocol):
+    """A tile store that can be looked through: what the service and fsck need beyond the sequencer."""
+
+    def names(self) -> Iterator[str]:
+        """The path of every file, sorted, whether or not it is one of a log.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
+
+    def sweep(self) -> None:
+        """Remove what an interrupted write left. Only while nobody else writes here.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
 
 
 class LocalTiles:

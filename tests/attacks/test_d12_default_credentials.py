@@ -14,12 +14,13 @@ from pq_registry.errors import SettingError, StorageError
 from pq_registry.format.instant import utc_now
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import TOKEN_PATTERN, new_token
+from pq_registry.storage.stores import StoreConfig
 from tests.logsetup import log_setup
 from tests.server_harness import RegistryProcess, RunningRegistry
 
 
 def first_token(data: Path) -> str | None:
-    registry = Registry.open(data, utc_now, log=log_setup())
+    registry = Registry.open(StoreConfig(data=data), utc_now, log=log_setup())
     registry.close()
     return registry.first_token
 
@@ -58,7 +59,7 @@ def test_a_weak_token_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(SettingError, match="empty or weak"):
-        Registry.open(tmp_path, utc_now, log=log_setup())
+        Registry.open(StoreConfig(data=tmp_path), utc_now, log=log_setup())
     assert path.read_bytes() == content
 
 
@@ -67,7 +68,7 @@ def test_an_exposed_token_file_is_refused(tmp_path: Path, mode: int) -> None:
     first_token(tmp_path)
     (tmp_path / "admin.token").chmod(mode)
     with pytest.raises(SettingError, match="read by others"):
-        Registry.open(tmp_path, utc_now, log=log_setup())
+        Registry.open(StoreConfig(data=tmp_path), utc_now, log=log_setup())
 
 
 def test_something_else_in_its_place_is_refused(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_something_else_in_its_place_is_refused(tmp_path: Path) -> None:
         data.mkdir()
         make(data / "admin.token")
         with pytest.raises((SettingError, StorageError)):
-            Registry.open(data, utc_now, log=log_setup())
+            Registry.open(StoreConfig(data=data), utc_now, log=log_setup())
 
 
 def test_a_strong_token_the_operator_provides_is_taken(tmp_path: Path) -> None:

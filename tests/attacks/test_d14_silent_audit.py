@@ -186,9 +186,10 @@ def test_without_its_event_a_change_does_not_happen(registry: RunningRegistry, f
 def test_the_host_is_recorded_too(registry: RunningRegistry) -> None:
     from pq_registry.service.host import open_tokens
     from pq_registry.service.tokens import rights_of
+    from pq_registry.storage.stores import StoreConfig
 
     make: Callable[[], object]
-    with open_tokens(registry.data, registry.clock) as tokens:
+    with open_tokens(StoreConfig(data=registry.data), registry.clock) as tokens:
         make = lambda: tokens.create(
             host_caller(), rights=rights_of(role="admin", namespaces=["*"]), expires_days=1, note="break glass"
         )

@@ -18,8 +18,8 @@ import urllib3
 from pq_registry.client.tagging import Publisher
 from pq_registry.errors import PqregError
 from pq_registry.format.instant import utc_now
-from pq_registry.service.host import log_files, open_stores
 from pq_registry.storage.fsck import check_registry
+from pq_registry.storage.stores import StoreConfig, opened
 from pqreg_keys.custody import load
 from tests.faults.depth import numbers
 from tests.faults.service import Service, publishing_shell, run_below
@@ -74,9 +74,11 @@ def halted(service: Service) -> bool:
 
 
 def findings(service: Service) -> list[object]:
-    with open_stores(service.data) as (catalogue, blobs):
+    with opened(StoreConfig(data=service.data)) as stores:
         return [
-            finding for finding in check_registry(catalogue, blobs, tiles=log_files(service.data)) if not finding.note
+            finding
+            for finding in check_registry(stores.catalogue, stores.blobs, tiles=stores.tiles)
+            if not finding.note
         ]
 
 

@@ -16,6 +16,7 @@ import pytest
 from pq_registry.errors import PqregError
 from pq_registry.format.instant import utc_now
 from pq_registry.service.registry import Registry
+from pq_registry.storage.stores import StoreConfig
 from tests.faults.injection import Fault, database_error, failing_database, failing_system_call, os_error
 from tests.faults.publishing import check, publish, recover
 from tests.logsetup import log_setup
@@ -25,7 +26,7 @@ from tests.logsetup import log_setup
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data directory of an empty registry, to be copied: making one takes longer than all else here."""
     root = tmp_path_factory.mktemp("empty") / "registry"
-    Registry.open(root, utc_now, log=log_setup()).close()
+    Registry.open(StoreConfig(data=root), utc_now, log=log_setup()).close()
     return root
 
 
@@ -35,7 +36,7 @@ def test_system_calls(tmp_path: Path, empty: Path, persisted: bool) -> None:
     met = []
     for number in range(1, 400):
         root = shutil.copytree(empty, tmp_path / str(number))
-        registry = Registry.open(root, utc_now, log=log_setup())
+        registry = Registry.open(StoreConfig(data=root), utc_now, log=log_setup())
         fault = Fault(number, persisted, os_error(number))
         try:
             with failing_system_call(fault):
@@ -61,7 +62,7 @@ def test_database_calls(tmp_path: Path, empty: Path, persisted: bool) -> None:
     met = []
     for number in range(1, 400):
         root = shutil.copytree(empty, tmp_path / str(number))
-        registry = Registry.open(root, utc_now, log=log_setup())
+        registry = Registry.open(StoreConfig(data=root), utc_now, log=log_setup())
         fault = Fault(number, persisted, database_error())
         try:
             with failing_database(fault, registry.catalogue._engine):

@@ -16,6 +16,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
+from pq_registry.storage.stores import StoreConfig
 from tests.faults.publishing import FILES, check, recover, upload
 from tests.logsetup import log_setup
 from tests.samples import REPOSITORY
@@ -33,7 +34,7 @@ def failing(calls: list[str], name: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("name", ["fdatasync", "fsync"])
 def test_a_failed_sync_ends_the_request(tmp_path: Path, name: str) -> None:
-    registry = Registry.open(tmp_path / "registry", utc_now, log=log_setup())
+    registry = Registry.open(StoreConfig(data=tmp_path / "registry"), utc_now, log=log_setup())
     if name == "fdatasync":  # opening an upload syncs, too: here the part's sync is meant
         state, _ = registry.uploads.open(
             host_caller(), REPOSITORY, digest=Digest.of(CONTENT), size=len(CONTENT), slice_size=2097152
@@ -56,7 +57,7 @@ def test_a_failed_sync_ends_the_request(tmp_path: Path, name: str) -> None:
 
 
 def test_a_part_that_was_not_synced_is_sent_again_whole(tmp_path: Path) -> None:
-    registry = Registry.open(tmp_path / "registry", utc_now, log=log_setup())
+    registry = Registry.open(StoreConfig(data=tmp_path / "registry"), utc_now, log=log_setup())
     written: list[int] = []
     real = os.pwrite
 

@@ -11,6 +11,7 @@ import pytest
 
 from pq_registry.errors import StorageError
 from pq_registry.format.digest import Digest
+from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.local import LocalBlobStore
 from tests.server_harness import RunningRegistry
 
@@ -76,4 +77,4 @@ def test_a_link_among_the_blobs_is_not_followed(tmp_path: Path) -> None:
     store.path(digest).parent.mkdir()
     os.symlink(tmp_path / "secret", store.path(digest))
     with pytest.raises(StorageError):
-        store.open(digest)
+        store.open(StoredBlob(digest))

@@ -12,14 +12,16 @@ import pytest
 from pq_registry.errors import FormatError, KeyFileExposed, SettingError
 from pq_registry.format.note import NoteKeyType
 from pq_registry.server.config import ServerConfig
+from pq_registry.storage.stores import StoreConfig
 from pqreg_cli.logkey import log_setup
 from pqreg_keys.notekeyfile import WITNESS_TYPES, generate_note_keys
 from tests.logsamples import compose_policy, witness_signers
 
 
 def config(data: Path, **changes: Any) -> ServerConfig:
+    stores = StoreConfig(data=data)
     return ServerConfig(
-        data=data, host="127.0.0.1", port=0, public_read=False, hosts=None, log_level="info", **changes
+        stores=stores, host="127.0.0.1", port=0, public_read=False, hosts=None, log_level="info", **changes
     )  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
 from pq_registry.service.uploads import part_size_for
 from pq_registry.service.visible import SLICE_SIZES
+from pq_registry.storage.local import LocalBlobStore
+from pq_registry.storage.stores import StoreConfig
 from tests.logsetup import log_setup
 from tests.samples import REPOSITORY
 from tests.server_harness import MovableClock
@@ -41,7 +43,7 @@ def open_registry(tmp_path: Path, clock: MovableClock) -> Iterator[Callable[[], 
     def reopen() -> Registry:
         if opened:
             opened.pop().close()
-        opened.append(Registry.open(tmp_path / "registry", clock, log=log_setup()))
+        opened.append(Registry.open(StoreConfig(data=tmp_path / "registry"), clock, log=log_setup()))
         return opened[0]
 
     yield reopen
@@ -270,7 +272,7 @@ def test_a_start_sweeps_what_a_crash_left(open_registry: Callable[[], Registry],
     (root / "incoming" / ("a" * 32)).write_bytes(b"a file without a row")
     (root / ".admin.token.0123456789abcdef.tmp").write_bytes(b"half written")
     # As after a crash between linking the blob and the transaction: the bytes stand under their final name only.
-    registry.blobs.adopt(root / "incoming" / linked, Digest.of(b"linked"))
+    LocalBlobStore(root / "blobs").adopt(root / "incoming" / linked, Digest.of(b"linked"))
     registry = open_registry()
     assert [path.name for path in (root / "incoming").iterdir()] == [kept]
     assert not list(root.glob(".*.tmp"))
@@ -296,7 +298,9 @@ def test_an_orphan_with_wrong_bytes_is_not_believed(open_registry: Callable[[], 
     registry = open_registry()
     upload = start(registry, b"linked")
     send(registry, upload, 0, b"linked")
-    registry.blobs.adopt(tmp_path / "registry" / "incoming" / upload, Digest.of(b"linked"))
+    LocalBlobStore(tmp_path / "registry" / "blobs").adopt(
+        tmp_path / "registry" / "incoming" / upload, Digest.of(b"linked")
+    )
     path = registry.blobs.path(Digest.of(b"linked"))  # type: ignore[attr-defined]
     path.chmod(0o600)
     path.write_bytes(b"LINKED")

@@ -13,6 +13,8 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.service.registry import Registry
 from pq_registry.storage.fsck import check_registry, total_bytes
+from pq_registry.storage.local import LocalBlobStore
+from pq_registry.storage.stores import StoreConfig
 from tests.faults.publishing import FILES, documents, publish
 from tests.logsetup import log_setup
 from tests.samples import publisher
@@ -22,7 +24,7 @@ CONTENT = Digest.of(FILES["weights.json"])
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Iterator[Registry]:
-    registry = Registry.open(tmp_path / "registry", utc_now, log=log_setup())
+    registry = Registry.open(StoreConfig(data=tmp_path / "registry"), utc_now, log=log_setup())
     publish(registry)
     yield registry
     registry.close()
@@ -73,6 +75,7 @@ def test_a_damaged_manifest_is_found_twice(whole: Registry) -> None:
 
 def test_a_blob_nobody_knows_is_a_note(whole: Registry, tmp_path: Path) -> None:
     (tmp_path / "temporary").write_bytes(b"orphan")
+    assert isinstance(whole.blobs, LocalBlobStore)
     whole.blobs.adopt(tmp_path / "temporary", Digest.of(b"orphan"))
     found = check_registry(whole.catalogue, whole.blobs)
     assert [(item.subject, item.note) for item in found] == [(f"blob {Digest.of(b'orphan')}", True)]

@@ -11,6 +11,7 @@ import pytest
 from pq_registry import limits
 from pq_registry.errors import NotFound, StorageError
 from pq_registry.format.digest import Digest
+from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.datadir import DataDirectory, DataLock
 from pq_registry.storage.hashing import hash_blob, read_blob
 from pq_registry.storage.incoming import Incoming, new_upload_id
@@ -28,23 +29,23 @@ def test_a_blob_is_found_by_its_digest_only(tmp_path: Path) -> None:
     store, digest = stored(tmp_path, b"content")
     assert store.path(digest) == tmp_path / "blobs" / "sha256" / digest.hex[:2] / digest.hex
     assert not (tmp_path / "temporary").exists()
-    assert store.size(digest) == 7
-    assert list(store.iterate()) == [digest]
-    reader = store.open(digest, size=7)
+    assert store.size(StoredBlob(digest)) == 7
+    assert list(store.iterate()) == [StoredBlob(digest)]
+    reader = store.open(StoredBlob(digest), size=7)
     assert (reader.size, reader.read(0, 7), reader.read(3, 2)) == (7, b"content", b"te")
     reader.close()
     reader.close()
     other = Digest.of(b"other")
-    assert store.size(other) is None
+    assert store.size(StoredBlob(other)) is None
     with pytest.raises(NotFound):
-        store.open(other)
+        store.open(StoredBlob(other))
 
 
 def test_a_blob_of_another_length_is_damage(tmp_path: Path) -> None:
     store, digest = stored(tmp_path, b"content")
     with pytest.raises(StorageError, match="damaged"):
-        store.open(digest, size=8)
-    reader = store.open(digest)
+        store.open(StoredBlob(digest), size=8)
+    reader = store.open(StoredBlob(digest))
     with pytest.raises(StorageError, match="shorter"):
         reader.read(0, 8)
     reader.close()
@@ -65,10 +66,10 @@ def test_whatever_is_no_blob_is_reported(tmp_path: Path) -> None:
 def test_hashing_and_reading(tmp_path: Path) -> None:
     content = os.urandom(limits.HASH_CHUNK_BYTES + 3)
     store, digest = stored(tmp_path, content)
-    assert hash_blob(store, digest) == digest
-    assert read_blob(store, digest, limit=len(content)) == content
+    assert hash_blob(store, StoredBlob(digest)) == digest
+    assert read_blob(store, StoredBlob(digest), limit=len(content)) == content
     with pytest.raises(Exception, match="too large"):
-        read_blob(store, digest, limit=len(content) - 1)
+        read_blob(store, StoredBlob(digest), limit=len(content) - 1)
 
 
 def test_incoming_files_are_sparse_private_and_swept(tmp_path: Path) -> None:

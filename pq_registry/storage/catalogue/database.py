@@ -61,6 +61,15 @@ class Catalogue:
                     migrate.require_current(connection)
         return catalogue
 
+    @classmethod
+    def open_postgres(cls, url: str, *, upgrade: bool) -> Catalogue:
+        """Open a PostgreSQL database, bringing it to the current schema if ``upgrade``.
+
+        Raises:
+            StorageError: if it cannot be opened, or its schema is another than this version's.
+        """
+        raise NotImplementedError  # under construction
+
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A writing transaction without the object mapper."""

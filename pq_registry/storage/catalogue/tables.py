@@ -88,7 +88,10 @@ class RepositoryRow(Base):
 
 
 class BlobRow(Base):
-    """A blob this service has verified: its SHA-256 is ``digest``, its slices' BLAKE3 digests are ``shards``."""
+    """A blob this service has verified: its SHA-256 is ``digest``, its slices' BLAKE3 digests are ``shards``.
+
+    ``copy`` is which object of the store it is (``storage.blobs.StoredBlob``); empty in a directory.
+    """
 
     __tablename__ = "blobs"
 
@@ -97,6 +100,7 @@ class BlobRow(Base):
     slice_size: Mapped[int] = mapped_column(Integer)
     shards: Mapped[bytes]
     verified_at: Mapped[datetime]
+    copy: Mapped[str] = mapped_column(String(32), server_default="")
 
 
 class BlobSlicingRow(Base):
@@ -128,7 +132,11 @@ class RepositoryBlobRow(Base):
 
 
 class UploadRow(Base):
-    """An unfinished upload; its bytes are in the incoming directory under ``id``."""
+    """An unfinished upload; its bytes are in the incoming directory under ``id``.
+
+    Or in the object store, under the digest and ``id``; ``storage_id`` is then the store's own name for the upload,
+    empty for one whose bytes come through the service.
+    """
 
     __tablename__ = "uploads"
     __table_args__ = (UniqueConstraint("repository_id", "digest", "token_id"),)
@@ -142,6 +150,7 @@ class UploadRow(Base):
     part_size: Mapped[int] = mapped_column(BigInteger)
     created: Mapped[datetime]
     touched: Mapped[datetime]
+    storage_id: Mapped[str] = mapped_column(Text, server_default="")
 
 
 class UploadPartRow(Base):
