@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -100,7 +101,7 @@ class BlobRow(Base):
     slice_size: Mapped[int] = mapped_column(Integer)
     shards: Mapped[bytes]
     verified_at: Mapped[datetime]
-    copy: Mapped[str] = mapped_column(String(32), server_default="")
+    copy: Mapped[str] = mapped_column(String(32), server_default=text("''"))
 
 
 class BlobSlicingRow(Base):
@@ -150,7 +151,7 @@ class UploadRow(Base):
     part_size: Mapped[int] = mapped_column(BigInteger)
     created: Mapped[datetime]
     touched: Mapped[datetime]
-    storage_id: Mapped[str] = mapped_column(Text, server_default="")
+    storage_id: Mapped[str] = mapped_column(Text, server_default=text("''"))
 
 
 class UploadPartRow(Base):

@@ -14,5 +14,5 @@ depends_on = None
 
 def upgrade() -> None:
     """Add two columns; what is there is in a directory."""
-    op.add_column("blobs", sa.Column("copy", sa.String(32), server_default="", nullable=False))
-    op.add_column("uploads", sa.Column("storage_id", sa.Text(), server_default="", nullable=False))
+    op.add_column("blobs", sa.Column("copy", sa.String(32), server_default=sa.text("''"), nullable=False))
+    op.add_column("uploads", sa.Column("storage_id", sa.Text(), server_default=sa.text("''"), nullable=False))
