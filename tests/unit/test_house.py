@@ -146,7 +146,11 @@ def assigned_with_docstring(path: Path) -> dict[str, str | None]:
 
 
 def test_every_limit_has_a_reason() -> None:
-    constants = assigned_with_docstring(ROOT / "pq_registry" / "limits.py")
+    constants: dict[str, str | None] = {}
+    for path in sorted((ROOT / "pq_registry" / "limits").glob("*.py")):
+        found = assigned_with_docstring(path)
+        assert not constants.keys() & found.keys(), f"{relative(path)}: bounds of another module"
+        constants |= found
     bounds = {name: text for name, text in constants.items() if name not in ("KIB", "MIB", "GIB")}
     assert len(bounds) > 30
     assert set(constants) == {name for name in vars(limits) if name.isupper()}

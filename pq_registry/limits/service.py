@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds of the registry service and its page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pq_registry.limits.units import KIB, MIB
+
+# -- service ---------------------------------------------------------------------------------------------------------
+REQUEST_BODY_BYTES: Final = MIB
+"""A JSON request that is neither envelope nor part."""
+PART_BYTES: Final = 16 * MIB
+"""Target size of one part of an upload: what a killed push may have to send again."""
+PARTS: Final = 10_000
+"""Parts of one upload (S3's bound)."""
+OPEN_UPLOADS: Final = 10_000
+"""Uploads one repository may have unfinished; above FILES' usual thousands, below a disk filled with names."""
+UPLOAD_IDLE_SECONDS: Final = 7 * 24 * 3600
+"""An upload nobody touched for this long is swept."""
+PAGE_ITEMS: Final = 1000
+"""Largest page of a listing."""
+LISTING_ITEMS: Final = 1_000_000
+"""Items of one listing a client gathers page by page; a listing that is longer never ends."""
+MISSING_QUERY_DIGESTS: Final = 1000
+"""Digests in one question about what is missing."""
+TOKEN_BYTES: Final = 32
+"""Randomness in a bearer token."""
+TOKEN_LIFETIME_DAYS: Final = 3650
+"""Longest life of a token."""
+TOKEN_NAMESPACES: Final = 100
+"""Namespaces one token may list."""
+
+TAG_ENVELOPE_BYTES: Final = 64 * KIB
+"""An envelope around a tag statement, in a request: the statement in base64 and two signatures of at most 7 KiB."""
+REQUEST_HEAD_BYTES: Final = 128 * KIB
+"""Request line and headers; the largest header is Pqreg-Shards of a part of a 16 TiB file (36 KiB)."""
+REQUEST_HEAD_SECONDS: Final = 30
+"""How long a client may take to send request line and headers."""
+RECEIVE_BUFFER_BYTES: Final = 256 * KIB
+"""What a connection may have received and nobody asked for yet; one read of the event loop brings as much again."""
+KEEP_ALIVE_SECONDS: Final = 60
+"""How long the service keeps an idle connection; clients hash between requests."""
+BODY_SILENCE_SECONDS: Final = 30
+"""Longest pause inside a request's body."""
+BODY_BYTES_PER_SECOND: Final = 16 * KIB
+"""Slowest body that is waited for, after the first BODY_SILENCE_SECONDS."""
+DRAINED_BODY_BYTES: Final = 32 * MIB
+"""How much of a refused body is read and dropped so that its sender gets to see the answer; twice PART_BYTES."""
+SEND_SILENCE_SECONDS: Final = 120
+"""How long a client may take to accept one chunk of an answer."""
+RESPONSE_CHUNK_BYTES: Final = 2 * MIB
+"""What one system call reads for a download; larger chunks gain nothing and cost memory per connection."""
+HASH_CHUNK_BYTES: Final = 4 * MIB
+"""What one system call reads when a whole file is hashed."""
+SERVER_CONNECTIONS: Final = 1000
+"""Connections the service holds open; further ones are answered 503."""
+HEAVY_TASKS: Final = 4
+"""Completions and commits that run at once: each may hash or hold a whole statement."""
+BROWSING_TASKS: Final = 4
+"""Searches and pages that run at once: each may look at as many rows as the log has leaves."""
+DRAIN_SECONDS: Final = 30
+"""How long a stopping service waits for requests under way."""
+TOKEN_NOTE_CHARS: Final = 200
+"""A token's note."""
+NAMESPACE_IDENTITIES: Final = 64
+"""Identities registered for one namespace; as many as a trust file may name."""
+
+# -- page ------------------------------------------------------------------------------------------------------------
+CHART_WEEKS: Final = 26
+"""Weeks a plot of signatures shows: half a year in bars that can be told apart on a telephone."""
+CHART_ROWS: Final = 12
+"""Namespaces or witnesses one plot shows; more are in the tables."""
+CHART_CHECKPOINTS: Final = 60
+"""Checkpoints a plot of witness lag shows."""
+PAGE_ROWS: Final = 50
+"""Rows of a table on one page: about two screens."""
+PAGE_FORM_BYTES: Final = 4 * KIB
+"""The body of a form: a token has 49 characters."""
+PAGE_QUERY_CHARS: Final = 200
+"""What can be searched for: the longest name has 193 characters."""
+PAGE_ENVELOPE_BYTES: Final = 16 * MIB
+"""An envelope handed to a visitor's browser for checking; a release of 30 000 files. Larger ones are for commands."""
+SESSION_SECONDS: Final = 8 * 3600
+"""How long a sign-in to the page lasts: a working day."""
