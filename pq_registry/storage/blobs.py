@@ -11,7 +11,7 @@ from the client straight into an object store (``DirectUploads``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -102,6 +102,25 @@ class BlobStore(Protocol):
 
         Raises:
             StorageError: if the store fails, or holds the blob for longer (Object Lock).
+        """
+        ...
+
+    def stored_at(self, blob: StoredBlob) -> datetime | None:
+        """When a blob was stored, or None if there is no such blob.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
+
+    def write(self, blob: StoredBlob, chunks: Iterable[bytes], *, size: int) -> None:
+        """Store bytes that the service fetched itself, to replace lost or damaged ones.
+
+        Nothing appears under the blob's name, and nothing there is replaced, before the bytes were found to be its own.
+
+        Raises:
+            FileDigestMismatch: if they are not, or not ``size`` of them.
+            StorageError: if the store fails.
         """
         ...
 

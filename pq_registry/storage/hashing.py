@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from pq_registry import limits
-from pq_registry.errors import FormatError
+from pq_registry.errors import FileDigestMismatch, FormatError
 from pq_registry.format.digest import Digest
 from pq_registry.storage.blobs import BlobStore, StoredBlob
 
@@ -43,3 +44,23 @@ def read_blob(blobs: BlobStore, blob: StoredBlob, *, limit: int) -> bytes:
         return reader.read(0, reader.size)
     finally:
         reader.close()
+
+
+def require_blob(digest: Digest, chunks: Iterable[bytes], *, size: int) -> None:
+    """Run through ``chunks`` and make sure that together they are the blob; stops at the first byte too many.
+
+    Raises:
+        FileDigestMismatch: if they are not.
+    """
+    sha256, count = hashlib.sha256(), 0
+    for chunk in chunks:
+        sha256.update(chunk)
+        count += len(chunk)
+        if count > size:
+            break
+    if (count, sha256.hexdigest()) != (size, digest.hex):
+        raise FileDigestMismatch(
+            "the bytes that arrived are another file's",
+            expected=f"{size} bytes, {digest}",
+            found=f"more than {size} bytes" if count > size else f"{count} bytes, sha256:{sha256.hexdigest()}",
+        )

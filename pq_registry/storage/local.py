@@ -4,20 +4,25 @@
 Adopting links the finished, fsynced file to its final name (which fails if the name is taken, unlike a rename),
 unlinks the temporary name and syncs both directories. A crash in between leaves the file under both names: the blob is
 whole, and the temporary name is swept at the next start.
+
+Only ``write`` replaces a file, with bytes that are known to be the blob's; its temporary files are in ROOT itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from io import RawIOBase
 from pathlib import Path
 
 from pq_registry import durable, limits
 from pq_registry.errors import AlreadyExists, NameSyntaxError, NotFound, StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.storage.blobs import SignedRequest, StoredBlob
+from pq_registry.storage.hashing import require_blob
 
 _BLOB_MODE = 0o440
 
@@ -150,6 +155,50 @@ class LocalBlobStore:
                 self._require_equal(temporary, path, digest)
                 temporary.unlink()
 
+    def stored_at(self, blob: StoredBlob) -> datetime | None:
+        """When a blob was stored, or None if there is no such blob.
+
+        Raises:
+            StorageError: if the file system fails.
+        """
+        path = self.path(blob.digest)
+        with durable.reported("look at", path):
+            try:
+                return datetime.fromtimestamp(path.lstat().st_mtime, UTC)
+            except FileNotFoundError:
+                return None
+
+    def write(self, blob: StoredBlob, chunks: Iterable[bytes], *, size: int) -> None:
+        """Put ``chunks`` in the place of the blob's file, once they were found to be the blob.
+
+        Raises:
+            FileDigestMismatch: if they are not, or not ``size`` bytes.
+            StorageError: if the file system fails.
+        """
+        path = self.path(blob.digest)
+        durable.make_directory(path.parent, 0o700)
+        temporary = self.root / durable.temporary_path(path).name
+        try:
+            with durable.reported("write", temporary):
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with open(descriptor, "wb", buffering=0) as file:
+                    require_blob(blob.digest, _written(file, chunks), size=size)
+                    os.fchmod(descriptor, _BLOB_MODE)
+                    os.fsync(descriptor)
+                durable.publish(temporary, path, replace=True)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+    def sweep(self) -> None:
+        """Remove what an interrupted ``write`` left. Only while nobody else repairs.
+
+        Raises:
+            StorageError: if the directory cannot be read.
+        """
+        durable.sweep(self.root)
+
     def iterate(self) -> Iterator[StoredBlob]:
         """Every blob.
 
@@ -183,6 +232,14 @@ class LocalBlobStore:
             raise StorageError(
                 f"other bytes are already stored as {digest}", expected="the same bytes", hint="run pqreg fsck"
             )
+
+
+def _written(file: RawIOBase, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            view = view[file.write(view) or 0 :]
+        yield chunk
 
 
 def _same_bytes(first: Path, second: Path) -> bool:

@@ -55,6 +55,15 @@ class LogFiles(TileStore, Protocol):
         """
         ...
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Put ``data`` in the place of a file that is damaged or lost. Only for repairs: ``write`` refuses this.
+
+        Raises:
+            FormatError: if ``path`` is not that of a file of a log.
+            StorageError: if the store fails.
+        """
+        ...
+
     def sweep(self) -> None:
         """Remove what an interrupted write left. Only while nobody else writes here.
 
@@ -145,6 +154,17 @@ class LocalTiles:
                     hint=_HINT,
                 )
             durable.write_file(self.root / CHECKPOINT_PATH, note, mode=_FILE_MODE)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Put ``data`` in the place of a file that is damaged or lost.
+
+        Raises:
+            FormatError: if ``path`` is not that of a file of a log.
+            StorageError: if the file system fails.
+        """
+        target = self.path(path)
+        self._make_parent(target.parent)
+        durable.write_file(target, data, mode=_FILE_MODE)
 
     def write_vkey(self, text: bytes) -> None:
         """Replace the verifier keys' text.
