@@ -39,6 +39,16 @@ RESPONSE_OVERHEAD_BYTES: Final = MIB
 """What a server may send besides a body: headers, interim responses, chunk framing, trailers."""
 LOCATION_CHARS: Final = 8 * KIB
 """Length of a redirect's target; presigned URLs are about 1 KiB."""
+LOCATIONS: Final = 4096
+"""Presigned URLs of blobs one client remembers, the newest ones."""
+LOCATION_SECONDS: Final = 300
+"""How long one is used whose answer did not say how long it may be."""
+SIGNED_HEADERS: Final = 16
+"""Headers a presigned request may demand."""
+STORAGE_ORIGINS: Final = 32
+"""Origins of storage a client allows, or a registry names."""
+VERIFYING_PATIENCE_SECONDS: Final = 900
+"""How long a registry may verify an upload without coming any further."""
 IDLE_CONNECTIONS: Final = 8
 """Connections for control requests kept open between uses."""
 RATE_SLICE_BYTES: Final = 64 * KIB

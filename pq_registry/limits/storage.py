@@ -32,3 +32,21 @@ S3_SKEW_SECONDS: Final = 60
 """Difference between the store's clock and ours above which a start warns; providers refuse signatures at 900."""
 S3_SLOW_DOWN_SECONDS: Final = 5
 """Retry-After with which a request is refused while the object store or database is out of reach."""
+
+# -- uploads into an object store ------------------------------------------------------------------------------------
+SIGNED_PARTS: Final = 64
+"""Parts one request may ask to have signed: a thousandth of a second each, and 1 KiB of answer."""
+VERIFYING_TASKS: Final = 4
+"""Large blobs one instance verifies at once: SHA-256 of two of them takes as many processors."""
+VERIFYING_READERS: Final = 4
+"""Ranges of one blob that are read ahead of its hashing, each of HASH_CHUNK_BYTES."""
+VERIFYING_SECONDS: Final = 60
+"""How long an instance's claim to verify an upload holds; after it died, another goes on that much later."""
+VERIFYING_RENEWAL_SECONDS: Final = 10
+"""How often that claim is renewed, and how far it has come is written down."""
+VERIFYING_WAIT_SECONDS: Final = 20
+"""How long a request to complete an upload waits for the end; less than the TIMEOUT_SECONDS of clients."""
+VERIFYING_POLL_SECONDS: Final = 1
+"""Pause between two looks at an upload that another instance verifies, and between two requests of a client."""
+ORPHAN_UPLOAD_SECONDS: Final = 24 * 3600
+"""Age at which an upload the store has and the catalogue does not know is abandoned."""

@@ -137,6 +137,9 @@ class UploadRow(Base):
 
     Or in the object store, under the digest and ``id``; ``storage_id`` is then the store's own name for the upload,
     empty for one whose bytes come through the service.
+
+    While the whole is being verified, ``verifier`` is the instance that does so; after ``verifier_until`` another may
+    take over. ``verified`` is how far it has come. ``refused`` is what was found instead, until somebody was told.
     """
 
     __tablename__ = "uploads"
@@ -152,6 +155,10 @@ class UploadRow(Base):
     created: Mapped[datetime]
     touched: Mapped[datetime]
     storage_id: Mapped[str] = mapped_column(Text, server_default=text("''"))
+    verifier: Mapped[str] = mapped_column(String(32), server_default=text("''"))
+    verifier_until: Mapped[datetime | None]
+    verified: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    refused: Mapped[str] = mapped_column(String(71), server_default=text("''"))
 
 
 class UploadPartRow(Base):
