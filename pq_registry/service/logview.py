@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Row, Select, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, false, func, or_, select, union_all
 
 from pq_registry.errors import CheckpointInvalid, FormatError, NotFound, QuorumNotMet, StorageError
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
@@ -25,8 +25,7 @@ from pq_registry.format.tlogpolicy import Policy
 from pq_registry.log.judge import judge
 from pq_registry.service.access import Caller
 from pq_registry.service.leaves import Leaves
-from pq_registry.service.logsearch import EntryItem
-from pq_registry.service.visible import readable_namespace
+from pq_registry.service.logsearch import EntryItem, statements_about
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
     LogCheckpointRow,
@@ -186,8 +185,8 @@ def _matching(caller: Caller, text: str) -> ColumnElement[bool]:
     found = _HEX.fullmatch(text)
     if found is not None:
         wanted = found[1]
-        granted = and_(StatementRow.release_digest == wanted, readable_namespace(caller))
-        return or_(StatementRow.digest == wanted, StatementRow.signer == wanted, granted)
+        signed = select(StatementRow.digest).where(StatementRow.signer == wanted)
+        return LogEntryRow.statement.in_(union_all(*statements_about(wanted, caller), signed))
     if _NUMBER.fullmatch(text):
         return or_(LogEntryRow.index == int(text), NamespaceRow.key == text.lower())
     if _NAME.fullmatch(text) is None:

@@ -125,8 +125,8 @@ class Resolving:
     def releases_with_content(self, name: RepositoryName, content: Digest, *, limit: int) -> list[ReleaseItem]:
         """Releases with exactly these files, newest first; none if there is no such repository."""
         with self._catalogue.reading() as session:
-            row = session.scalars(select(RepositoryRow).where(RepositoryRow.name == str(name))).one_or_none()
-            if row is None:
+            row = session.scalars(select(RepositoryRow).where(RepositoryRow.key == name.key)).one_or_none()
+            if row is None or row.name != str(name):
                 return []
             query = _releases(row).where(ReleaseRow.content_digest == content.hex).limit(limit)
             return [_release_item(release) for release in session.scalars(query)]

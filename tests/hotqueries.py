@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reads a registry answers all day, as calls of its use cases on a catalogue that ``cataloguesamples`` filled, and
+how the database goes about each: what was asked, and its plan.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine, event
+
+from pq_registry.format.digest import Digest
+from pq_registry.format.name import Namespace, RepositoryName, Tag
+from pq_registry.service.access import Caller, Rights, Role, anonymous
+from pq_registry.service.leaves import Leaves
+from pq_registry.service.logsearch import LogSearch, Wanted
+from pq_registry.service.logview import LogView
+from pq_registry.service.resolve import Resolving
+from pq_registry.service.visible import find_blob
+from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.loglock import CatalogueLock
+from tests.cataloguesamples import BLOBS, RELEASES, Filled, hexed
+
+PUBLIC = anonymous(public_read=True, request_id="test")
+READER = Caller(
+    token_id="0" * 16, rights=Rights(role=Role.READER, namespaces=frozenset({"team0"})), expires=None,
+    public_read=False, request_id="test",
+)  # fmt: skip
+Query = Callable[[random.Random], object]
+SMALL_TABLES = frozenset({"namespaces", "log_state", "namespace_identities"})
+"""Tables that may be read whole: of a row for each namespace, or of one."""
+
+
+def hot_queries(catalogue: Catalogue, filled: Filled) -> dict[str, Query]:
+    """Each is called with the source of its choice of rows."""
+    resolving = Resolving(catalogue, None)  # type: ignore[arg-type]  # no query here touches a blob's bytes
+    search, view, leaves, lock = LogSearch(catalogue), LogView(catalogue), Leaves(catalogue), CatalogueLock(catalogue)
+
+    def repository(choice: random.Random) -> RepositoryName:
+        return RepositoryName.parse(filled.name(choice.randrange(filled.repositories)))
+
+    def digest(choice: random.Random, kind: str = "release", factor: int = 1) -> Digest:
+        return Digest(hexed(kind, choice.randrange(filled.releases * factor)))
+
+    def release(choice: random.Random) -> object:
+        number = choice.randrange(filled.releases)
+        return resolving.release(
+            RepositoryName.parse(filled.name(number // RELEASES)), Digest(hexed("release", number))
+        )
+
+    def blob(choice: random.Random) -> object:
+        with catalogue.reading() as session:
+            return find_blob(session, PUBLIC, digest(choice, "blob", BLOBS))
+
+    def missing(choice: random.Random, caller: Caller = PUBLIC) -> object:
+        known = [digest(choice, "blob", BLOBS) for _ in range(50)]
+        return resolving.missing(caller, [*known, *(Digest(hexed("new", n)) for n in range(50))])
+
+    return {
+        "tag": lambda choice: resolving.tag_envelope(repository(choice), Tag("main")),
+        "release": release,
+        "repository": lambda choice: resolving.repository(repository(choice), after=None, limit=50),
+        "content": lambda choice: resolving.releases_with_content(
+            repository(choice), digest(choice, "content"), limit=5
+        ),
+        "statement": lambda choice: resolving.statement_envelope(PUBLIC, digest(choice)),
+        "blob": blob,
+        "missing, 100 digests": missing,
+        "missing, a reader of one namespace": lambda choice: missing(choice, READER),
+        "repositories, one page": lambda choice: resolving.repositories(
+            PUBLIC, namespace=None, after=repository(choice), limit=100
+        ),
+        "repositories of a namespace": lambda _: resolving.repositories(
+            PUBLIC, namespace=Namespace("team0"), after=None, limit=100
+        ),
+        "receipt: where a statement is logged": lambda choice: leaves.newest_place(digest(choice)),
+        "receipt: the checkpoint that covers it": lambda choice: lock.published_covering(
+            choice.randrange(filled.releases)
+        ),
+        "log, newest page": lambda _: search.entries(PUBLIC, Wanted(), after=None, limit=100),
+        "log, one repository": lambda choice: search.entries(
+            PUBLIC, Wanted(name=str(repository(choice))), after=None, limit=100
+        ),
+        "log, one digest": lambda choice: search.entries(PUBLIC, Wanted(digest=digest(choice)), after=None, limit=100),
+        "page, a leaf": lambda choice: view.leaf(choice.randrange(filled.releases)),
+        "page, the leaf of a statement": lambda choice: view.leaf_of(digest(choice)),
+    }
+
+
+@contextmanager
+def heard(catalogue: Catalogue) -> Iterator[list[tuple[str, Any]]]:
+    """The SELECTs that are asked meanwhile."""
+    asked: list[tuple[str, Any]] = []
+
+    def hear(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            asked.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", hear)
+    try:
+        yield asked
+    finally:
+        event.remove(Engine, "before_cursor_execute", hear)
+
+
+def plan(catalogue: Catalogue, statement: str, parameters: Any) -> list[str]:
+    """The database's plan of one query, a line for each step."""
+    with catalogue.connection() as connection:
+        if connection.dialect.name == "sqlite":
+            return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        return [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
+
+
+def read_whole(steps: list[str]) -> list[str]:
+    """The steps of a plan that read all of a table that grows."""
+    found = []
+    for step in steps:
+        words = step.replace("->", "").split()
+        if words[:1] == ["SCAN"] and len(words) > 1 and "USING" not in words:  # SQLite
+            table = words[1]
+        elif words[:3] == ["Seq", "Scan", "on"] or words[:4] == ["Parallel", "Seq", "Scan", "on"]:
+            table = words[words.index("on") + 1]
+        else:
+            continue
+        if table not in SMALL_TABLES and not table.startswith(("SUBQUERY", "CONSTANT")):
+            found.append(step)
+    return found
