@@ -40,11 +40,15 @@ from pq_registry.storage.catalogue.tables import (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be. Notes waste space; everything else is damage."""
+    """Something that is not as it should be. Notes waste space; everything else is damage.
+
+    ``blob`` is the blob whose bytes or row are damaged, for whoever repairs (``storage.repair``).
+    """
 
     subject: str
     problem: str
     note: bool = False
+    blob: Digest | None = None
 
 
 class _Chained(Protocol):

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Verifying again everything that is stored: bytes against digests, documents against each other, rows against both.
 
-Nothing is repaired and nothing is written. It may run beside a service: what it reads of the catalogue is one
-consistent state, and a blob that arrives meanwhile is at most noted as unreferenced.
+Nothing is repaired and nothing is written (``storage.repair`` does that). It may run beside a service: what it reads of
+statements and of the log are consistent states, and a blob is looked at as it is recorded at that moment.
 
 Checked, each finding naming its object:
 
-1. every blob: present, of its size, SHA-256 and BLAKE3 as recorded, in slices of every recorded size; blobs nobody
-   knows are notes, not damage;
+1. every blob: present, of its size, SHA-256 and BLAKE3 as recorded, in slices of every recorded size; blobs and
+   uploads of the store that the catalogue does not know are notes, not damage;
 2. every statement: its envelope parses, is named by its payload's digest, and both halves verify under its signer;
 3. every release: manifest and statement bind, its name is the repository's, its facts are the manifest's, and every
    file is a recorded blob with the manifest's shards that the repository refers to;
@@ -18,16 +18,16 @@ Checked, each finding naming its object:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
 from pq_registry.crypto.identity import PublicIdentity
-from pq_registry.crypto.shards import shard_digest
+from pq_registry.crypto.shards import shard_digests
 from pq_registry.crypto.signing import verify_envelope
 from pq_registry.errors import NotFound, PqregError
 from pq_registry.format.digest import Digest
@@ -35,7 +35,7 @@ from pq_registry.format.dsse import Envelope
 from pq_registry.format.manifest import MANIFEST_NAME
 from pq_registry.format.release import bind, content_digest
 from pq_registry.format.statement import ReleaseStatement
-from pq_registry.storage.blobs import BlobStore, StoredBlob
+from pq_registry.storage.blobs import BlobStore, DirectUploads, StoredBlob
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
     BlobRow,
@@ -49,9 +49,14 @@ from pq_registry.storage.catalogue.tables import (
 from pq_registry.storage.chains import Finding, check_chains
 from pq_registry.storage.hashing import read_blob
 from pq_registry.storage.logcheck import check_log
+from pq_registry.storage.orphans import batches, unknown_blobs, unknown_uploads
 from pq_registry.storage.tiles import LogFiles
 
 _WORKERS = 4
+_PAGE = 256
+"""Blobs whose rows are held at once; the digests of a large one's slices take some hundred kB."""
+_READ_SLICES = 8
+"""Slices read by one request to the store: 16 MiB."""
 _BLOBS = select(BlobRow.digest, BlobRow.copy, BlobRow.size, BlobRow.slice_size, BlobRow.shards)
 _FURTHER_SLICINGS = select(
     BlobRow.digest, BlobRow.copy, BlobRow.size, BlobSlicingRow.slice_size, BlobSlicingRow.shards
@@ -71,6 +76,7 @@ def check_registry(
     blobs: BlobStore,
     *,
     tiles: LogFiles | None = None,
+    among: Collection[Digest] | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Finding]:
     """Verify everything; answers what was found, nothing if all is well.
@@ -79,33 +85,28 @@ def check_registry(
         catalogue: of the registry.
         blobs: its blob store.
         tiles: the files of its log, if it has one.
+        among: the blobs whose bytes are read; all of them unless given.
         advance: told the number of bytes that were hashed, as they are.
 
     Raises:
         StorageError: if catalogue or store cannot be read at all.
     """
     with catalogue.reading() as session:
-        recorded = [
-            _Blob(StoredBlob(Digest(digest), copy), size, slice_size, shards)
-            for query in (_BLOBS, _FURTHER_SLICINGS)
-            for digest, copy, size, slice_size, shards in session.execute(query)
-        ]
         findings = [*_statements(session), *_releases(session, blobs), *check_chains(session)]
 
     def check(blob: _Blob) -> list[Finding]:
-        return list(_blob(blobs, blob, advance))
+        found = list(_blob(blobs, blob, advance))
+        # What a collection or a repair has changed meanwhile is not damaged.
+        return found if not found or _is_recorded(catalogue, blob) else []
 
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="fsck") as workers:
-        for found in workers.map(check, recorded):
-            findings.extend(found)
+        for page in _pages(catalogue):
+            chosen = [blob for blob in page if among is None or blob.stored.digest in among]
+            for found in workers.map(check, chosen):
+                findings.extend(found)
     if tiles is not None:
         findings.extend(check_log(catalogue, tiles))
-    known = {blob.stored for blob in recorded}
-    findings.extend(
-        Finding(f"blob {blob}", "no catalogue entry knows it", note=True)
-        for blob in blobs.iterate()
-        if blob not in known
-    )
+    findings.extend(_unknown(catalogue, blobs))
     return findings
 
 
@@ -115,39 +116,80 @@ def total_bytes(catalogue: Catalogue) -> int:
     Raises:
         StorageError: if the catalogue cannot be read.
     """
+    further = select(func.sum(BlobRow.size)).join(BlobSlicingRow, BlobSlicingRow.digest == BlobRow.digest)
     with catalogue.reading() as session:
-        return sum(size for query in (_BLOBS, _FURTHER_SLICINGS) for _, _, size, _, _ in session.execute(query))
+        return sum(int(session.scalar(query) or 0) for query in (select(func.sum(BlobRow.size)), further))
+
+
+def _pages(catalogue: Catalogue) -> Iterator[list[_Blob]]:
+    for query, slice_size in ((_BLOBS, BlobRow.slice_size), (_FURTHER_SLICINGS, BlobSlicingRow.slice_size)):
+        ordered = query.order_by(BlobRow.digest, slice_size).limit(_PAGE)
+        after = ordered
+        while True:
+            with catalogue.reading() as session:
+                page = [
+                    _Blob(StoredBlob(Digest(digest), copy), size, slices, shards)
+                    for digest, copy, size, slices, shards in session.execute(after)
+                ]
+            if not page:
+                break
+            yield page
+            last = page[-1].stored.digest.hex
+            beyond = and_(BlobRow.digest == last, slice_size > page[-1].slice_size)
+            after = ordered.where(or_(BlobRow.digest > last, beyond))
+
+
+def _is_recorded(catalogue: Catalogue, blob: _Blob) -> bool:
+    with catalogue.reading() as session:
+        row = session.get(BlobRow, blob.stored.digest.hex)
+        return row is not None and row.copy == blob.stored.copy
 
 
 def _blob(blobs: BlobStore, blob: _Blob, advance: Callable[[int], None]) -> Iterator[Finding]:
-    subject = f"blob {blob.stored}"
+    subject, digest = f"blob {blob.stored}", blob.stored.digest
     try:
         reader = blobs.open(blob.stored)
     except NotFound:
-        yield Finding(subject, "it is missing from the store")
+        yield Finding(subject, "it is missing from the store", blob=digest)
         return
     except PqregError as error:
-        yield Finding(subject, str(error))
+        yield Finding(subject, str(error), blob=digest)
         return
     try:
         if reader.size != blob.size:
-            yield Finding(subject, f"it has {reader.size} bytes, not {blob.size}")
+            yield Finding(subject, f"it has {reader.size} bytes, not {blob.size}", blob=digest)
             return
         sha256 = hashlib.sha256()
         shards = bytearray()
-        for offset in range(0, blob.size, blob.slice_size):
-            data = reader.read(offset, min(blob.slice_size, blob.size - offset))
+        step = _READ_SLICES * blob.slice_size
+        for offset in range(0, blob.size, step):
+            data = reader.read(offset, min(step, blob.size - offset))
             sha256.update(data)
-            shards += shard_digest(data)
+            shards += shard_digests(data, blob.slice_size)
             advance(len(data))
-        if sha256.hexdigest() != blob.stored.digest.hex:
-            yield Finding(subject, f"its bytes are those of sha256:{sha256.hexdigest()}")
+        if sha256.hexdigest() != digest.hex:
+            yield Finding(subject, f"its bytes are those of sha256:{sha256.hexdigest()}", blob=digest)
         if shards != blob.shards:
-            yield Finding(subject, "its recorded shard digests are not those of its bytes")
+            yield Finding(subject, "its recorded shard digests are not those of its bytes", blob=digest)
     except PqregError as error:
-        yield Finding(subject, str(error))
+        yield Finding(subject, str(error), blob=digest)
     finally:
         reader.close()
+
+
+def _unknown(catalogue: Catalogue, blobs: BlobStore) -> Iterator[Finding]:
+    for batch in batches(blobs.iterate()):
+        with catalogue.reading() as session:
+            unknown = unknown_blobs(session, batch)
+        for blob in unknown:
+            where = f", in its copy {blob.copy}" if blob.copy else ""
+            yield Finding(f"blob {blob}", f"no catalogue entry knows it{where}", note=True)
+    if isinstance(blobs, DirectUploads):
+        unfinished = list(blobs.unfinished())
+        with catalogue.reading() as session:
+            orphans = unknown_uploads(session, unfinished)
+        for upload in orphans:
+            yield Finding(f"upload {upload.blob.copy} of blob {upload.blob}", "no catalogue entry knows it", note=True)
 
 
 def _statements(session: Session) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ Statements that are not in the log, and files that are not of it, are notes: the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -25,24 +25,22 @@ from pq_registry.crypto.notesigning import verify_line
 from pq_registry.errors import FormatError, LogError, NotFound, PqregError
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.digest import Digest
-from pq_registry.format.dsse import Envelope
-from pq_registry.format.leaf import Kind, Leaf
+from pq_registry.format.leaf import Leaf
 from pq_registry.format.note import VerifierKey
 from pq_registry.format.tile import ENTRIES, WIDTH, TilePath, encode_entry, parse_entries, tile_at, tiles_of
 from pq_registry.log.merkle import leaf_row, perfect_root
 from pq_registry.log.stores import CHECKPOINT_PATH
-from pq_registry.log.tree import Tree
+from pq_registry.log.tree import TileReader, Tree
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
     LogCheckpointRow,
     LogEntryRow,
     LogStagedRow,
     LogStateRow,
-    NamespaceRow,
-    RepositoryRow,
     StatementRow,
 )
 from pq_registry.storage.chains import Finding
+from pq_registry.storage.logleaves import recorded_leaves
 from pq_registry.storage.tiles import VKEY_PATH, LogFiles
 
 _TILE = re.compile(r"tile/[\w/.]*\w", re.ASCII)
@@ -80,10 +78,10 @@ def _log(session: Session, tiles: LogFiles, state: LogStateRow, shown: bytes | N
     except (LogError, NotFound) as error:
         yield Finding("log right edge", str(error))
         yield from _damaged_edge(tiles, newest.size)
-    keys = []
+    keys: list[VerifierKey] = []
     try:
-        keys = [VerifierKey.parse(line) for line in tiles.read(VKEY_PATH).decode("utf-8").splitlines()]
-    except (PqregError, UnicodeError) as error:
+        keys = log_keys(tiles)
+    except PqregError as error:
         yield Finding("log vkey", str(error))
     for subject, note in _kept(session, state, shown):
         yield from _checkpoint(subject, note, keys, newest, tree)
@@ -107,20 +105,27 @@ def _kept(session: Session, state: LogStateRow, shown: bytes | None) -> Iterator
         yield f"log checkpoint of {size} leaves", note
 
 
-def _checkpoint(
-    subject: str, note: bytes, keys: list[VerifierKey], newest: Checkpoint, tree: Tree | None
-) -> Iterator[Finding]:
+def log_keys(tiles: TileReader) -> list[VerifierKey]:
+    """The log's keys, as the tile store names them.
+
+    Raises:
+        NotFound: if it does not.
+        FormatError: if what is there are no keys.
+    """
     try:
-        checkpoint = _signed(note, keys)
-        if checkpoint.size > newest.size:
-            yield Finding(subject, f"its tree is larger than the catalogue's, which has {newest.size} leaves")
-        elif tree is not None and tree.root_at(checkpoint.size) != checkpoint.root:
-            yield Finding(subject, "it is of another tree: the log has forked")
-    except (LogError, FormatError, NotFound) as error:
-        yield Finding(subject, str(error))
+        text = tiles.read(VKEY_PATH).decode("utf-8")
+    except UnicodeError:
+        raise FormatError("the log's vkey is damaged", expected="UTF-8") from None
+    return [VerifierKey.parse(line) for line in text.splitlines()]
 
 
-def _signed(note: bytes, keys: list[VerifierKey]) -> Checkpoint:
+def signed_checkpoint(note: bytes, keys: Sequence[VerifierKey]) -> Checkpoint:
+    """The checkpoint of a note that every one of ``keys`` has signed.
+
+    Raises:
+        FormatError: if it is no checkpoint, or a line is missing.
+        LogError: if a line is wrong.
+    """
     checkpoint, parsed = parse_checkpoint_note(note)
     for key in keys:
         lines = parsed.lines_of(key)
@@ -129,6 +134,19 @@ def _signed(note: bytes, keys: list[VerifierKey]) -> Checkpoint:
         for line in lines:
             verify_line(key, checkpoint, line)
     return checkpoint
+
+
+def _checkpoint(
+    subject: str, note: bytes, keys: list[VerifierKey], newest: Checkpoint, tree: Tree | None
+) -> Iterator[Finding]:
+    try:
+        checkpoint = signed_checkpoint(note, keys)
+        if checkpoint.size > newest.size:
+            yield Finding(subject, f"its tree is larger than the catalogue's, which has {newest.size} leaves")
+        elif tree is not None and tree.root_at(checkpoint.size) != checkpoint.root:
+            yield Finding(subject, "it is of another tree: the log has forked")
+    except (LogError, FormatError, NotFound) as error:
+        yield Finding(subject, str(error))
 
 
 def _damaged_edge(tiles: LogFiles, size: int) -> Iterator[Finding]:
@@ -174,34 +192,22 @@ def _leaves(session: Session, tree: Tree) -> Iterator[Finding]:
 
 
 def _recorded(session: Session, start: int, entries: list[bytes]) -> Iterator[Finding]:
-    query = (
-        select(LogEntryRow, StatementRow, NamespaceRow.name, RepositoryRow.name)
-        .join(StatementRow, StatementRow.digest == LogEntryRow.statement)
-        .join(NamespaceRow, NamespaceRow.id == StatementRow.namespace_id)
-        .outerjoin(RepositoryRow, RepositoryRow.id == StatementRow.repository_id)
-        .where(LogEntryRow.index >= start, LogEntryRow.index < start + len(entries))
-        .order_by(LogEntryRow.index)
-        .execution_options(yield_per=16)
-    )
     found = set()
-    for row, statement, namespace, repository in session.execute(query):
-        found.add(row.index)
-        subject = f"log leaf {row.index}"
+    for recorded in recorded_leaves(session, start, start + len(entries)):
+        found.add(recorded.index)
+        subject = f"log leaf {recorded.index}"
+        if recorded.leaf is None:
+            yield Finding(subject, recorded.problem)
+            continue
         try:
-            leaf = Leaf.parse(entries[row.index - start])
-            expected = Leaf.of(
-                Envelope.parse(statement.envelope),
-                kind=Kind.parse(statement.kind),
-                name=repository or namespace,
-                identity=statement.signer,
-                time=int(row.time.timestamp()),
-            )
+            leaf = Leaf.parse(entries[recorded.index - start])
         except PqregError as error:
             yield Finding(subject, str(error))
             continue
+        expected = recorded.leaf
         wrong = [name for name in Leaf.__slots__ if not _equal(name, getattr(leaf, name), getattr(expected, name))]
         if wrong:
-            yield Finding(subject, f"its {', '.join(wrong)} is not that of statement sha256:{row.statement}")
+            yield Finding(subject, f"its {', '.join(wrong)} is not that of statement sha256:{recorded.statement}")
     for index in sorted(set(range(start, start + len(entries))) - found):
         yield Finding(f"log leaf {index}", "no statement is recorded for it")
 
