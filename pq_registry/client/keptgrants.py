@@ -10,6 +10,7 @@ remembered.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pq_registry import limits
@@ -27,6 +28,9 @@ from pq_registry.format.hexid import parse_recipient_id
 from pq_registry.format.instant import is_expired
 from pq_registry.format.release import Release
 
+KeptGrant = tuple[bytes, bytes | None]
+"""The exact envelope of a grant, and its receipt, where the trust file demands one."""
+
 _RECEIPT = ".tlog-proof"
 
 
@@ -39,32 +43,58 @@ def keep_grants(path: Path, release: Release, client: RegistryClient, verifier: 
         TransportError: if the registry does not answer.
         StorageError: if the disk fails.
     """
-    found: dict[str, tuple[bytes, bytes | None]] = {}
+    found = grants_in_force(release, client, verifier, seen)
+    write_grants(path, found)
+    return len(found)
+
+
+def grants_in_force(
+    release: Release, client: RegistryClient, verifier: Verifier, seen: SeenGrants
+) -> dict[str, KeptGrant]:
+    """The grants of ``release`` the registry has, verified, by recipient; those that do not count are left out.
+
+    Raises:
+        TransportError: if the registry does not answer.
+    """
+    found: dict[str, KeptGrant] = {}
     for item in client.grants(release.name, release=release.digest):
         envelope = client.grant_envelope(release.name, release.digest, item.recipient)
         if envelope is None:
             continue
         receipt = fetch_receipt(client, verifier, envelope)
-        try:
-            grant = verifier.grant(envelope, receipt=receipt)
-            require_match(grant, release=release.digest, repository=release.name, recipient=item.recipient)
-            seen.accept(grant)
-        except (VerificationError, FormatError):
-            continue
-        in_force = not grant.withdrawn and (grant.expires is None or not is_expired(verifier.now, grant.expires))
-        if in_force:
+        if counts(release, item.recipient, (envelope, receipt), verifier, seen):
             found[item.recipient] = envelope, receipt
+    return found
+
+
+def counts(release: Release, recipient: str, kept: KeptGrant, verifier: Verifier, seen: SeenGrants) -> bool:
+    """Whether a grant verifies, is for ``recipient`` to read ``release``, and is in force."""
+    envelope, receipt = kept
+    try:
+        grant = verifier.grant(envelope, receipt=receipt)
+        require_match(grant, release=release.digest, repository=release.name, recipient=recipient)
+        seen.accept(grant)
+    except (VerificationError, FormatError):
+        return False
+    return not grant.withdrawn and (grant.expires is None or not is_expired(verifier.now, grant.expires))
+
+
+def write_grants(path: Path, grants: Mapping[str, KeptGrant]) -> None:
+    """Replace what is kept below ``path`` by these grants, by recipient.
+
+    Raises:
+        StorageError: if the disk fails.
+    """
     with Tree(path) as tree:
         folder = tree.path.joinpath(*GRANTS)
         with reported("write", folder):
             with tree.directory(GRANTS, create=True):
                 for entry in list(tree.walk(below=GRANTS)):
                     tree.unlink(tuple(entry.text.split("/")))
-            for recipient, (envelope, receipt) in found.items():
+            for recipient, (envelope, receipt) in grants.items():
                 if receipt is not None:
                     write_file(folder / f"{recipient}{_RECEIPT}", receipt)
                 write_file(folder / f"{recipient}.json", envelope)
-    return len(found)
 
 
 def kept_grant(directory: ReleaseDirectory, recipient: str) -> bytes | None:

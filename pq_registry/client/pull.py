@@ -135,7 +135,7 @@ class _Transfer:
 
     def run(self, connections: int) -> None:
         """Find what is there, then fetch the rest."""
-        contents = _by_content(self._files)
+        contents = by_content(self._files)
         self._progress.start(f"pull {self._name}", sum(entries[0].size for entries in contents))
         looking, fetching = Crew(), Crew(self._source.abort)
         try:
@@ -244,8 +244,12 @@ class _Transfer:
         file.close()
 
 
-def _by_content(files: Sequence[FileEntry]) -> list[tuple[FileEntry, ...]]:
-    """The files, those of equal content together; one with a tensor table comes first, so that it is checked."""
+def by_content(files: Sequence[FileEntry]) -> list[tuple[FileEntry, ...]]:
+    """The files, those of equal content together; one with a tensor table comes first, so that it is checked.
+
+    Raises:
+        FileDigestMismatch: if two of them are signed as the same file and as different ones.
+    """
     groups: dict[Digest, list[FileEntry]] = {}
     for entry in files:
         groups.setdefault(entry.sha256, []).append(entry)

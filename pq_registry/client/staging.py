@@ -144,6 +144,10 @@ class StagedFile:
                         self._hash(view)
                 index += 1
 
+    def lacks(self, index: int) -> bool:
+        """Whether a shard is still to be had."""
+        return not self._present[index]
+
     def gaps(self) -> list[tuple[int, int]]:
         """Runs of shards still to be fetched, each of at most ``limits.RANGE_SHARDS``: first, and one past the last."""
         runs: list[tuple[int, int]] = []

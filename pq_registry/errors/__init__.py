@@ -28,7 +28,8 @@
     │   ├── RecipientUncertified   a recipient's key that nobody vouches for
     │   ├── ProviderUnavailable    an implementation that was asked for is not installed
     │   ├── SelfTestFailed         the algorithms here do not give their known answers
-    │   ├── NotAuthenticated, AccessDenied
+    │   ├── BundleIncomplete, BundleMismatch, ChainDiverged
+    │   ├── NotAuthenticated, AccessDenied, TooManyRequests, QuotaExceeded, ReadOnly
     │   └── Conflict               SequenceUsed, AlreadyExists
     ├── TransportError             network or server                                  exit 3
     │   ├── ConnectionFailed, ResponseInvalid, ServerRefused, WitnessRefused
@@ -61,6 +62,9 @@ from pq_registry.errors.base import (
 from pq_registry.errors.operation import (
     AccessDenied,
     AlreadyExists,
+    BundleIncomplete,
+    BundleMismatch,
+    ChainDiverged,
     Conflict,
     ConnectionFailed,
     KeyCustodyError,
@@ -70,6 +74,8 @@ from pq_registry.errors.operation import (
     NotAuthenticated,
     NotFound,
     ProviderUnavailable,
+    QuotaExceeded,
+    ReadOnly,
     RecipientUncertified,
     ResponseInvalid,
     SelfTestFailed,
@@ -77,6 +83,7 @@ from pq_registry.errors.operation import (
     ServerRefused,
     SourceChanged,
     StorageError,
+    TooManyRequests,
     TransportError,
     UnsafeFileType,
     WitnessRefused,
@@ -146,6 +153,9 @@ __all__ = [
     "EXIT_USAGE",
     "AccessDenied",
     "AlreadyExists",
+    "BundleIncomplete",
+    "BundleMismatch",
+    "ChainDiverged",
     "CheckpointInvalid",
     "CommitmentMismatch",
     "Conflict",
@@ -184,6 +194,8 @@ __all__ = [
     "ProfileTooLow",
     "ProviderUnavailable",
     "QuorumNotMet",
+    "QuotaExceeded",
+    "ReadOnly",
     "ReceiptInvalid",
     "ReceiptMissing",
     "RecipientUncertified",
@@ -214,6 +226,7 @@ __all__ = [
     "TagWithdrawn",
     "TensorTableMismatch",
     "TileMismatch",
+    "TooManyRequests",
     "TransportError",
     "TrustError",
     "TrustExpired",

@@ -68,6 +68,39 @@ class AlreadyExists(Conflict):
     """Something that is never overwritten stands where this should go."""
 
 
+class QuotaExceeded(PolicyError):
+    """The namespace has no room left under its quota."""
+
+
+class ReadOnly(PolicyError):
+    """The registry's operator allows reading only, for the time being."""
+
+
+class TooManyRequests(PolicyError):
+    """The caller asks more often than the registry's operator allows."""
+
+    status = 429
+    exit_code = EXIT_TRANSPORT
+
+
+class BundleIncomplete(PolicyError):
+    """Volumes of a bundle are missing; what came is verified and kept."""
+
+    status = 409
+
+
+class BundleMismatch(PolicyError):
+    """A volume is of another bundle, or what a bundle holds does not belong together."""
+
+    status = 422
+
+
+class ChainDiverged(PolicyError):
+    """Two registries have different histories of one tag, grant or status."""
+
+    status = 409
+
+
 class SourceChanged(PolicyError):
     """A file changed between hashing and sending."""
 

@@ -7,6 +7,7 @@ A reader that meets more than a limit refuses before it allocates, parses or wri
 
 from pq_registry.limits.client import *  # noqa: F403
 from pq_registry.limits.documents import *  # noqa: F403
+from pq_registry.limits.exchange import *  # noqa: F403
 from pq_registry.limits.log import *  # noqa: F403
 from pq_registry.limits.service import *  # noqa: F403
 from pq_registry.limits.storage import *  # noqa: F403
