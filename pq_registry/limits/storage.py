@@ -50,3 +50,15 @@ VERIFYING_POLL_SECONDS: Final = 1
 """Pause between two looks at an upload that another instance verifies, and between two requests of a client."""
 ORPHAN_UPLOAD_SECONDS: Final = 24 * 3600
 """Age at which an upload the store has and the catalogue does not know is abandoned."""
+
+# -- PostgreSQL and several instances ----------------------------------------------------------------------------------
+CATALOGUE_CONNECTIONS: Final = 16
+"""Connections to PostgreSQL that one instance keeps for requests; PostgreSQL's usual max_connections is 100."""
+CATALOGUE_CONNECT_SECONDS: Final = 5
+"""Longest wait for a connection to PostgreSQL."""
+CATALOGUE_STATEMENT_SECONDS: Final = 60
+"""Longest run of one statement in PostgreSQL; migrations have no such bound."""
+CATALOGUE_LOCK_SECONDS: Final = 15
+"""How long a writing transaction waits for those before it; less than the TIMEOUT_SECONDS of clients."""
+CATALOGUE_IDLE_SECONDS: Final = 5
+"""How long a transaction may do nothing: an instance that died without a word holds up the others no longer."""

@@ -4,8 +4,9 @@
 A commit is one transaction: ``UPDATE … WHERE note = <the one expected>`` decides between sequencers, in every database
 and without any lock of ours; the leaves are staged and their statements recorded beside it.
 
-What a failing transaction means is not left open if it can be known: before COMMIT nothing has happened, and SQLite
-says so itself where the disk was full or the database busy. Any other failure of COMMIT is unclear and halts the log.
+What a failing transaction means is not left open if it can be known: before COMMIT nothing has happened, and often the
+database says that COMMIT did not either (``catalogue.failures``). Any other failure of COMMIT is unclear and halts the
+log.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pq_registry.format.checkpoint import parse_checkpoint_note
 from pq_registry.format.tile import encode_entry
 from pq_registry.log.stores import Batch, Locked
 from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.failures import is_undone
 from pq_registry.storage.catalogue.tables import LogCheckpointRow, LogEntryRow, LogStagedRow, LogStateRow
 
 _ONLY = 1
@@ -63,7 +65,6 @@ _OLDER = (
 )
 _DROP = delete(_CHECKPOINTS).where(_CHECKPOINTS.c.size == bindparam("dropped"))
 _DROP_WITHOUT = delete(_CHECKPOINTS).where(_CHECKPOINTS.c.quorum.is_(False), _CHECKPOINTS.c.size < bindparam("covered"))
-_NOT_COMMITTED = {"SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED"}
 
 
 class CatalogueLock:
@@ -99,7 +100,7 @@ class CatalogueLock:
         except LogHalted:
             raise
         except (StorageError, Conflict) as error:
-            if committing and not _is_undone(error):
+            if committing and not is_undone(error):
                 raise LogHalted(
                     "it is not known whether the newest batch was committed",
                     found=error,
@@ -211,11 +212,6 @@ def _size(note: bytes) -> int:
         return parse_checkpoint_note(note)[0].size
     except FormatError as error:
         raise LogHalted("the published checkpoint in the catalogue is damaged", found=error) from error
-
-
-def _is_undone(error: StorageError | Conflict) -> bool:
-    original = getattr(error.__cause__, "orig", error.__cause__)
-    return getattr(original, "sqlite_errorname", None) in _NOT_COMMITTED
 
 
 def _replaced() -> LogHalted:

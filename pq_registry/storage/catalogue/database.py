@@ -2,30 +2,30 @@
 """Opening the catalogue, and its two kinds of transaction.
 
 ``reading`` sees one consistent state and must not write. ``writing`` is one use case: everything in it happens, or
-nothing. On SQLite a writing transaction begins with BEGIN IMMEDIATE, so that what it reads cannot change before it
-writes; in other databases the service locks the rows it decides upon (``with_for_update``). Whatever goes wrong in the
-database leaves as a StorageError, or as a Conflict when a constraint stopped two requests from contradicting each
-other; in both cases nothing was changed.
+nothing. Writing transactions run one after the other, so that what one reads cannot change before it writes: on SQLite
+they begin with BEGIN IMMEDIATE, on PostgreSQL with a lock that all instances share (``catalogue.postgres``). Nothing
+slow belongs into one: no other can begin meanwhile, and PostgreSQL ends one that does nothing for seconds.
+
+Whatever goes wrong in the database leaves as one of the errors of ``catalogue.failures``, and nothing was changed.
 
 SQLite runs in WAL mode with synchronous=FULL: a committed transaction survives a power cut.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from pq_registry.errors import Conflict, StorageError
-from pq_registry.storage.catalogue import migrate
+from pq_registry.errors import StorageError
+from pq_registry.storage.catalogue import migrate, postgres
+from pq_registry.storage.catalogue.failures import reported
 
 _BUSY_SECONDS = 20
 """How long SQLite waits for another process (pqreg token --data) to finish writing."""
@@ -36,11 +36,16 @@ _POOL = 48
 class Catalogue:
     """A database with the current schema."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, url: str | None = None) -> None:
         self._engine = engine
+        self._url = url
         self._writer = engine.execution_options(pqreg_writes=True)
-        # SQLite has one writer; waiting in a queue of our own is fairer than its busy handler.
-        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        self._reader = engine
+        if url is not None:
+            self._reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        # Of the threads of this process one waits in the database; the others in a queue, which is fairer than SQLite's
+        # busy handler and holds none of the connections that readers need.
+        self._turn = threading.Lock()
 
     @classmethod
     def open_sqlite(cls, path: Path, *, upgrade: bool) -> Catalogue:
@@ -52,7 +57,7 @@ class Catalogue:
         engine = _sqlite(path, pool_size=_POOL, max_overflow=0)
         event.listen(engine, "connect", _check_references)
         catalogue = cls(engine)
-        with _reported():
+        with reported():
             if upgrade:
                 path.touch(mode=0o600)
                 _upgrade_sqlite(path)
@@ -65,10 +70,34 @@ class Catalogue:
     def open_postgres(cls, url: str, *, upgrade: bool) -> Catalogue:
         """Open a PostgreSQL database, bringing it to the current schema if ``upgrade``.
 
+        Instances that start at once upgrade it one after the other, each in one transaction.
+
         Raises:
+            UsageError: if the driver is not installed.
+            SettingError: if ``url`` is none of PostgreSQL.
             StorageError: if it cannot be opened, or its schema is another than this version's.
         """
-        raise NotImplementedError  # under construction
+        catalogue = cls(postgres.make_engine(url), url=url)
+        try:
+            with reported(), catalogue._engine.begin() as connection:
+                postgres.require_usable(connection)
+                behind = migrate.is_behind(connection)
+                if not upgrade:
+                    migrate.require_current(connection)
+            if upgrade and behind:
+                patient = catalogue._writer.execution_options(pqreg_patient=True)
+                with reported(), patient.begin() as connection:
+                    if migrate.upgrade(connection):
+                        postgres.order_by_code_point(connection)
+        except BaseException:
+            catalogue.close()
+            raise
+        return catalogue
+
+    @property
+    def url(self) -> str | None:
+        """The URL of a database that several instances can use at once, with its password; None for SQLite."""
+        return self._url
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
@@ -83,7 +112,7 @@ class Catalogue:
         Raises:
             StorageError: if the database fails.
         """
-        with _reported(), Session(self._engine, expire_on_commit=False) as session:
+        with reported(), Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -94,7 +123,7 @@ class Catalogue:
             Conflict: if a constraint of the schema refuses.
             StorageError: if the database fails.
         """
-        with _reported(), self._turn, Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with reported(), self._turn, Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
     def check(self) -> None:
@@ -109,16 +138,6 @@ class Catalogue:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError as error:
-        raise Conflict("another request changed the same thing", hint="look at the present state and retry") from error
-    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise StorageError("the catalogue failed", found=type(error).__name__) from error
 
 
 def _sqlite(path: Path, **pool: Any) -> Engine:

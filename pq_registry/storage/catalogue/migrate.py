@@ -38,6 +38,11 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def is_behind(connection: Connection) -> bool:
+    """Whether ``upgrade`` has something to do, or to refuse."""
+    return current(connection) != head()
+
+
 def upgrade(connection: Connection) -> bool:
     """Run every migration that is missing, inside the caller's transaction; answers whether there was any.
 
