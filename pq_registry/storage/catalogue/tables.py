@@ -329,6 +329,20 @@ class LogEntryRow(Base):
     time: Mapped[datetime]
 
 
+class LeaseRow(Base):
+    """Which instance holds a lease until when, in the database's own time; ``term`` counts its holders.
+
+    Written and read by ``storage.leases`` alone, which knows the table only by its name.
+    """
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(64))
+    until_ms: Mapped[int] = mapped_column(BigInteger)
+    term: Mapped[int] = mapped_column(BigInteger)
+
+
 class TokenRow(Base):
     """A bearer token: the SHA-256 of its text, never the text. ``namespaces`` is ``*`` or keys joined by spaces."""
 
