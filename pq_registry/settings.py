@@ -78,6 +78,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("log_witnesses", None, "path of a C2SP tlog-policy: who is asked to cosign the log, and how many must"),
     Setting("private_log", "false", "whether the log is shown only to those who may read some namespace"),
     Setting("webhook", None, "URL that pqreg audit --follow tells what is new", secret=True),
+    Setting("read_only", "false", "whether the registry service refuses every change"),
+    Setting("rate_limit", "0", "requests per second one token may make, for bursts ten times that; 0 is no limit"),
+    Setting("rate_limit_address", "0", "the same for one network address, before its token is looked at"),
+    Setting("trusted_proxies", None, "networks, by commas, whose X-Forwarded-For and X-Forwarded-Proto are believed"),
+    Setting("hsts_days", "365", "days for which browsers are told to insist on TLS, once a trusted proxy speaks it"),
+    Setting("quota_bytes", "0", "bytes a namespace may hold, e.g. 500G; 0 is no limit"),
+    Setting("quota_repositories", "0", "repositories a namespace may have; 0 is no limit"),
+    Setting("quotas", None, "path of a TOML file with the quotas of single namespaces"),
     Setting("log_level", "info", "least severe event the registry service logs: debug, info, warning or error"),
     Setting("tls_ca", None, "path of a PEM file with the certificate authorities to accept instead of the system's"),
 )
@@ -295,13 +303,13 @@ def _read_config(path: Path) -> dict[str, str]:
 
 
 def parse_rate(text: str) -> int:
-    """Bytes per second from e.g. ``800K``, ``50M`` or ``2G`` (powers of 1024); 0 is no limit.
+    """Bytes (per second) from e.g. ``800K``, ``50M``, ``2G`` or ``1T`` (powers of 1024); 0 is no limit.
 
     Raises:
         SettingError: if ``text`` is not of that form.
     """
-    factor = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}.get(text.lstrip("0123456789").upper())
-    digits = text.rstrip("kKmMgG")
+    factor = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}.get(text.lstrip("0123456789").upper())
+    digits = text.rstrip("kKmMgGtT")
     if factor is None or not digits.isascii() or not digits.isdigit() or len(digits) > 12:
-        raise SettingError("not a rate", expected="digits and optionally K, M or G", found=repr(text)[:40])
+        raise SettingError("not a number of bytes", expected="digits and optionally K, M, G or T", found=repr(text)[:40])
     return int(digits) * factor

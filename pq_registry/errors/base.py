@@ -15,11 +15,16 @@ EXIT_INTERRUPTED = 130
 
 
 class PqregError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error this project raises on purpose.
+
+    ``retry_after`` is after how many seconds the same call may succeed, where that is known; over HTTP it becomes the
+    header of this name.
+    """
 
     exit_code: int = EXIT_REFUSED
     status: int = 500
     default_step: int | None = None
+    retry_after: int | None = None
 
     def __init__(
         self,

@@ -66,6 +66,31 @@ TOKEN_NOTE_CHARS: Final = 200
 NAMESPACE_IDENTITIES: Final = 64
 """Identities registered for one namespace; as many as a trust file may name."""
 
+REQUEST_RATE_KEYS: Final = 10_000
+"""Tokens, or addresses, whose requests are counted at a time: 100 bytes each. Who comes after that many others is new."""
+REQUEST_BURST_SECONDS: Final = 10
+"""How long a token or address may save up requests: a page or a listing asks many times at once."""
+REQUEST_RATE: Final = 1_000_000
+"""Requests per second a rate limit may allow; no instance answers more."""
+REQUEST_PAUSE_SECONDS: Final = 30
+"""Longest pause a caller is asked for; clients of ours wait no longer (RETRY_AFTER_SECONDS)."""
+FORWARDED_HOPS: Final = 16
+"""Proxies before the service whose X-Forwarded-For is looked at."""
+TRUSTED_NETWORKS: Final = 64
+"""Networks of trusted proxies."""
+HSTS_DAYS: Final = 3650
+"""Longest for which browsers are told to insist on TLS."""
+QUOTA_SECONDS: Final = 30.0
+"""How long a sum of what a namespace holds is used, with what this instance has let in since."""
+QUOTA_PAUSE_SECONDS: Final = 2.0
+"""Shortest time between two such sums for callers who are refused."""
+QUOTA_FILE_BYTES: Final = MIB
+"""The file of quotas: 10 000 namespaces of about 60 bytes."""
+EXPIRY_SECONDS: Final = 60.0
+"""How long the counts of what expires soon hold, between two scrapes."""
+EVENT_BYTES: Final = 64 * KIB
+"""One line of an export of events; the longest of ours has less than 2 KiB."""
+
 # -- page ------------------------------------------------------------------------------------------------------------
 CHART_WEEKS: Final = 26
 """Weeks a plot of signatures shows: half a year in bars that can be told apart on a telephone."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The application: routes, what surrounds them, and a refusal to exist while a route has no policy.
 
-From the outside in: ``ContextMiddleware`` (ids, log, metrics, surprises), ``HostMiddleware``, FastAPI's routing, the
+From the outside in: ``ContextMiddleware`` (ids, log, metrics, surprises), ``AddressMiddleware``
+(who asks, and how often), ``HostMiddleware``, FastAPI's routing, the
 route's ``Policy``, the handler. Interactive documentation is off, since it would load scripts from elsewhere, and there
 is no CORS. For people there are pages (``pages``), with one form and one cookie, which the API does not know.
 """
@@ -23,6 +24,7 @@ from starlette.responses import Response
 import pq_registry
 from pq_registry import limits
 from pq_registry.errors import PqregError, StorageError
+from pq_registry.server.address import AddressMiddleware
 from pq_registry.server.config import ServerConfig
 from pq_registry.server.context import PROBLEM, REQUEST_ID, ContextMiddleware
 from pq_registry.server.guard import Policy, policies
@@ -33,6 +35,7 @@ from pq_registry.server.metrics import Metrics
 from pq_registry.server.pages.refusals import refusal_page, wants_page
 from pq_registry.server.pages.render import Pages
 from pq_registry.server.problems import problem_of
+from pq_registry.server.rate import RateLimit
 from pq_registry.server.routes import (
     access,
     blobs,
@@ -62,12 +65,15 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
         title="pq-registry", version=pq_registry.__version__, openapi_url=None, docs_url=None, redoc_url=None,
         lifespan=_lifespan, redirect_slashes=False,
     )  # fmt: skip
+    registry.quotas.quotas = config.quotas
     app.state.registry = registry
     app.state.config = config
     app.state.metrics = Metrics()
     app.state.metrics.watch_log(registry.ledger.health)
     if registry.ledger.witnesses is not None:
         app.state.metrics.watch_witnesses(registry.ledger.witnesses.view)
+    app.state.token_rate = RateLimit(config.token_rate, "with this token")
+    app.state.readiness = health.Readiness()
     app.state.heavy = HeavyWork()
     app.state.browsing = HeavyWork(limits.BROWSING_TASKS)
     app.state.waiting = HeavyWork(limits.LOG_WAITERS)
@@ -78,7 +84,9 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     for kind in (PqregError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(HostMiddleware, hosts=config.hosts)
-    app.add_middleware(ContextMiddleware, metrics=app.state.metrics)
+    address_rate = RateLimit(config.address_rate, "from this address")
+    app.add_middleware(AddressMiddleware, trusted=config.trusted_proxies, rate=address_rate)
+    app.add_middleware(ContextMiddleware, metrics=app.state.metrics, hsts_days=config.hsts_days)
     _describe(app, policies(app))
     return app
 

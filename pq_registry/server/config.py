@@ -8,7 +8,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pq_registry import limits
 from pq_registry.errors import SettingError
+from pq_registry.server.address import Network, parse_networks
+from pq_registry.service.quotas import Quotas, read_quotas
 from pq_registry.settings import Settings
 from pq_registry.storage.stores import StoreConfig
 
@@ -24,7 +27,8 @@ class ServerConfig:
     """Everything a service needs to know.
 
     ``hosts`` are the names it answers to, lower-case and without port; None is any name. ``log_origin``, ``log_key``
-    and ``log_witnesses`` are as the settings of these names say; None is what their defaults mean.
+    and ``log_witnesses`` are as the settings of these names say; None is what their defaults mean. Rates are requests
+    per second, 0 for no limit.
     """
 
     stores: StoreConfig
@@ -37,6 +41,12 @@ class ServerConfig:
     log_origin: str | None = None
     log_key: Path | None = None
     log_witnesses: Path | None = None
+    read_only: bool = False
+    token_rate: int = 0
+    address_rate: int = 0
+    trusted_proxies: tuple[Network, ...] = ()
+    hsts_days: int = 365
+    quotas: Quotas = Quotas()
 
     @property
     def data(self) -> Path:
@@ -65,6 +75,12 @@ class ServerConfig:
             log_origin=settings.get("log_origin"),
             log_key=_path(settings.get("log_key")),
             log_witnesses=_path(settings.get("log_witnesses")),
+            read_only=settings.boolean("read_only"),
+            token_rate=settings.integer("rate_limit", minimum=0, maximum=limits.REQUEST_RATE),
+            address_rate=settings.integer("rate_limit_address", minimum=0, maximum=limits.REQUEST_RATE),
+            trusted_proxies=parse_networks(settings.get("trusted_proxies")),
+            hsts_days=settings.integer("hsts_days", minimum=0, maximum=limits.HSTS_DAYS),
+            quotas=read_quotas(settings),
         )
 
 

@@ -3,7 +3,7 @@
 
 Written as plain ASGI, because a download must not pay for conveniences it does not use. Inside it:
 
-* every answer carries ``X-Request-Id`` and headers that forbid sniffing, framing, loading anything (but for pages,
+* every answer carries ``X-Request-Id``, over TLS ``Strict-Transport-Security``, and headers that forbid sniffing, framing, loading anything (but for pages,
   which bring a policy of their own) and, by default, caching;
 * an answer that comes before the request's body was read waits until a bounded rest of the body has been dropped, so
   that its sender reads the answer instead of a reset connection; beyond the bound the connection is closed;
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import MutableMapping
@@ -24,6 +25,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pq_registry import limits
+from pq_registry.server.address import ADDRESS, OVER_TLS
 from pq_registry.server.logs import log
 from pq_registry.server.metrics import UNMATCHED, Metrics
 from pq_registry.server.problems import problem_of
@@ -36,14 +38,17 @@ PAGE = "pqreg.page"
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 """The Content-Security-Policy of everything that is not a page."""
 _CLIENT_GONE = 499
+_TRACE_PARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+"""W3C Trace Context: what a proxy that traces requests sends along; its trace id goes into the log line."""
 _LOGGER = logging.getLogger("pq_registry.server")
 
 
 class Exchange:
     """One request and its answer, as they pass by."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, hsts: str | None = None) -> None:
         headers = Headers(scope=scope)
+        self._hsts = hsts
         self.scope = scope
         self.status = 0
         self.received = 0
@@ -75,6 +80,8 @@ class Exchange:
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Content-Security-Policy", NOTHING)
             headers.setdefault("Cache-Control", "no-store")
+            if self._hsts is not None and self.scope.get(OVER_TLS):
+                headers["Strict-Transport-Security"] = self._hsts
             if self._body_pending and not await self._drop_body():
                 headers["Connection"] = "close"
         else:
@@ -98,9 +105,10 @@ class Exchange:
 class ContextMiddleware:
     """Wraps the application in an ``Exchange`` per request."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, hsts_days: int = 0) -> None:
         self._app = app
         self._metrics = metrics
+        self._hsts = f"max-age={hsts_days * 86400}" if hsts_days else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -108,7 +116,7 @@ class ContextMiddleware:
             await self._app(scope, receive, send)
             return
         scope[REQUEST_ID] = secrets.token_hex(8)
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self._hsts)
         started = time.perf_counter()
         self._metrics.active.inc()
         try:
@@ -147,8 +155,11 @@ class ContextMiddleware:
             "received": exchange.received,
             "sent": exchange.sent,
             "token_id": scope.get(TOKEN_ID),
-            "client": (scope.get("client") or ("",))[0],
+            "client": scope.get(ADDRESS) or (scope.get("client") or ("",))[0],
         }
+        trace = _TRACE_PARENT.fullmatch(Headers(scope=scope).get("traceparent", ""))
+        if trace is not None:
+            fields["trace_id"] = trace[1]
         if PROBLEM in scope:
             fields["problem"] = scope[PROBLEM]
             self._metrics.problems.labels(scope[PROBLEM]).inc()

@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from pq_registry import limits
-from pq_registry.errors import NotAuthenticated
+from pq_registry.errors import NotAuthenticated, ReadOnly
 from pq_registry.format.name import Namespace
 from pq_registry.server.config import ServerConfig, is_loopback
 from pq_registry.server.context import PAGE, REQUEST_ID, TOKEN_ID
@@ -31,6 +31,10 @@ from pq_registry.service.registry import Registry
 NAMESPACE_PARAMETER = "ns"
 SESSION_COOKIES = ("__Host-pqreg", "pqreg")
 """Names of the page's cookie: over TLS, where browsers hold it to this host, and on loopback without."""
+
+
+CONTENT = frozenset({Permission.PUBLISH, Permission.REGISTER_IDENTITY, Permission.REGISTER_KEY, Permission.REVOKE})
+"""What changes what readers see. A read-only registry refuses these; tokens can still be revoked and made."""
 
 
 @unique
@@ -70,6 +74,8 @@ class Policy:
         Raises:
             NotAuthenticated: without a good token.
             AccessDenied: if the token does not suffice.
+            TooManyRequests: if the token was used too often.
+            ReadOnly: if this is to change something, and nothing is to change.
             HTTPException: if the body is announced to be too large.
             StorageError: if the catalogue fails.
         """
@@ -93,8 +99,15 @@ class Policy:
                 # A page that is there for everybody is there for whoever's sign-in has ended, too.
                 caller = anonymous(public_read=public_read, request_id=request_id)
         request.scope[TOKEN_ID] = caller.token_id
+        if caller.token_id:
+            request.app.state.token_rate.admit(caller.token_id)
         if permission is not None:
             self._require(caller, permission, request.path_params.get(NAMESPACE_PARAMETER))
+        if config.read_only and permission in CONTENT:
+            raise ReadOnly(
+                "this registry is read-only at the moment", expected="requests that only read",
+                hint="ask its operator when changes are possible again",
+            )  # fmt: skip
         return caller
 
     def _token(self, request: Request, permission: Permission | None) -> str | None:

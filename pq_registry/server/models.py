@@ -210,6 +210,15 @@ class KeyPage(Answer):
     next: str | None
 
 
+class UsageAnswer(Answer):
+    """What a namespace holds, and may; null is no limit."""
+
+    bytes: int
+    repositories: int
+    quota_bytes: int | None
+    quota_repositories: int | None
+
+
 class LogEntry(Answer):
     """A leaf of the log; ``name`` is the repository, or the namespace for key and status statements."""
 

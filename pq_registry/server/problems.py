@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import json
-import sqlite3
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -23,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from pq_registry.errors import NotAuthenticated, PqregError, StorageError
+from pq_registry.storage.catalogue.failures import is_full
 
 MEDIA_TYPE = "application/problem+json"
 _TEXT_CHARS = 1000
@@ -87,22 +87,25 @@ def _ours(error: PqregError, request_id: str) -> Problem:
             content[name] = str(value)[:_TEXT_CHARS]
     if error.step is not None:
         content["step"] = error.step
-    headers = {"WWW-Authenticate": 'Bearer realm="pq-registry"'} if isinstance(error, NotAuthenticated) else {}
+    headers = _retry_after(error)
+    if isinstance(error, NotAuthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="pq-registry"'
     return Problem(error.status, content, headers)
 
 
 def _storage(error: StorageError, request_id: str) -> Problem:
     cause = error.__cause__
     full = isinstance(cause, OSError) and cause.errno in _STORAGE_FULL
-    driver = getattr(cause, "orig", None)
-    if isinstance(driver, sqlite3.Error):
-        full = getattr(driver, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    status = 507 if full else 503
+    status = 507 if full or is_full(error) else 503
     content = _content(
         error.code(), _title(StorageError), status, "the registry cannot read or store this now", request_id
     )
     content["hint"] = "try again later; the registry's operator finds the cause in its log"
-    return Problem(status, content, {})
+    return Problem(status, content, _retry_after(error))
+
+
+def _retry_after(error: PqregError) -> dict[str, str]:
+    return {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
 
 
 def _parameters(error: RequestValidationError, request_id: str) -> Problem:

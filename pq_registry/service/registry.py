@@ -13,6 +13,7 @@ from pq_registry.service.keys import RecipientKeys
 from pq_registry.service.ledger import Ledger, LogSetup
 from pq_registry.service.logsearch import LogSearch
 from pq_registry.service.publish import Publishing
+from pq_registry.service.quotas import QuotaKeeper
 from pq_registry.service.resolve import Resolving
 from pq_registry.service.status import Statuses
 from pq_registry.service.tags import Tagging
@@ -36,6 +37,7 @@ class Registry:
         self.catalogue = catalogue
         self.blobs = blobs
         self.tokens = Tokens(catalogue, clock)
+        self.quotas = QuotaKeeper(catalogue)
         self.identities = Identities(catalogue, clock)
         assert isinstance(blobs, LocalBlobStore)  # until uploads know object stores
         self.uploads = Uploads(catalogue, blobs, incoming, clock)

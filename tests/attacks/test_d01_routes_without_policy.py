@@ -14,7 +14,7 @@ from pq_registry.server.guard import PAGE_SOMEWHERE, PUBLIC, READ, Policy, polic
 from pq_registry.server.routes import health
 from tests.server_harness import RunningRegistry, running
 
-PROBES = {("GET", "/livez"), ("GET", "/readyz")}
+PROBES = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/startupz")}
 LOG = {
     *((verb, f"/log/{file}") for verb in ("GET", "HEAD") for file in ("checkpoint", "vkey", "tile/{path:path}")),
     ("GET", "/v1/log/entries"),

@@ -17,6 +17,7 @@ from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS, created, json_answer, json_body, token_item
 from pq_registry.server.bodies import read_model
 from pq_registry.server.guard import Service
+from pq_registry.server.heavy import Browsing
 from pq_registry.server.models import (
     CallerAnswer,
     IdentityItem,
@@ -25,6 +26,7 @@ from pq_registry.server.models import (
     NewToken,
     TokenItems,
     TokenRequest,
+    UsageAnswer,
 )
 from pq_registry.service.access import Caller, format_namespaces
 from pq_registry.service.tokens import rights_of
@@ -75,6 +77,22 @@ async def revoke_token(
     """Revoke a token and every token made with it."""
     await run_in_threadpool(service.tokens.revoke, caller, id)
     return Response(status_code=204)
+
+
+@router.get("/v1/namespaces/{ns}/usage", responses={200: {"model": UsageAnswer}})
+async def show_usage(
+    ns: str, _caller: Annotated[Caller, Depends(guard.PUBLISH)], service: Service, browsing: Browsing
+) -> Response:
+    """What a namespace holds, with its unfinished uploads, and its quota."""
+    usage = await browsing.run(service.quotas.usage, Namespace(ns))
+    return json_answer(
+        {
+            "bytes": usage.bytes,
+            "repositories": usage.repositories,
+            "quota_bytes": usage.quota.bytes or None,
+            "quota_repositories": usage.quota.repositories or None,
+        }
+    )
 
 
 @router.get("/v1/namespaces/{ns}/identities", responses={200: {"model": IdentityItems}})

@@ -107,11 +107,13 @@ async def open_upload(
 ) -> Response:
     """Start an upload, or resume the caller's unfinished upload of the same digest."""
     asked = await read_model(request, UploadRequest)
+    digest = Digest.parse(asked.digest)
+    await run_in_threadpool(service.quotas.admit_upload, caller, repository_name(ns, name), digest, asked.size)
     state, is_new = await run_in_threadpool(
         service.uploads.open,
         caller,
         repository_name(ns, name),
-        digest=Digest.parse(asked.digest),
+        digest=digest,
         size=asked.size,
         slice_size=asked.slice_size,
     )

@@ -134,6 +134,7 @@ async def commit_release(
 ) -> Response:
     """Commit a release, whose files have been uploaded: the exact bytes of its envelope."""
     body = await read_bytes(request, kind=ENVELOPE_TYPE, limit=limits.ENVELOPE_BYTES)
+    await heavy.run(service.quotas.admit_repository, repository_name(ns, name))
     digest, is_new = await heavy.run(service.publishing.commit, caller, repository_name(ns, name), body)
     return await recorded_answer(request, digest, is_new=is_new)
 
