@@ -108,9 +108,10 @@ def _tables(filled: Filled, envelope: int, shards: int) -> Iterator[tuple[Any, I
         ({**_statement("tag", n, n, envelope), "tag": "main", "sequence": 1} for n in repositories),
     )
     yield tables.ReleaseRow, (
-        {"digest": hexed("release", n), "repository_id": n // RELEASES + 1, "manifest_digest": hexed("blob", n * BLOBS),
-         "content_digest": hexed("content", n), "signer": hexed("id", n // RELEASES // REPOSITORIES), "size": 50_000_000,
-         "files": BLOBS, "created": _at(n), "committed": _at(n), "sealed": False}
+        {"digest": hexed("release", n), "repository_id": n // RELEASES + 1,
+         "manifest_digest": hexed("blob", n * BLOBS),
+         "content_digest": hexed("content", n), "signer": hexed("id", n // RELEASES // REPOSITORIES),
+         "size": 50_000_000, "files": BLOBS, "created": _at(n), "committed": _at(n), "sealed": False}
         for n in releases
     )  # fmt: skip
     yield tables.RepositoryBlobRow, (

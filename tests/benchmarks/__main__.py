@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import report
+from tests.benchmarks.cataloguesections import catalogue_sections, metadata_sections
 from tests.benchmarks.contest import Patience, Section
 from tests.benchmarks.logsections import log_sections
+from tests.benchmarks.s3sections import s3_sections
 from tests.benchmarks.sealsections import seal_sections
 from tests.benchmarks.sections import KEYS, LOCAL, pull_section
 from tests.benchmarks.stage import ROOT, Stage
@@ -68,6 +70,12 @@ def run(stage: Stage, keys: tuple[str, ...], rounds: int, sections: list[Section
         sections.append(LOCAL[key](stage, rounds))
     if "log" in keys:
         sections.extend(log_sections(stage, rounds))
+    if "metadata" in keys:
+        sections.extend(metadata_sections(stage, rounds))
+    if "catalogue" in keys:
+        sections.extend(catalogue_sections(stage, rounds))
+    if "s3" in keys:
+        sections.extend(s3_sections(stage, rounds))
     if not {"pull", "verify", "load", "seal"} & set(keys):
         return
     with stage.serving("registry") as registry:

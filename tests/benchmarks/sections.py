@@ -291,4 +291,4 @@ LOCAL: dict[str, Callable[[Stage, int], Section]] = {
     "load": load_section,
     "scale": scale_section,
 }
-KEYS = ("hash", "push", "pull", "verify", "load", "seal", "scale", "log")
+KEYS = ("hash", "push", "pull", "verify", "load", "seal", "scale", "log", "s3", "metadata", "catalogue")

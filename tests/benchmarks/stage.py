@@ -114,13 +114,17 @@ class Stage:
         return {**self.env, "PQREG_REGISTRY": registry.url, "PQREG_TOKEN": registry.token}
 
     @contextlib.contextmanager
-    def serving(self, name: str) -> Iterator[Registry]:
-        """A registry with an empty data directory; stopped and removed afterwards, whatever happens."""
+    def serving(self, name: str, *, token: str | None = None, **settings: str) -> Iterator[Registry]:
+        """A registry with an empty data directory; stopped and removed afterwards, whatever happens.
+
+        ``settings`` are exported to it: ``PQREG_STORAGE`` and such. ``token`` is its admin's, if another instance made
+        it.
+        """
         data, log = self.work / name, self.work / f"{name}.log"
         with log.open("w") as file:
             process = subprocess.Popen(
                 self.command("serve", "--data", str(data), "--listen", "127.0.0.1:0"),
-                stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=self.env,
+                stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**self.env, **settings},
             )  # fmt: skip
         try:
             deadline = time.monotonic() + 120
@@ -128,7 +132,7 @@ class Stage:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"pqreg serve did not start: {log.read_text()[-600:]}")
                 time.sleep(0.05)
-            yield Registry(ready[1], (data / "admin.token").read_text().strip(), process.pid)
+            yield Registry(ready[1], token or (data / "admin.token").read_text().strip(), process.pid)
         finally:
             process.terminate()
             try:
