@@ -29,7 +29,9 @@ S3_LIST_PAGE: Final = 1000
 S3_TILE_WRITERS: Final = 8
 """Tiles of one batch that are written at once."""
 S3_SKEW_SECONDS: Final = 60
-"""Difference between the store's clock and ours above which a start warns; providers refuse signatures at 900."""
+"""Difference between the store's clock and ours above which a start warns."""
+S3_REFUSED_SKEW_SECONDS: Final = 900
+"""Difference at which providers refuse signatures (S3's bound)."""
 S3_SLOW_DOWN_SECONDS: Final = 5
 """Retry-After with which a request is refused while the object store or database is out of reach."""
 
@@ -62,3 +64,13 @@ CATALOGUE_LOCK_SECONDS: Final = 15
 """How long a writing transaction waits for those before it; less than the TIMEOUT_SECONDS of clients."""
 CATALOGUE_IDLE_SECONDS: Final = 5
 """How long a transaction may do nothing: an instance that died without a word holds up the others no longer."""
+
+# -- collection --------------------------------------------------------------------------------------------------------
+GC_GRACE_SECONDS: Final = 7 * 24 * 3600
+"""How long gc leaves what nothing refers to, unless told otherwise; the same as UPLOAD_IDLE_SECONDS."""
+GC_LEAST_GRACE_SECONDS: Final = 3600
+"""Shortest grace gc takes: a push sends its last files and commits within it."""
+GC_PROMISE_SECONDS: Final = 600
+"""How often it is written down that a publisher was told of a blob; gc's grace counts from then."""
+GC_BATCH: Final = 64
+"""Blobs removed in one transaction, during which nobody else writes."""

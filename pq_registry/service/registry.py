@@ -7,6 +7,7 @@ from pq_registry import durable
 from pq_registry.errors import LogHalted, StorageError
 from pq_registry.service.bootstrap import ensure_admin
 from pq_registry.service.clock import Clock
+from pq_registry.service.direct import ObjectTransfer
 from pq_registry.service.grants import Granting
 from pq_registry.service.identities import Identities
 from pq_registry.service.keys import RecipientKeys
@@ -14,15 +15,17 @@ from pq_registry.service.ledger import Ledger, LogSetup
 from pq_registry.service.logsearch import LogSearch
 from pq_registry.service.publish import Publishing
 from pq_registry.service.quotas import QuotaKeeper
+from pq_registry.service.relay import DirectoryTransfer
 from pq_registry.service.resolve import Resolving
 from pq_registry.service.status import Statuses
 from pq_registry.service.tags import Tagging
 from pq_registry.service.tokens import Tokens, host_caller
+from pq_registry.service.transfer import Transfer
 from pq_registry.service.uploads import Uploads
 from pq_registry.service.views import Views
-from pq_registry.storage.blobs import BlobStore
+from pq_registry.storage.blobs import BlobStore, DirectUploads
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.datadir import DataLock
+from pq_registry.storage.datadir import DataDirectory, DataLock
 from pq_registry.storage.incoming import Incoming
 from pq_registry.storage.local import LocalBlobStore, require_same_file_system
 from pq_registry.storage.stores import StoreConfig, Stores
@@ -32,21 +35,20 @@ class Registry:
     """Every use case. ``open`` is how a service starts; tests may put one together from other parts."""
 
     def __init__(
-        self, *, catalogue: Catalogue, blobs: BlobStore, incoming: Incoming, ledger: Ledger, clock: Clock
+        self, *, catalogue: Catalogue, blobs: BlobStore, transfer: Transfer, ledger: Ledger, clock: Clock
     ) -> None:
         self.catalogue = catalogue
         self.blobs = blobs
         self.tokens = Tokens(catalogue, clock)
         self.quotas = QuotaKeeper(catalogue)
         self.identities = Identities(catalogue, clock)
-        assert isinstance(blobs, LocalBlobStore)  # until uploads know object stores
-        self.uploads = Uploads(catalogue, blobs, incoming, clock)
+        self.uploads = Uploads(catalogue, transfer, clock)
         self.publishing = Publishing(catalogue, blobs, clock)
         self.tagging = Tagging(catalogue, clock)
         self.granting = Granting(catalogue, clock)
         self.keys = RecipientKeys(catalogue, clock)
         self.statuses = Statuses(catalogue, clock)
-        self.resolving = Resolving(catalogue, blobs)
+        self.resolving = Resolving(catalogue, blobs, clock)
         self.ledger = ledger
         self.search = LogSearch(catalogue)
         self.views = Views(catalogue, blobs, clock)
@@ -69,12 +71,11 @@ class Registry:
         try:
             durable.sweep(config.data)
             stores = Stores.open(config, upgrade=True)
-            incoming = Incoming(directory.incoming)
-            require_same_file_system(directory.incoming, directory.blobs)
+            transfer = _transfer(stores, directory)
             stores.tiles.sweep()
             ledger = Ledger(stores.catalogue, stores.tiles, clock, log)
             registry = cls(
-                catalogue=stores.catalogue, blobs=stores.blobs, incoming=incoming, ledger=ledger, clock=clock
+                catalogue=stores.catalogue, blobs=stores.blobs, transfer=transfer, ledger=ledger, clock=clock
             )
             registry.first_token = ensure_admin(directory, registry.tokens)
             registry.uploads.sweep(host_caller(), starting=True)
@@ -104,6 +105,16 @@ class Registry:
         self.catalogue.close()
         if self._lock is not None:
             self._lock.release()
+
+
+def _transfer(stores: Stores, directory: DataDirectory) -> Transfer:
+    """How uploads come in: as the blob store allows."""
+    if isinstance(stores.blobs, LocalBlobStore):
+        incoming = Incoming(directory.incoming)
+        require_same_file_system(directory.incoming, directory.blobs)
+        return DirectoryTransfer(stores.blobs, incoming)
+    assert isinstance(stores.blobs, DirectUploads)
+    return ObjectTransfer(stores.blobs)
 
 
 def _catch_up(ledger: Ledger) -> None:

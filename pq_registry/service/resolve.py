@@ -17,7 +17,16 @@ from pq_registry.errors import NotFound
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import Namespace, RepositoryName, Tag
 from pq_registry.service.access import Caller
-from pq_registry.service.visible import check_slice_size, find_blob, find_visible, missing_blobs, readable_namespace
+from pq_registry.service.clock import Clock
+from pq_registry.service.visible import (
+    check_slice_size,
+    find_blob,
+    find_visible,
+    missing_blobs,
+    promise_blobs,
+    readable_namespace,
+    unpromised_blobs,
+)
 from pq_registry.storage.blobs import BlobReader, BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import NamespaceRow, ReleaseRow, RepositoryRow, StatementRow, TagRow
@@ -70,11 +79,13 @@ class RepositoryView:
 
 
 class Resolving:
-    """The use cases that change nothing."""
+    """The use cases that change nothing a reader sees."""
 
-    def __init__(self, catalogue: Catalogue, blobs: BlobStore) -> None:
+    def __init__(self, catalogue: Catalogue, blobs: BlobStore, clock: Clock | None = None) -> None:
+        """Without a clock it only reads: what ``missing`` answers is then no promise."""
         self._catalogue = catalogue
         self._blobs = blobs
+        self._clock = clock
 
     def repositories(
         self, caller: Caller, *, namespace: Namespace | None, after: RepositoryName | None, limit: int
@@ -173,12 +184,21 @@ class Resolving:
     def missing(self, caller: Caller, digests: list[Digest], *, slice_size: int = limits.SHARD_BYTES) -> list[Digest]:
         """Those the caller would have to upload in slices of ``slice_size``, in the order asked.
 
+        The others are kept from being collected until the release that is about to refer to them is committed.
+
         Raises:
             FormatError: if no release has such slices.
         """
         check_slice_size(slice_size)
+        now = None if self._clock is None else self._clock()
         with self._catalogue.reading() as session:
             absent = missing_blobs(session, caller, digests, slice_size=slice_size)
+            unpromised = [] if now is None else unpromised_blobs(session, set(digests) - absent, now)
+        if unpromised and now is not None:
+            with self._catalogue.writing() as session:
+                promise_blobs(session, unpromised, now)
+                # Again: what was collected before this transaction is missing, and after it nothing is collected.
+                absent = missing_blobs(session, caller, digests, slice_size=slice_size)
         return [digest for digest in dict.fromkeys(digests) if digest in absent]
 
     def open_blob(self, caller: Caller, digest: Digest) -> BlobReader:

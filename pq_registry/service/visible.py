@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, case, exists, or_, select, true
+from sqlalchemy import ColumnElement, and_, case, exists, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
@@ -117,6 +117,24 @@ def missing_blobs(session: Session, caller: Caller, digests: Iterable[Digest], *
         )
         wanted -= {Digest(digest) for digest in present}
     return wanted
+
+
+def unpromised_blobs(session: Session, digests: Iterable[Digest], now: datetime) -> list[Digest]:
+    """Those of ``digests``, which are blobs, that nobody was told of lately: collection may come for them."""
+    found: list[Digest] = []
+    for batch in _batches(sorted({digest.hex for digest in digests})):
+        found += map(Digest, session.scalars(select(BlobRow.digest).where(BlobRow.digest.in_(batch), _stale(now))))
+    return found
+
+
+def promise_blobs(session: Session, digests: Iterable[Digest], now: datetime) -> None:
+    """Keep ``digests`` from being collected for a while: a publisher is told that they need not be uploaded."""
+    for batch in _batches(sorted({digest.hex for digest in digests})):
+        session.execute(update(BlobRow).where(BlobRow.digest.in_(batch), _stale(now)).values(promised=now))
+
+
+def _stale(now: datetime) -> ColumnElement[bool]:
+    return or_(BlobRow.promised.is_(None), BlobRow.promised <= now - timedelta(seconds=limits.GC_PROMISE_SECONDS))
 
 
 def find_blob(session: Session, caller: Caller, digest: Digest) -> tuple[StoredBlob, int]:

@@ -27,6 +27,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from pq_registry.storage.catalogue.columns import BigKey, InstantColumn
 
 _HEX = String(64)
+_ABOUT_A_RELEASE = text("release_digest IS NOT NULL")
 _NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -91,7 +92,8 @@ class RepositoryRow(Base):
 class BlobRow(Base):
     """A blob this service has verified: its SHA-256 is ``digest``, its slices' BLAKE3 digests are ``shards``.
 
-    ``copy`` is which object of the store it is (``storage.blobs.StoredBlob``); empty in a directory.
+    ``copy`` is which object of the store it is (``storage.blobs.StoredBlob``); empty in a directory. ``promised`` is
+    when a publisher was last told that it need not be uploaded.
     """
 
     __tablename__ = "blobs"
@@ -102,6 +104,7 @@ class BlobRow(Base):
     shards: Mapped[bytes]
     verified_at: Mapped[datetime]
     copy: Mapped[str] = mapped_column(String(32), server_default=text("''"))
+    promised: Mapped[datetime | None]
 
 
 class BlobSlicingRow(Base):
@@ -184,6 +187,8 @@ class StatementRow(Base):
         UniqueConstraint("repository_id", "tag", "sequence"),
         UniqueConstraint("repository_id", "release_digest", "recipient", "sequence"),
         Index(None, "recorded", "digest"),
+        # Most statements are about no release; an index of all of them would seem to tell nothing apart.
+        Index(None, "release_digest", sqlite_where=_ABOUT_A_RELEASE, postgresql_where=_ABOUT_A_RELEASE),
     )
 
     digest: Mapped[str] = mapped_column(_HEX, primary_key=True)
@@ -193,7 +198,7 @@ class StatementRow(Base):
     signer: Mapped[str] = mapped_column(ForeignKey("identities.id"), index=True)
     envelope: Mapped[bytes]
     tag: Mapped[str | None] = mapped_column(String(128))
-    release_digest: Mapped[str | None] = mapped_column(_HEX, index=True)
+    release_digest: Mapped[str | None] = mapped_column(_HEX)
     recipient: Mapped[str | None] = mapped_column(_HEX)
     sequence: Mapped[int | None] = mapped_column(BigInteger)
     recorded: Mapped[datetime]
