@@ -143,10 +143,14 @@ class BlobStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """A part of an unfinished upload that the store holds: its length, and the tag by which it is completed."""
+    """A part of an unfinished upload that the store holds: its length, and the tags by which it is completed.
+
+    ``sha256`` is the store's own checksum of the part, in base64, where it keeps one.
+    """
 
     size: int
     etag: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

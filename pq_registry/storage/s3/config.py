@@ -27,7 +27,7 @@ class S3Config:
     ``prefix`` is empty or ends with a slash. ``endpoint`` is what the service asks, ``public_endpoint`` what presigned
     URLs name: the two differ where the service reaches the store by another name than its clients. ``encryption`` is
     None, ``AES256`` or ``aws:kms``, the latter with ``kms_key`` or the bucket's own. ``retention_days`` 0 sets no
-    Object Lock retention on the blobs of a release.
+    Object Lock retention on the blobs of a release. ``ca_file`` has the authorities for TLS instead of the system's.
     """
 
     bucket: str
@@ -40,6 +40,7 @@ class S3Config:
     kms_key: str | None
     retention_days: int
     retention_mode: str
+    ca_file: str | None = None
 
     @property
     def url(self) -> str:
@@ -74,6 +75,7 @@ class S3Config:
             kms_key=kms_key,
             retention_days=settings.integer("s3_retention_days", minimum=0, maximum=_MOST_DAYS),
             retention_mode=_one_of(settings, "s3_retention_mode", _RETENTION),
+            ca_file=settings.get("tls_ca"),
         )
 
 
