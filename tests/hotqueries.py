@@ -106,11 +106,16 @@ def heard(catalogue: Catalogue) -> Iterator[list[tuple[str, Any]]]:
         event.remove(Engine, "before_cursor_execute", hear)
 
 
-def plan(catalogue: Catalogue, statement: str, parameters: Any) -> list[str]:
-    """The database's plan of one query, a line for each step."""
+def plan(catalogue: Catalogue, statement: str, parameters: Any, *, small: bool = False) -> list[str]:
+    """The database's plan of one query, a line for each step.
+
+    ``small`` is for tables so small that PostgreSQL rightly reads them whole: it then does so only where it must.
+    """
     with catalogue.connection() as connection:
         if connection.dialect.name == "sqlite":
             return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        if small:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         return [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)]
 
 
