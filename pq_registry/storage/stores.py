@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pq_registry import durable
 from pq_registry.errors import SettingError, UsageError
@@ -26,6 +26,9 @@ from pq_registry.storage.datadir import DataDirectory
 from pq_registry.storage.local import LocalBlobStore
 from pq_registry.storage.s3.config import S3Config
 from pq_registry.storage.tiles import LocalTiles, LogFiles
+
+if TYPE_CHECKING:
+    from pq_registry.storage.s3.session import S3Session
 
 _MOST_URL_BYTES = 4096
 
@@ -78,6 +81,7 @@ class Stores:
     catalogue: Catalogue
     blobs: BlobStore
     tiles: LogFiles
+    session: S3Session | None = None
 
     @classmethod
     def open(cls, config: StoreConfig, *, upgrade: bool) -> Self:
@@ -115,12 +119,20 @@ class Stores:
         from pq_registry.storage.s3.session import S3Session
         from pq_registry.storage.s3.tiles import S3Tiles
 
-        session = S3Session(config.s3)
-        return cls(config=config, catalogue=catalogue, blobs=S3BlobStore(session), tiles=S3Tiles(session))
+        try:
+            session = S3Session(config.s3)
+        except BaseException:
+            catalogue.close()
+            raise
+        return cls(
+            config=config, catalogue=catalogue, blobs=S3BlobStore(session), tiles=S3Tiles(session), session=session
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close every connection."""
         self.catalogue.close()
+        if self.session is not None:
+            self.session.close()
 
 
 @contextmanager
