@@ -256,6 +256,11 @@ def private_environment(home: Path, additions: Mapping[str, str]) -> dict[str, s
     return {**kept, "HOME": str(home), **additions}
 
 
+def tell_libraries(variables: Mapping[str, str]) -> None:
+    """Set environment variables of this process that libraries read themselves, as S3 clients do their credentials."""
+    os.environ.update(variables)
+
+
 def write_config(path: Path, changes: Mapping[str, str | None]) -> None:
     """Set (or, with None, remove) settings of the config file; the others stay. Durable, mode 0600.
 

@@ -22,7 +22,8 @@ import pytest
 
 from pq_registry.settings import Settings
 from pq_registry.storage.s3.config import S3Config
-from pqreg_cli.engines.postgres import PostgreSQL, programs
+from pqreg_cli.engines.postgres import PostgreSQL
+from pqreg_cli.engines.programs import programs
 from pqreg_cli.engines.seaweedfs import SeaweedFS
 
 BUCKET = "pqreg-tests"

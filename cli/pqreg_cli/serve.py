@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pqreg_cli.console import Output
 from pqreg_cli.options import JsonOption
 from pqreg_cli.stores import DatabaseOption, DataOption, EndpointOption, StorageOption, store_settings
+
+if TYPE_CHECKING:
+    from pq_registry.settings import Settings
 
 
 def serve(
@@ -38,6 +44,12 @@ def serve(
             help="Show the log only to those who may read something. [setting: PQREG_PRIVATE_LOG, no]",
         ),
     ] = None,
+    dev_s3: Annotated[
+        bool, typer.Option("--dev-s3", help="Run an object store in DIR/dev-s3 and keep weights and log there.")
+    ] = False,
+    dev_postgres: Annotated[
+        bool, typer.Option("--dev-postgres", help="Run PostgreSQL in DIR/dev-postgres and keep the catalogue there.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Check and show the configuration, and do not serve.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -48,6 +60,7 @@ def serve(
     Examples:
       pqreg serve --data /var/lib/pqreg
       pqreg serve --data ./registry --listen 127.0.0.1:0
+      pqreg serve --data ./registry --dev-s3 --dev-postgres    the full stack, for trying it
     """
     from pq_registry.settings import Settings
 
@@ -57,18 +70,51 @@ def serve(
         "public_read": None if public_read is None else str(public_read).lower(),
         "private_log": None if private_log is None else str(private_log).lower(),
     }
-    settings = Settings(given)
     require_server()
+    with contextlib.ExitStack() as running:
+        if dev_s3 or dev_postgres:
+            given |= _start_dev_stack(given, running, s3=dev_s3, postgres=dev_postgres)
+        _serve(Settings(given), Output(json=json), check=check)
+
+
+def _serve(settings: Settings, output: Output, *, check: bool) -> None:
     from pq_registry.server.config import ServerConfig
     from pq_registry.server.serve import serve as run
 
     config = ServerConfig.from_settings(settings)
     if check:
-        _show(config, Output(json=json))
+        _show(config, output)
         return
     from pqreg_cli.logkey import log_setup
 
-    run(config, log_setup, lambda line: print(line, file=sys.stderr, flush=True))
+    run(config, log_setup, _announce)
+
+
+def _start_dev_stack(
+    given: Mapping[str, str | None], running: contextlib.ExitStack, *, s3: bool, postgres: bool
+) -> dict[str, str]:
+    """Start the servers, to be stopped with ``running``; answers the settings that lead to them."""
+    from pq_registry.errors import UsageError
+    from pq_registry.settings import Settings, tell_libraries
+    from pqreg_cli.engines.stack import dev_stack
+
+    for wanted, option, others in (
+        (s3, "--dev-s3", ("storage", "s3_endpoint")),
+        (postgres, "--dev-postgres", ("database",)),
+    ):
+        for other in others:
+            if wanted and given[other] is not None:
+                raise UsageError(f"{option} and --{other.replace('_', '-')} cannot be given together")
+    data = Path(Settings(given).require("data")).absolute()
+    stack = running.enter_context(dev_stack(data, s3=s3, postgres=postgres))
+    tell_libraries(stack.credentials)
+    for line in stack.notice:
+        _announce(f"pqreg: {line}")
+    return stack.settings
+
+
+def _announce(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def require_server() -> None:

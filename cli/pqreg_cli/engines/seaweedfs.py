@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pq_registry import durable
 from pq_registry.errors import StorageError, UsageError
 from pqreg_cli.engines.child import Child, Command
+from pqreg_cli.engines.claim import claimed
 from pqreg_cli.engines.ports import LOOPBACK, answers, free_ports, is_free
 
 if TYPE_CHECKING:
@@ -82,12 +83,14 @@ class SeaweedFS:
         """Start it, on the ports of the last time if they are free.
 
         Raises:
+            UsageError: if another process runs it.
             StorageError: if it does not come up.
         """
         for attempt in range(_ATTEMPTS):
-            if not self._ports or not all(map(is_free, self._ports.values())):
-                self._ports = _choose_ports()
-            child = Child(self._command())
+            with claimed(self.directory) as lock:
+                if not self._ports or not all(map(is_free, self._ports.values())):
+                    self._ports = _choose_ports()
+                child = Child(self._command(lock))
             try:
                 child.wait_until(self._is_ready)
             except StorageError:
@@ -175,7 +178,7 @@ class SeaweedFS:
         with durable.reported("read", path):
             return {str(name): int(port) for name, port in json.loads(path.read_bytes()).items()}
 
-    def _command(self) -> Command:
+    def _command(self, lock: int) -> Command:
         ports = [f"-{name}={port}" for name, port in self._ports.items() if "." in name]
         ports += [f"-{name}.port={port}" for name, port in self._ports.items() if "." not in name]
         options = [
@@ -185,7 +188,7 @@ class SeaweedFS:
         ]  # fmt: skip
         return Command(
             name="SeaweedFS", argv=[str(self.program), "-logtostderr=true", "mini", *options, *ports],
-            cwd=self.directory, log=self.directory / "log",
+            cwd=self.directory, log=self.directory / "log", keep=(lock,),
         )  # fmt: skip
 
     def _is_ready(self) -> bool:
