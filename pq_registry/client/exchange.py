@@ -42,10 +42,18 @@ class Answer:
 
 def pause_before(attempt: int, retry_after: str | None = None) -> float:
     """Seconds to wait before try number ``attempt`` (2, 3, ...): doubling and jittered, or what the server asks for."""
-    if retry_after is not None and retry_after.isascii() and retry_after.isdigit():
-        return float(min(int(retry_after[:6]), limits.RETRY_AFTER_SECONDS))
+    asked = seconds_of(retry_after)
+    if asked is not None:
+        return float(min(asked, limits.RETRY_AFTER_SECONDS))
     # Jitter, so that a fleet does not return in step after an outage; not a secret.
     return float(limits.BACKOFF_SECONDS * 2 ** (attempt - 2) * random.uniform(0.75, 1.25))  # noqa: S311
+
+
+def seconds_of(retry_after: str | None) -> int | None:
+    """The header Retry-After, where it is a number of seconds."""
+    if retry_after is None or not retry_after.isascii() or not retry_after.isdigit():
+        return None
+    return int(retry_after[:6])
 
 
 def failed(failure: WireFailure, *, what: str, origin: Origin) -> PqregError:
@@ -154,6 +162,7 @@ class Exchanger:
                 plain=plain,
             )
             retry_after = answer.headers.get("Retry-After")
+            error.retry_after = seconds_of(retry_after)
             if answer.status not in AGAIN:
                 break
         assert error is not None

@@ -3,7 +3,7 @@
 
 The text comes from the other side: it is bounded, stripped of control characters (a terminal obeys those) and marked
 as the registry's words. Only classes a registry can know about are mapped; in particular no answer to a GET can pose
-as a verification this client made itself, or as a refusal by policy other than 401 and 403. And only the registry's
+as a verification this client made itself, or as a refusal by policy other than 401, 403 and 429. And only the registry's
 own document can say that something is not there: a 404 without it comes from a proxy, or a wrong URL.
 """
 
@@ -22,12 +22,13 @@ from pq_registry.errors import (
     PolicyError,
     PqregError,
     ServerRefused,
+    TooManyRequests,
     VerificationError,
 )
 from pq_registry.format.strict_json import Value, parse_strict
 
 MEDIA_TYPE = "application/problem+json"
-_BY_STATUS: dict[int, type[PqregError]] = {401: NotAuthenticated, 403: AccessDenied}
+_BY_STATUS: dict[int, type[PqregError]] = {401: NotAuthenticated, 403: AccessDenied, 429: TooManyRequests}
 _BY_STATUS_ON_CHANGE = _BY_STATUS | {409: Conflict}
 _NOT_FOUND = 404
 _HINTS: dict[type[PqregError], str] = {
@@ -42,7 +43,7 @@ def _with_subclasses(kind: type[PqregError]) -> Iterator[type[PqregError]]:
         yield from _with_subclasses(sub)
 
 
-_ANY = {kind.code(): kind for kind in (NotFound, NotAuthenticated, AccessDenied)}
+_ANY = {kind.code(): kind for kind in (NotFound, NotAuthenticated, AccessDenied, TooManyRequests)}
 _ON_CHANGE = _ANY | {
     kind.code(): kind
     for base in (PolicyError, VerificationError, FormatError, NameSyntaxError)

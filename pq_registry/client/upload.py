@@ -24,7 +24,7 @@ from pq_registry.client.scan import SourceDirectory, SourceFile, changed, read_e
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.work import Task, run_tasks
 from pq_registry.crypto.shards import SHARD_DIGEST_BYTES, shard_digests
-from pq_registry.errors import Conflict, NotFound, ResponseInvalid, SourceChanged, TransportError
+from pq_registry.errors import Conflict, NotFound, ResponseInvalid, SourceChanged, TooManyRequests, TransportError
 from pq_registry.format.digest import Digest
 from pq_registry.format.manifest import MANIFEST_NAME, FileEntry
 from pq_registry.format.name import RepositoryName
@@ -167,13 +167,14 @@ class _Uploader:
 
     def _send(self, upload: _Open, number: int, view: memoryview, shards: bytes) -> bool:
         """Send a part until the registry has it; False if another push finished the whole upload meanwhile."""
-        failures, claimed, waited, pause = 0, 0, 0.0, 0.0
+        failures, claimed, waited, pause, sure = 0, 0, 0.0, 0.0, False
         while True:
             try:
                 if pause:
                     self._client.exchanger.sleep(pause)
-                    if number in self._client.upload_status(self._repository, upload.id).parts:
+                    if not sure and number in self._client.upload_status(self._repository, upload.id).parts:
                         return True
+                pause, sure = 0.0, False
                 self._client.put_part(self._repository, upload.id, number, view, shards)
             except NotFound:
                 self._expect_finished(upload)
@@ -183,6 +184,12 @@ class _Uploader:
                 # longer pauses, of random length, let one of the two finish.
                 claimed += 1
                 pause = pause_before(claimed + 1)
+                waited += pause
+                if waited > limits.PART_CLAIM_SECONDS:
+                    raise
+            except TooManyRequests as error:
+                # Refused at the door: there is no need to ask what came of it, and asking would count, too.
+                pause, sure = pause_before(2, str(error.retry_after)), True
                 waited += pause
                 if waited > limits.PART_CLAIM_SECONDS:
                     raise

@@ -29,13 +29,15 @@
     │   ├── ProviderUnavailable    an implementation that was asked for is not installed
     │   ├── SelfTestFailed         the algorithms here do not give their known answers
     │   ├── BundleIncomplete, BundleMismatch, ChainDiverged
-    │   ├── NotAuthenticated, AccessDenied, TooManyRequests, QuotaExceeded, ReadOnly
+    │   ├── NotAuthenticated, AccessDenied, QuotaExceeded, ReadOnly
     │   └── Conflict               SequenceUsed, AlreadyExists
     ├── TransportError             network or server                                  exit 3
     │   ├── ConnectionFailed, ResponseInvalid, ServerRefused, WitnessRefused
+    │   ├── TooManyRequests        a ServerRefused that says when to come back
     │   └── NotFound
     ├── StorageError               the disk or the object store failed                exit 3
-    │   └── LogUnavailable         the log takes no statement now; LogHalted: it refuses to go on
+    │   ├── LogUnavailable         the log takes no statement now; LogSuperseded: another instance writes it
+    │   └── LogHalted              the log refuses to go on
     └── SourceChanged              a file changed while it was being pushed           exit 1
 
 Every error carries what was expected, what was found and what to do next, as far as it is known; ``step`` is the
@@ -70,6 +72,7 @@ from pq_registry.errors.operation import (
     KeyCustodyError,
     KeyFileExposed,
     LogHalted,
+    LogSuperseded,
     LogUnavailable,
     NotAuthenticated,
     NotFound,
@@ -183,6 +186,7 @@ __all__ = [
     "LogMisbehaved",
     "LogRollback",
     "LogStale",
+    "LogSuperseded",
     "LogUnavailable",
     "ManifestMismatch",
     "NameMismatch",

@@ -76,13 +76,6 @@ class ReadOnly(PolicyError):
     """The registry's operator allows reading only, for the time being."""
 
 
-class TooManyRequests(PolicyError):
-    """The caller asks more often than the registry's operator allows."""
-
-    status = 429
-    exit_code = EXIT_TRANSPORT
-
-
 class BundleIncomplete(PolicyError):
     """Volumes of a bundle are missing; what came is verified and kept."""
 
@@ -126,6 +119,12 @@ class ServerRefused(TransportError):
     """The server answered with an error of its own."""
 
 
+class TooManyRequests(ServerRefused):
+    """The caller asks more often than the registry's operator allows."""
+
+    status = 429
+
+
 class WitnessRefused(TransportError):
     """A witness did not cosign a checkpoint."""
 
@@ -147,6 +146,10 @@ class LogUnavailable(StorageError):
     """The log cannot take a statement at the moment, or has no receipt for it yet."""
 
     status = 503
+
+
+class LogSuperseded(LogUnavailable):
+    """Another instance writes the log now, or may; whoever leads finds out and goes on, so the same call may succeed."""
 
 
 class LogHalted(StorageError):
