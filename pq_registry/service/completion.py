@@ -3,64 +3,76 @@
 
 Order, and what a failure at each point leaves behind:
 
-a. SHA-256 of the whole differs from the announced digest: the upload is dropped, rows first.
-b. The file is linked to its final name, durably. A crash before this leaves the upload as it was.
+a. The whole is read and hashed. If its SHA-256 is not the announced digest, the row says so and the bytes are
+   removed; whoever asks next is told, and the row goes.
+b. The verified bytes get their final name, durably: a link in a directory; in an object store they have it already.
+   A crash before this leaves the upload as it was.
 c. One transaction makes the blob known, refers to it from the repository and forgets the upload. A crash or failure
    before this leaves a verified blob nobody refers to, and an upload without a file: completing again hashes the blob
-   and arrives here.
+   and arrives here. Between the first byte under a blob's final name and this transaction there is always the row of
+   an upload: what may be removed is decided by that.
+d. If another upload of the same digest came first, its object stays the blob, and this one's is removed. A crash
+   before that leaves an object nobody refers to, which ``pqreg gc`` removes.
+
+Blobs of one part are verified in the request's thread, larger ones as jobs (``verifying``).
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from zlib import crc32
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from pq_registry.errors import Conflict, FileDigestMismatch, NotFound
+from pq_registry import limits
+from pq_registry.errors import Conflict, FileDigestMismatch, NotFound, StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName
 from pq_registry.service import audit
 from pq_registry.service.access import Caller
 from pq_registry.service.clock import Clock
-from pq_registry.service.frontier import Frontiers
 from pq_registry.service.names import find_repository
 from pq_registry.service.parts import Claims, drop_upload, find_upload
-from pq_registry.storage.blobs import StoredBlob
+from pq_registry.service.transfer import Transfer, Verified, Watch, part_count
+from pq_registry.service.verifying import Verifications
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import BlobRow, BlobSlicingRow, RepositoryBlobRow, UploadPartRow, UploadRow
-from pq_registry.storage.hashing import hash_blob
-from pq_registry.storage.incoming import Incoming
-from pq_registry.storage.local import LocalBlobStore
 
 _STRIPES = 64
+_OTHER = "other bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """An upload that is still being read: how far that is."""
+
+    verified: int
+    size: int
 
 
 class Completion:
     """Turns a finished upload into a blob."""
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        blobs: LocalBlobStore,
-        incoming: Incoming,
-        frontiers: Frontiers,
-        claims: Claims,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, transfer: Transfer, claims: Claims, clock: Clock) -> None:
         self._catalogue = catalogue
-        self._blobs = blobs
-        self._incoming = incoming
-        self._frontiers = frontiers
+        self._transfer = transfer
         self._claims = claims
         self._clock = clock
+        self._verifications = Verifications(catalogue, clock)
         # One completion per upload at a time. Which uploads share a lock does not matter, so there are always as many.
         self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
+        self._turns = threading.BoundedSemaphore(limits.HEAVY_TASKS)
 
-    def complete(self, caller: Caller, repository: RepositoryName, upload_id: str) -> Digest:
+    def complete(self, caller: Caller, repository: RepositoryName, upload_id: str) -> Digest | Verifying:
         """Verify the whole and make the blob known. Doing so twice answers the same twice.
+
+        Answers ``Verifying`` if that takes longer than a request may; the next request waits on.
 
         Raises:
             NotFound: if there is no such upload.
@@ -68,59 +80,114 @@ class Completion:
             FileDigestMismatch: if the bytes are another file's; the upload is dropped then.
             StorageError: if the store or the catalogue fails; the upload is left as it is.
         """
-        with self._locks[crc32(upload_id.encode()) % _STRIPES]:
+        deadline = time.monotonic() + limits.VERIFYING_WAIT_SECONDS
+        while True:
             with self._catalogue.reading() as session:
                 done = self._completed(session, repository, upload_id)
                 if done is not None:
                     return done
                 upload = find_upload(session, caller, repository, upload_id)
-                parts = session.scalars(
-                    select(UploadPartRow).where(UploadPartRow.upload_id == upload_id).order_by(UploadPartRow.number)
-                ).all()
                 session.expunge_all()
-            count = -(-upload.size // upload.part_size)
-            if len(parts) != count:
-                present = {part.number for part in parts}
-                absent = [number for number in range(count) if number not in present]
-                raise Conflict(
-                    "parts of the upload are missing",
-                    expected=f"{count} parts",
-                    found=f"{len(absent)} missing, the first is {absent[0]}",
-                )
-            self._store(caller, repository, upload, {part.number for part in parts})
-            self._commit(caller, repository, upload, b"".join(part.shards for part in parts))
-        self._claims.drop(upload_id)
-        return Digest(upload.digest)
+            if upload.refused:
+                self._tell_refusal(upload)
+            left = deadline - time.monotonic()
+            if upload.size <= limits.PART_BYTES:
+                with self._locks[crc32(upload_id.encode()) % _STRIPES], self._turns:
+                    self._work(caller, repository, upload_id, _unwatched)
+            elif self._verifications.is_elsewhere(upload):
+                if left <= 0:
+                    return Verifying(upload.verified, upload.size)
+                self._verifications.pause(min(left, limits.VERIFYING_POLL_SECONDS))
+            else:
+                job = self._verifications.find(upload_id)
+                if job is None:
+                    self._require_whole(upload, self._rows(upload_id))
+                    work = partial(self._work, caller, repository, upload_id)
+                    job = self._verifications.obtain(upload_id, work)
+                if not job.wait(max(left, 0)):
+                    return Verifying(job.verified, upload.size)
+
+    def close(self) -> None:
+        """Stop verifying."""
+        self._verifications.close()
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _store(self, caller: Caller, repository: RepositoryName, upload: UploadRow, parts: set[int]) -> None:
-        wanted = Digest(upload.digest)
-        if not self._incoming.exists(upload.id):
-            # A crash (or a failed transaction) after the file was linked to its final name.
-            found = hash_blob(self._blobs, StoredBlob(wanted))
-        else:
-            found = self._frontiers.finish(upload.id, parts, size=upload.size, part_size=upload.part_size)
-        if found != wanted:
-            now = self._clock()
-            with self._catalogue.writing() as session:
-                drop_upload(session, upload)
-                audit.record(session, caller, now, audit.Action.UPLOAD_REFUSED, repository, digest=str(wanted))
-            self._claims.drop(upload.id)
-            self._incoming.discard(upload.id)
-            raise FileDigestMismatch(
-                "the uploaded bytes are another file's", expected=wanted, found=found, hint="upload it again"
-            )
-        if self._incoming.exists(upload.id):
-            self._blobs.adopt(self._incoming.path(upload.id), wanted)
+    def _work(self, caller: Caller, repository: RepositoryName, upload_id: str, watch: Watch) -> None:
+        """Everything from the bytes of an upload to the blob, or to its refusal."""
+        with self._catalogue.reading() as session:
+            upload = session.get(UploadRow, upload_id)
+            session.expunge_all()
+        if upload is None or upload.refused:
+            return  # another request was quicker
+        rows = self._rows(upload_id)
+        self._require_whole(upload, rows)
+        verified = self._transfer.verify(upload, rows, watch)
+        if verified.digest != Digest(upload.digest):
+            self._refuse(caller, repository, upload, verified.digest)
+            return
+        self._transfer.keep(upload)
+        try:
+            is_kept = self._commit(caller, repository, upload, verified)
+        except NotFound:
+            self._transfer.discard(upload)  # aborted meanwhile: nobody else would
+            raise
+        self._claims.drop(upload.id)
+        if not is_kept:
+            self._transfer.discard(upload)
 
-    def _commit(self, caller: Caller, repository: RepositoryName, upload: UploadRow, shards: bytes) -> None:
+    def _rows(self, upload_id: str) -> Sequence[UploadPartRow]:
+        query = select(UploadPartRow).where(UploadPartRow.upload_id == upload_id).order_by(UploadPartRow.number)
+        with self._catalogue.reading() as session:
+            rows = session.scalars(query).all()
+            session.expunge_all()
+        return rows
+
+    def _require_whole(self, upload: UploadRow, rows: Sequence[UploadPartRow]) -> None:
+        present = self._transfer.present(upload, rows)
+        if present is None:
+            raise StorageError("the storage lost an upload", hint="open it again")
+        count = part_count(upload)
+        if len(present) != count:
+            absent = [number for number in range(count) if number not in present]
+            raise Conflict(
+                "parts of the upload are missing",
+                expected=f"{count} parts",
+                found=f"{len(absent)} missing, the first is {absent[0]}",
+            )
+
+    def _refuse(self, caller: Caller, repository: RepositoryName, upload: UploadRow, found: Digest | None) -> None:
         now = self._clock()
         with self._catalogue.writing() as session:
+            row = session.get(UploadRow, upload.id)
+            if row is None:
+                return  # completed by another instance, or aborted: then it is theirs to say what stays
+            row.refused = _OTHER if found is None else str(found)
+            audit.record(
+                session, caller, now, audit.Action.UPLOAD_REFUSED, repository, digest=f"sha256:{upload.digest}"
+            )
+        self._claims.drop(upload.id)
+        self._transfer.discard(upload)
+
+    def _tell_refusal(self, upload: UploadRow) -> None:
+        with self._catalogue.writing() as session:
+            drop_upload(session, upload)
+        raise FileDigestMismatch(
+            "the uploaded bytes are another file's",
+            expected=f"sha256:{upload.digest}", found=upload.refused, hint="upload it again",
+        )  # fmt: skip
+
+    def _commit(self, caller: Caller, repository: RepositoryName, upload: UploadRow, verified: Verified) -> bool:
+        now = self._clock()
+        copy = self._transfer.copy(upload)
+        with self._catalogue.writing() as session:
             owner = find_repository(session, repository, lock=True)
-            if session.get(UploadRow, upload.id) is None:
+            row = session.get(UploadRow, upload.id)
+            if row is None and self._is_kept(session, upload, copy):
+                return True  # another instance was as far, and a little quicker
+            if row is None or row.refused:
                 raise NotFound(f"no upload {upload.id}", hint="it was aborted meanwhile")
-            _record_blob(session, upload, shards, now)
+            is_kept = _record_blob(session, upload, copy, verified.shards, now)
             link = session.get(RepositoryBlobRow, (owner.id, upload.digest))
             if link is None:
                 link = RepositoryBlobRow(repository_id=owner.id, digest=upload.digest, added=now)
@@ -131,6 +198,11 @@ class Completion:
                 session, caller, now, audit.Action.BLOB_STORED, repository,
                 digest=f"sha256:{upload.digest}", size=upload.size,
             )  # fmt: skip
+        return is_kept
+
+    def _is_kept(self, session: Session, upload: UploadRow, copy: str) -> bool:
+        blob = session.get(BlobRow, upload.digest)
+        return blob is not None and blob.copy == copy
 
     def _completed(self, session: Session, repository: RepositoryName, upload_id: str) -> Digest | None:
         link = session.scalars(select(RepositoryBlobRow).where(RepositoryBlobRow.upload_id == upload_id)).first()
@@ -139,7 +211,8 @@ class Completion:
         return Digest(link.digest)
 
 
-def _record_blob(session: Session, upload: UploadRow, shards: bytes, now: datetime) -> None:
+def _record_blob(session: Session, upload: UploadRow, copy: str, shards: bytes, now: datetime) -> bool:
+    """Make the blob known; whether the bytes of this upload are the ones that stay."""
     known = session.get(BlobRow, upload.digest)
     if known is None:
         session.add(
@@ -149,8 +222,14 @@ def _record_blob(session: Session, upload: UploadRow, shards: bytes, now: dateti
                 slice_size=upload.slice_size,
                 shards=shards,
                 verified_at=now,
+                copy=copy,
             )
         )
     elif known.slice_size != upload.slice_size:
         session.merge(BlobSlicingRow(digest=upload.digest, slice_size=upload.slice_size, shards=shards))
     session.flush()
+    return known is None or known.copy == copy
+
+
+def _unwatched(_count: int) -> None:
+    """Nobody wants to know how far it is."""

@@ -21,6 +21,11 @@ from pq_registry.storage.incoming import Incoming, IncomingFile
 
 _WORKERS = 2
 Opener = Callable[[], IncomingFile]
+Watch = Callable[[int], None]
+
+
+def _unwatched(_count: int) -> None:
+    pass
 
 
 class Frontier:
@@ -35,6 +40,7 @@ class Frontier:
         self._sha256 = hashlib.sha256()
         self._lock = threading.Lock()
         self._dead = False
+        self._watch: Watch = _unwatched
 
     def add(self, number: int) -> None:
         """Report that part ``number`` is durable and will not change any more."""
@@ -53,13 +59,17 @@ class Frontier:
         """Stop hashing soon: the upload is given up."""
         self._dead = True
 
-    def finish(self) -> Digest:
+    def finish(self, watch: Watch = _unwatched) -> Digest:
         """The digest of the whole file, once every part has been reported.
+
+        Args:
+            watch: told how many bytes have been hashed, while they are; may raise to end that.
 
         Raises:
             StorageError: if the bytes cannot be read, now or earlier.
         """
         with self._lock:
+            self._watch = watch
             self._hash()
             if self._dead or self._next * self._part_size < self._size:
                 raise StorageError("the upload's bytes could not be read back")
@@ -74,7 +84,7 @@ class Frontier:
                 while self._next in self._verified and not self._dead:
                     self._hash_part(file, buffer)
                     self._next += 1
-        except PqregError:
+        except BaseException:
             self._dead = True  # a part may be half hashed: only a new frontier can go on
             raise
 
@@ -87,6 +97,7 @@ class Frontier:
                 raise StorageError("an upload is shorter than its verified parts")
             self._sha256.update(buffer[:count])
             offset += count
+            self._watch(offset)
 
 
 class Frontiers:
@@ -104,7 +115,9 @@ class Frontiers:
         frontier.add(number)
         self._workers.submit(frontier.advance)
 
-    def finish(self, upload_id: str, numbers: Iterable[int], *, size: int, part_size: int) -> Digest:
+    def finish(
+        self, upload_id: str, numbers: Iterable[int], *, size: int, part_size: int, watch: Watch = _unwatched
+    ) -> Digest:
         """The digest of a whole upload, all of whose parts are ``numbers``.
 
         Raises:
@@ -114,7 +127,7 @@ class Frontiers:
         for number in numbers:
             frontier.add(number)
         try:
-            return frontier.finish()
+            return frontier.finish(watch)
         finally:
             self.forget(upload_id)
 

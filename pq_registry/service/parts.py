@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
@@ -21,7 +22,6 @@ from pq_registry.errors import Conflict, FormatError, NotFound
 from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Caller
 from pq_registry.storage.catalogue.tables import RepositoryRow, UploadPartRow, UploadRow
-from pq_registry.storage.incoming import IncomingFile
 
 
 def find_upload(session: Session, caller: Caller, repository: RepositoryName, upload_id: str) -> UploadRow:
@@ -138,10 +138,26 @@ class PartPlan:
         return cls(number, offset, length, upload.slice_size, shards)
 
 
+class PartFile(Protocol):
+    """Where the slices of a part go."""
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write a slice. Raises StorageError."""
+        ...
+
+    def sync(self) -> None:
+        """Make what was written durable. Raises StorageError."""
+        ...
+
+    def close(self) -> None:
+        """Give it up."""
+        ...
+
+
 class PartWriter:
     """Takes the slices of one part in order. Used from one thread at a time; always closed."""
 
-    def __init__(self, plan: PartPlan, claim: Claim, file: IncomingFile, record: Callable[[], None]) -> None:
+    def __init__(self, plan: PartPlan, claim: Claim, file: PartFile, record: Callable[[], None]) -> None:
         self.plan = plan
         self._claim = claim
         self._file = file

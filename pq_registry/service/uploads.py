@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Uploads: bytes in parts, verified on arrival, resumable by client and service alike, visible only when complete.
+"""Uploads: bytes in parts, resumable by client and service alike, visible only when complete.
 
 The life of an upload:
 
-1. ``open`` makes the sparse file and the row, or finds the caller's unfinished upload of the same digest.
-2. ``begin_part`` and ``PartWriter``: each slice is compared with the BLAKE3 digest its sender declared *before* it is
-   written; then fdatasync, then the row. Only then is the part acknowledged. A part with a row never changes again.
-   A second sender of the same unfinished part takes it over; the first one is refused at its next slice.
-3. ``complete`` (in ``completion``): every part has a row, and the SHA-256 of the whole is the digest that was
-   announced, or everything is dropped.
+1. ``open`` makes the store ready and the row, or finds the caller's unfinished upload of the same digest. How bytes
+   come in is the business of a ``Transfer``: through the service (relay), or straight into an object store (direct).
+2. Relayed: ``begin_part`` and ``PartWriter``. Each slice is compared with the BLAKE3 digest its sender declared
+   *before* it is written; then it is made durable, then the row. Only then is the part acknowledged. A part with a row
+   never changes again. A second sender of the same unfinished part takes it over; the first one is refused at its next
+   slice. Direct: ``sign`` answers a request for each part, which the client sends to the store.
+3. ``complete`` (in ``completion``): every part is there, and the SHA-256 of the whole, as this service reads it, is the
+   digest that was announced, or everything is dropped.
 
-A crash in 2 costs the parts without a row.
+A crash in 2 costs the parts without a row. No state is kept in memory that another instance would miss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
@@ -28,25 +31,33 @@ from pq_registry.format.name import RepositoryName
 from pq_registry.service import audit
 from pq_registry.service.access import Caller
 from pq_registry.service.clock import Clock
-from pq_registry.service.completion import Completion
-from pq_registry.service.frontier import Frontiers
-from pq_registry.service.names import obtain_repository
+from pq_registry.service.completion import Completion, Verifying
+from pq_registry.service.names import find_repository, obtain_repository
 from pq_registry.service.parts import Claims, PartPlan, PartWriter, drop_upload, find_upload
+from pq_registry.service.transfer import Transfer, WantedPart, part_count
 from pq_registry.service.visible import check_slice_size
-from pq_registry.storage.blobs import StoredBlob
+from pq_registry.storage.blobs import SignedRequest
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import UploadPartRow, UploadRow
-from pq_registry.storage.incoming import Incoming, new_upload_id
-from pq_registry.storage.local import LocalBlobStore
+from pq_registry.storage.incoming import new_upload_id
+
+_TOUCH_SECONDS = limits.UPLOAD_IDLE_SECONDS // 100
+"""How old the time at which an upload was last touched may be before it is written down again."""
 
 
 @dataclass(frozen=True, slots=True)
 class UploadState:
-    """What a client needs to go on: the parts the service has, and how large parts are."""
+    """What a client needs to go on: the parts that are there, how large parts are, and where they go."""
 
     id: str
     part_size: int
     parts: tuple[int, ...]
+    is_direct: bool = False
+
+    @property
+    def transfer(self) -> str:
+        """``direct`` if parts go straight to the storage, else ``relay``."""
+        return "direct" if self.is_direct else "relay"
 
 
 def part_size_for(size: int, slice_size: int) -> int:
@@ -58,14 +69,12 @@ def part_size_for(size: int, slice_size: int) -> int:
 class Uploads:
     """The use cases around uploads."""
 
-    def __init__(self, catalogue: Catalogue, blobs: LocalBlobStore, incoming: Incoming, clock: Clock) -> None:
+    def __init__(self, catalogue: Catalogue, transfer: Transfer, clock: Clock) -> None:
         self._catalogue = catalogue
-        self._blobs = blobs
-        self._incoming = incoming
+        self._transfer = transfer
         self._clock = clock
         self._claims = Claims()
-        self._frontiers = Frontiers(incoming)
-        self._completion = Completion(catalogue, blobs, incoming, self._frontiers, self._claims, clock)
+        self._completion = Completion(catalogue, transfer, self._claims, clock)
 
     def open(
         self, caller: Caller, repository: RepositoryName, *, digest: Digest, size: int, slice_size: int
@@ -75,32 +84,17 @@ class Uploads:
         Raises:
             FormatError: if size or slice size are out of bounds, or differ from those of the unfinished upload.
             Conflict: if the repository has too many unfinished uploads, or its name exists in another spelling.
-            StorageError: if the file cannot be made.
+            StorageError: if the store fails.
         """
         if not 0 <= size <= limits.FILE_BYTES:
             raise FormatError("the size is out of bounds", expected=f"0 to {limits.FILE_BYTES}", found=size)
         check_slice_size(slice_size)
         now = self._clock()
-        with self._catalogue.writing() as session:
-            row = obtain_repository(session, repository, now)
-            wanted = (UploadRow.repository_id == row.id, UploadRow.digest == digest.hex)
-            upload = session.scalars(select(UploadRow).where(*wanted, UploadRow.token_id == caller.token_id)).first()
-            if upload is not None:
-                if (upload.size, upload.slice_size) != (size, slice_size):
-                    raise FormatError(
-                        "an unfinished upload of this digest has another size",
-                        expected=f"{upload.size} bytes in slices of {upload.slice_size}",
-                        found=f"{size} bytes in slices of {slice_size}",
-                        hint="abort it first",
-                    )
-                upload.touched = now
-                return self._state(session, upload), False
-            unfinished = session.scalars(select(func.count()).where(UploadRow.repository_id == row.id)).one()
-            if unfinished >= limits.OPEN_UPLOADS:
-                raise Conflict("the repository has too many unfinished uploads", expected=f"{limits.OPEN_UPLOADS}")
+        with self._catalogue.reading() as session:
+            found = self._unfinished(session, caller, repository, digest)
+        if found is None:
             upload = UploadRow(
                 id=new_upload_id(),
-                repository_id=row.id,
                 token_id=caller.token_id,
                 digest=digest.hex,
                 size=size,
@@ -108,23 +102,29 @@ class Uploads:
                 part_size=part_size_for(size, slice_size),
                 created=now,
                 touched=now,
+                storage_id="",
             )
-            session.add(upload)
-            audit.record(
-                session, caller, now, audit.Action.UPLOAD_OPENED, repository, digest=str(digest), size=size
-            )  # fmt: skip
-            # Before the commit: a row without a file is worse than a file without a row, which is swept.
-            self._incoming.create(upload.id, size)
-            return UploadState(upload.id, upload.part_size, ()), True
+            found = self._add(caller, repository, upload, now)
+            if found is None:
+                return UploadState(upload.id, upload.part_size, (), bool(upload.storage_id)), True
+        if (found.size, found.slice_size) != (size, slice_size):
+            raise FormatError(
+                "an unfinished upload of this digest has another size",
+                expected=f"{found.size} bytes in slices of {found.slice_size}",
+                found=f"{size} bytes in slices of {slice_size}",
+                hint="abort it first",
+            )
+        self._touch(found, now)
+        return self._state(found), False
 
     def show(self, caller: Caller, repository: RepositoryName, upload_id: str) -> UploadState:
         """The state of an unfinished upload of the caller's.
 
         Raises:
             NotFound: if there is none.
+            StorageError: if the store fails.
         """
-        with self._catalogue.reading() as session:
-            return self._state(session, find_upload(session, caller, repository, upload_id))
+        return self._state(self._find(caller, repository, upload_id))
 
     def begin_part(
         self, caller: Caller, repository: RepositoryName, upload_id: str, *, number: int, length: int, shards: bytes
@@ -134,18 +134,16 @@ class Uploads:
         Raises:
             NotFound: if there is no such upload.
             FormatError: if number, length or the declared digests do not fit the upload.
-            Conflict: if the part is there with other digests.
+            Conflict: if the part is there with other digests, or parts of this upload do not come this way.
         """
-        with self._catalogue.reading() as session:
-            upload = find_upload(session, caller, repository, upload_id)
-            session.expunge(upload)
+        upload = self._find(caller, repository, upload_id)
         plan = PartPlan.of(upload, number, length=length, shards=shards)
         claim = self._claims.take(upload_id, number)
         try:
             with self._catalogue.reading() as session:
                 present = session.get(UploadPartRow, (upload_id, number))
             if present is None:
-                return PartWriter(plan, claim, self._incoming.open(upload_id), lambda: self._record(upload, plan))
+                return self._transfer.receive(upload, plan, claim, lambda: self._record(upload, plan))
             if present.shards != shards:
                 raise Conflict(f"part {number} is already there with other bytes", hint="abort the upload first")
         except BaseException:
@@ -154,7 +152,27 @@ class Uploads:
         claim.release()
         return None
 
-    def complete(self, caller: Caller, repository: RepositoryName, upload_id: str) -> Digest:
+    def sign(
+        self, caller: Caller, repository: RepositoryName, upload_id: str, parts: Sequence[WantedPart]
+    ) -> list[SignedRequest]:
+        """Requests by which the caller sends parts straight to the storage, in the order asked.
+
+        Raises:
+            NotFound: if there is no such upload.
+            FormatError: if a number does not fit the upload.
+            Conflict: if parts of this upload come through the service.
+            StorageError: if the store fails.
+        """
+        upload = self._find(caller, repository, upload_id)
+        count = part_count(upload)
+        for part in parts:
+            if not 0 <= part.number < count:
+                raise FormatError("no such part", expected=f"0 to {count - 1}", found=part.number)
+        now = self._clock()
+        self._touch(upload, now)
+        return self._transfer.sign(upload, parts, now)
+
+    def complete(self, caller: Caller, repository: RepositoryName, upload_id: str) -> Digest | Verifying:
         """Verify the whole and make the blob known; see ``Completion.complete``."""
         return self._completion.complete(caller, repository, upload_id)
 
@@ -163,6 +181,7 @@ class Uploads:
 
         Raises:
             NotFound: if there is no such upload.
+            StorageError: if the store fails; the upload is gone all the same.
         """
         now = self._clock()
         with self._catalogue.writing() as session:
@@ -171,39 +190,117 @@ class Uploads:
             audit.record(
                 session, caller, now, audit.Action.UPLOAD_ABORTED, repository, digest=f"sha256:{upload.digest}"
             )
-        self._discard(upload_id)
+        self._discard(upload)
 
     def sweep(self, caller: Caller, *, starting: bool) -> int:
         """Drop uploads nobody touched for long; at the start of the service also whatever a crash left behind.
 
         Answers how many uploads and files were dropped.
+
+        Raises:
+            StorageError: if a store fails; what is left is dropped by the next sweep.
         """
         now = self._clock()
         idle_since = now - timedelta(seconds=limits.UPLOAD_IDLE_SECONDS)
-        dropped: list[str] = []
+        dropped: list[UploadRow] = []
         with self._catalogue.writing() as session:
             for upload in session.scalars(select(UploadRow)).all():
-                if upload.touched <= idle_since or (starting and self._is_lost(upload)):
+                if upload.touched <= idle_since or (starting and self._transfer.is_lost(upload)):
                     drop_upload(session, upload)
                     digest = f"sha256:{upload.digest}"
                     audit.record(session, caller, now, audit.Action.UPLOAD_EXPIRED, upload.id, digest=digest)
-                    dropped.append(upload.id)
-            known = set(session.scalars(select(UploadRow.id)).all()) - set(dropped)
-        for upload_id in dropped:
-            self._discard(upload_id)
-        if not starting:
-            return len(dropped)
-        return len(dropped) + self._incoming.sweep(known)
+                    dropped.append(upload)
+            known = frozenset(session.scalars(select(UploadRow.id)).all()) - {upload.id for upload in dropped}
+        for upload in dropped:
+            self._discard(upload)
+        return len(dropped) + self._transfer.sweep(known, now, starting=starting)
 
     def close(self) -> None:
         """Stop hashing in the background."""
-        self._frontiers.close()
+        self._completion.close()
+        self._transfer.close()
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _state(self, session: Session, upload: UploadRow) -> UploadState:
-        query = select(UploadPartRow.number).where(UploadPartRow.upload_id == upload.id).order_by(UploadPartRow.number)
-        return UploadState(upload.id, upload.part_size, tuple(session.scalars(query).all()))
+    def _unfinished(
+        self, session: Session, caller: Caller, repository: RepositoryName, digest: Digest
+    ) -> UploadRow | None:
+        """The caller's unfinished upload of ``digest``, if there is one."""
+        try:
+            owner = find_repository(session, repository)
+        except NotFound:
+            return None
+        wanted = (UploadRow.repository_id == owner.id, UploadRow.digest == digest.hex)
+        found = session.scalars(select(UploadRow).where(*wanted, UploadRow.token_id == caller.token_id)).first()
+        return None if found is None or found.refused else found
+
+    def _add(self, caller: Caller, repository: RepositoryName, upload: UploadRow, now: datetime) -> UploadRow | None:
+        """Make store and row of a new upload; answers the one another request made meanwhile, if one did."""
+        # The store first: a row without a file is worse than a file without a row, which is swept. And no transaction
+        # waits for a store: while one writes, nobody else does.
+        self._transfer.begin(upload)
+        try:
+            with self._catalogue.writing() as session:
+                owner = obtain_repository(session, repository, now)
+                found = self._unfinished(session, caller, repository, Digest(upload.digest))
+                if found is None:
+                    self._insert(session, owner.id, upload)
+                    audit.record(
+                        session, caller, now, audit.Action.UPLOAD_OPENED, repository,
+                        digest=f"sha256:{upload.digest}", size=upload.size,
+                    )  # fmt: skip
+        except BaseException:
+            self._discard(upload)
+            raise
+        if found is not None:
+            self._discard(upload)
+        return found
+
+    def _insert(self, session: Session, repository_id: int, upload: UploadRow) -> None:
+        same = (UploadRow.repository_id == repository_id, UploadRow.digest == upload.digest)
+        for refused in session.scalars(select(UploadRow).where(*same, UploadRow.token_id == upload.token_id)):
+            drop_upload(session, refused)
+        unfinished = session.scalars(select(func.count()).where(UploadRow.repository_id == repository_id)).one()
+        if unfinished >= limits.OPEN_UPLOADS:
+            raise Conflict("the repository has too many unfinished uploads", expected=f"{limits.OPEN_UPLOADS}")
+        upload.repository_id = repository_id
+        session.add(upload)
+        session.flush()
+
+    def _find(self, caller: Caller, repository: RepositoryName, upload_id: str) -> UploadRow:
+        with self._catalogue.reading() as session:
+            upload = find_upload(session, caller, repository, upload_id)
+            session.expunge(upload)
+        if upload.refused:
+            raise Conflict("the bytes of this upload were another file's", hint="open the upload again")
+        return upload
+
+    def _state(self, upload: UploadRow) -> UploadState:
+        query = select(UploadPartRow).where(UploadPartRow.upload_id == upload.id)
+        with self._catalogue.reading() as session:
+            rows = session.scalars(query).all()
+        parts = self._transfer.present(upload, rows)
+        if parts is None:
+            self._begin_again(upload)
+            parts = frozenset()
+        return UploadState(upload.id, upload.part_size, tuple(sorted(parts)), bool(upload.storage_id))
+
+    def _begin_again(self, upload: UploadRow) -> None:
+        """Another start in the store, which has lost the first, for example by a lifecycle rule of the bucket."""
+        lost = upload.storage_id
+        self._transfer.begin(upload)
+        with self._catalogue.writing() as session:
+            same = (UploadRow.id == upload.id, UploadRow.storage_id == lost)
+            changed = session.execute(update(UploadRow).where(*same).values(storage_id=upload.storage_id))
+        if changed.rowcount != 1:
+            self._transfer.discard(upload)
+            raise Conflict("another request began this upload again", hint="ask again")
+
+    def _touch(self, upload: UploadRow, now: datetime) -> None:
+        if now - upload.touched < timedelta(seconds=_TOUCH_SECONDS):
+            return
+        with self._catalogue.writing() as session:
+            session.execute(update(UploadRow).where(UploadRow.id == upload.id).values(touched=now))
 
     def _record(self, upload: UploadRow, plan: PartPlan) -> None:
         with self._catalogue.writing() as session:
@@ -212,13 +309,8 @@ class Uploads:
                 raise NotFound(f"no upload {upload.id}", hint="it was aborted meanwhile")
             row.touched = self._clock()
             session.add(UploadPartRow(upload_id=upload.id, number=plan.number, shards=plan.shards))
-        self._frontiers.report(upload.id, plan.number, size=upload.size, part_size=upload.part_size)
+        self._transfer.recorded(upload, plan.number)
 
-    def _is_lost(self, upload: UploadRow) -> bool:
-        blob = StoredBlob(Digest(upload.digest))
-        return not self._incoming.exists(upload.id) and self._blobs.size(blob) != upload.size
-
-    def _discard(self, upload_id: str) -> None:
-        self._frontiers.forget(upload_id)
-        self._claims.drop(upload_id)
-        self._incoming.discard(upload_id)
+    def _discard(self, upload: UploadRow) -> None:
+        self._claims.drop(upload.id)
+        self._transfer.discard(upload)
