@@ -3,8 +3,8 @@
 
 The text comes from the other side: it is bounded, stripped of control characters (a terminal obeys those) and marked
 as the registry's words. Only classes a registry can know about are mapped; in particular no answer to a GET can pose
-as a verification this client made itself, or as a refusal by policy other than 401, 403 and 429. And only the registry's
-own document can say that something is not there: a 404 without it comes from a proxy, or a wrong URL.
+as a verification this client made itself, or as a refusal other than 401, 403 and 429. And only the registry's own
+document can say that something is not there: a 404 without it comes from a proxy, or a wrong URL.
 """
 
 from __future__ import annotations

@@ -24,7 +24,15 @@ from pq_registry.client.scan import SourceDirectory, SourceFile, changed, read_e
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.work import Task, run_tasks
 from pq_registry.crypto.shards import SHARD_DIGEST_BYTES, shard_digests
-from pq_registry.errors import Conflict, NotFound, ResponseInvalid, SourceChanged, TooManyRequests, TransportError
+from pq_registry.errors import (
+    Conflict,
+    NotFound,
+    PqregError,
+    ResponseInvalid,
+    SourceChanged,
+    TooManyRequests,
+    TransportError,
+)
 from pq_registry.format.digest import Digest
 from pq_registry.format.manifest import MANIFEST_NAME, FileEntry
 from pq_registry.format.name import RepositoryName
@@ -129,6 +137,34 @@ class _Open:
             return self.left == 0
 
 
+class _Patience:
+    """How long to wait until a part is tried again; ``unsure`` is whether it may have arrived all the same."""
+
+    def __init__(self) -> None:
+        self.pause = 0.0
+        self.unsure = False
+        self._failures = 0
+        self._claimed = 0
+        self._waited = 0.0
+
+    def spend(self, error: PqregError) -> None:
+        """Count a try that failed; raises its error if that was the last."""
+        self.unsure = not isinstance(error, TooManyRequests)  # that was refused at the door
+        if not isinstance(error, Conflict | TooManyRequests):
+            self._failures += 1
+            if self._failures == limits.ATTEMPTS:
+                raise error
+            self.pause = pause_before(self._failures + 1)
+            return
+        # Another push is sending this very part, and the registry listens to whoever came last. Longer and longer
+        # pauses, of random length, let one of the two finish. Or it says when to come back.
+        self._claimed += 1
+        self.pause = pause_before(self._claimed + 1, None if error.retry_after is None else str(error.retry_after))
+        self._waited += self.pause
+        if self._waited > limits.PART_CLAIM_SECONDS:
+            raise error
+
+
 class _Uploader:
     """The tasks of one pass 2."""
 
@@ -167,37 +203,19 @@ class _Uploader:
 
     def _send(self, upload: _Open, number: int, view: memoryview, shards: bytes) -> bool:
         """Send a part until the registry has it; False if another push finished the whole upload meanwhile."""
-        failures, claimed, waited, pause, sure = 0, 0, 0.0, 0.0, False
+        patience = _Patience()
         while True:
             try:
-                if pause:
-                    self._client.exchanger.sleep(pause)
-                    if not sure and number in self._client.upload_status(self._repository, upload.id).parts:
+                if patience.pause:
+                    self._client.exchanger.sleep(patience.pause)
+                    if patience.unsure and number in self._client.upload_status(self._repository, upload.id).parts:
                         return True
-                pause, sure = 0.0, False
                 self._client.put_part(self._repository, upload.id, number, view, shards)
             except NotFound:
                 self._expect_finished(upload)
                 return False
-            except Conflict:
-                # Another push is sending this very part, and the registry listens to whoever came last. Longer and
-                # longer pauses, of random length, let one of the two finish.
-                claimed += 1
-                pause = pause_before(claimed + 1)
-                waited += pause
-                if waited > limits.PART_CLAIM_SECONDS:
-                    raise
-            except TooManyRequests as error:
-                # Refused at the door: there is no need to ask what came of it, and asking would count, too.
-                pause, sure = pause_before(2, str(error.retry_after)), True
-                waited += pause
-                if waited > limits.PART_CLAIM_SECONDS:
-                    raise
-            except TransportError:
-                failures += 1
-                if failures == limits.ATTEMPTS:
-                    raise
-                pause = pause_before(failures + 1)
+            except (Conflict, TransportError) as error:
+                patience.spend(error)
             else:
                 with self._lock:
                     self.sent += len(view)

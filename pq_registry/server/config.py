@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pq_registry import limits
@@ -46,7 +46,7 @@ class ServerConfig:
     address_rate: int = 0
     trusted_proxies: tuple[Network, ...] = ()
     hsts_days: int = 365
-    quotas: Quotas = Quotas()
+    quotas: Quotas = field(default_factory=Quotas)
 
     @property
     def data(self) -> Path:

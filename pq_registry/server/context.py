@@ -3,8 +3,8 @@
 
 Written as plain ASGI, because a download must not pay for conveniences it does not use. Inside it:
 
-* every answer carries ``X-Request-Id``, over TLS ``Strict-Transport-Security``, and headers that forbid sniffing, framing, loading anything (but for pages,
-  which bring a policy of their own) and, by default, caching;
+* every answer carries ``X-Request-Id``, ``Strict-Transport-Security`` where it goes over TLS, and headers that forbid
+  sniffing, framing, loading anything (but for pages, which bring a policy of their own) and, by default, caching;
 * an answer that comes before the request's body was read waits until a bounded rest of the body has been dropped, so
   that its sender reads the answer instead of a reset connection; beyond the bound the connection is closed;
 * an exception nobody expected is logged with its traceback and answered as ``internal-error``.

@@ -182,7 +182,9 @@ class QuotaKeeper:
 
 
 def read_quotas(settings: Settings) -> Quotas:
-    """The quotas that the settings name::
+    """The quotas that the settings name. The file has a table for each namespace.
+
+    ::
 
         [acme]
         bytes = "10T"

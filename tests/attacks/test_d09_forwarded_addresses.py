@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""D9: whoever may choose the address a limit is counted under has no limit. ``X-Forwarded-For`` is anybody's to send."""
+"""D9: whoever may choose the address a limit is counted under has none. ``X-Forwarded-For`` is anybody's to send."""
 
 from __future__ import annotations
 
