@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -27,9 +28,12 @@ hypothesis.settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)
-def isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def isolated_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A home of its own for each test, and no setting from outside; answers the home."""
     from tests.engines import credentials
+    from tests.stack import SHARED, forget_below
 
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
@@ -41,4 +45,20 @@ def isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost,::1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
-    return home
+    yield home
+    if SHARED and "tmp_path" in request.node.funcargs:
+        forget_below(request.node.funcargs["tmp_path"])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On the second stack: only what touches a registry, and not what is about directories."""
+    from tests.stack import SHARED, touches_registry
+
+    if not SHARED:
+        return
+    left_out = [item for item in items if not touches_registry(Path(item.path))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+    for item in items:
+        for mark in item.iter_markers("directory_only"):
+            item.add_marker(pytest.mark.skip(f"only with a data directory: {mark.args[0]}"))

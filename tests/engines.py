@@ -128,9 +128,9 @@ def fresh_bucket() -> Bucket:
     return Bucket(object_store(), BUCKET, f"t-{secrets.token_hex(6)}")
 
 
-def fresh_database() -> str:
-    """The URL of an empty database."""
-    return database_server().create(f"t_{secrets.token_hex(6)}")
+def fresh_database(*, template: str | None = None) -> str:
+    """The URL of an empty database, or of a copy of ``template``."""
+    return database_server().create(f"t_{secrets.token_hex(6)}", template=template)
 
 
 def drop_database(url: str) -> None:

@@ -35,10 +35,10 @@ from pq_registry.server.config import LOOPBACK_HOSTS, ServerConfig
 from pq_registry.server.serve import bind, make_server, url_of
 from pq_registry.service.ledger import LogSetup
 from pq_registry.service.registry import Registry
-from pq_registry.storage.stores import StoreConfig
 from pqreg_keys.custody import SecretIdentity
 from tests.logsetup import log_setup
 from tests.samples import FILES, REPOSITORY, YEAR, publisher, release, tag_statement
+from tests.stack import store_config, variables_for
 
 ROOT = Path(__file__).resolve().parents[1]
 READY = re.compile(r"pqreg: serving on (http://\S+) data (.+)")
@@ -213,9 +213,9 @@ def running(data: Path, *, log: LogSetup | None = None, **changes: Any) -> Itera
     settings: dict[str, Any] = {
         "host": "127.0.0.1", "port": 0, "public_read": False, "hosts": LOOPBACK_HOSTS, "log_level": "info", **changes,
     }  # fmt: skip
-    config = ServerConfig(stores=StoreConfig(data=data), **settings)
+    config = ServerConfig(stores=store_config(data), **settings)
     clock = MovableClock()
-    registry = Registry.open(StoreConfig(data=data), clock, log=log or log_setup())
+    registry = Registry.open(config.stores, clock, log=log or log_setup())
     listener = bind(config.host, config.port)
     ready = threading.Event()
     server = make_server(create_app(registry, config), ready.set)
@@ -249,7 +249,8 @@ class RegistryProcess:
             words = ["serve", "--data", str(self.data), "--listen", listen, *self.options]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "pqreg_cli", *words],
-                stdout=output, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path},
+                stdout=output, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, **variables_for(words, Path.cwd()), "PYTHONPATH": path},
             )  # fmt: skip
         assert self._process.stderr is not None
         self.errors = ""

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from pq_registry import limits
+from tests.stack import variables_for
 
 ROOT = Path(__file__).resolve().parents[2]
+PRIVATE = ("PQREG_", "XDG_", "HF_", "AWS_")
 READY = re.compile(r"^pqreg: serving on (http://\S+) data (.+)$", re.MULTILINE)
 
 
@@ -72,7 +74,7 @@ class Shell:
         self.root = root
         home = root / "home" / name
         home.mkdir(parents=True, exist_ok=True)
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PQREG_", "XDG_", "HF_"))}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(PRIVATE)}
         path = os.pathsep.join(str(ROOT / part) for part in (".", "cli", "keys"))
         self.home = home
         self.environment = {**inherited, "HOME": str(home), "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", **settings}
@@ -88,10 +90,14 @@ class Shell:
     def command(self, *words: str | Path) -> list[str]:
         return [sys.executable, "-m", "pqreg_cli", *map(str, words)]
 
+    def environment_of(self, *words: str | Path) -> dict[str, str]:
+        """The variables a command sees: those of this shell, and where the stores are if it works on them."""
+        return {**variables_for(words, self.root), **self.environment}
+
     def run(self, *words: str | Path, stdin: str = "", expect: int | None = 0, timeout: float = 120) -> Ended:
         done = subprocess.run(
             self.command(*words), check=False, capture_output=True, text=True, input=stdin, timeout=timeout,
-            cwd=self.root, env=self.environment,
+            cwd=self.root, env=self.environment_of(*words),
         )  # fmt: skip
         ended = Ended(tuple(map(str, words)), done.returncode, done.stdout, done.stderr)
         ended.check_presentable()
@@ -99,7 +105,8 @@ class Shell:
         return ended
 
     def start(self, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(self.command(*words), text=True, cwd=self.root, env=self.environment, **options)
+        environment = self.environment_of(*words)
+        return subprocess.Popen(self.command(*words), text=True, cwd=self.root, env=environment, **options)
 
     @contextmanager
     def serving(self, data: str, *words: str) -> Iterator[tuple[str, Path]]:
