@@ -18,6 +18,8 @@ S3_CONNECTIONS: Final = 32
 """Connections to the object store that one process keeps."""
 S3_URL_SECONDS: Final = 900
 """Life of a presigned URL: enough for a part over a slow line, short enough that a leaked one is soon worth nothing."""
+S3_OWN_URL_SECONDS: Final = 60
+"""The same for requests the service makes itself, at once."""
 S3_RANGE_BYTES: Final = 64 * MIB
 """What the service asks for in one request when it reads a blob from end to end."""
 S3_PUT_BYTES: Final = 64 * MIB
@@ -64,6 +66,24 @@ CATALOGUE_LOCK_SECONDS: Final = 15
 """How long a writing transaction waits for those before it; less than the TIMEOUT_SECONDS of clients."""
 CATALOGUE_IDLE_SECONDS: Final = 5
 """How long a transaction may do nothing: an instance that died without a word holds up the others no longer."""
+LEASE_SECONDS: Final = 6.0
+"""How long the instance that writes the log may do so without renewing that; another takes over that much later."""
+LEASE_RENEWAL_SECONDS: Final = 2.0
+"""How often it is renewed: two renewals may fail."""
+LEASE_MARGIN_SECONDS: Final = 1.0
+"""How long before the end of its lease, as far as it knows, an instance stops to write."""
+LEASE_STATEMENT_SECONDS: Final = 2
+"""Longest run of one statement about a lease."""
+LEASE_LOOK_SECONDS: Final = 0.5
+"""How often the other instances look whether it has expired."""
+LEASE_START_SECONDS: Final = 15.0
+"""How long a start waits for a lease that must be its own, or for the log to be begun by another instance."""
+LEASE_PAUSE_SECONDS: Final = 5.0
+"""How long an instance that cannot go on with the log lets others try."""
+LEADERLESS_SECONDS: Final = 15.0
+"""For how long nobody may hold the lease before an instance says that it is not ready."""
+RECEIPT_ASK_SECONDS: Final = 1.0
+"""How often an instance asks the one that writes the log again for a leaf it waits for."""
 
 # -- collection --------------------------------------------------------------------------------------------------------
 GC_GRACE_SECONDS: Final = 7 * 24 * 3600

@@ -8,12 +8,13 @@ the text the provider wrote, in which some quote the request.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
+from pq_registry import limits
 from pq_registry.errors import NotFound, StorageError
 
 _HINTS = {
@@ -46,12 +47,13 @@ def reported(action: str, name: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        failure = _of_answer(action, name, error)
+        failure = failure_of(action, name, code=code_of(error), status=status_of(error))
     except (BotoCoreError, HTTPError, OSError, ValueError) as error:
         # ValueError: an answer botocore cannot read. Only its class is told: some quote the URL they failed at.
         failure = StorageError(
             f"cannot {action} {name} in the object store", found=type(error).__name__, hint=_LATER_HINT
         )
+        failure.retry_after = limits.S3_SLOW_DOWN_SECONDS
     if failure is not None:
         raise failure
 
@@ -67,24 +69,21 @@ def status_of(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _of_answer(action: str, name: str, error: ClientError) -> StorageError | NotFound:
-    code, status = code_of(error), status_of(error)
+def failure_of(action: str, name: str, *, code: str, status: int) -> StorageError | NotFound:
+    """The error for a refusal with the provider's ``code`` and an HTTP status."""
     if code in ("NoSuchKey", "NoSuchUpload", "404", "NotFound"):
         return NotFound(f"the object store has no {name}", found=code)
+    later = code == "SlowDown" or status >= 500 or status in (0, 429)
     hint = _HINTS.get(code)
-    if hint is None:
-        if status in _ACCESS:
-            hint = _ACCESS_HINT
-        elif status in _REDIRECTS:
-            hint = _HINTS["PermanentRedirect"]
-        elif status >= 500 or not status:
-            hint = _LATER_HINT
-    return StorageError(
-        f"cannot {action} {name} in the object store", found=f"{code} (HTTP {status})" if code != str(status) else code,
-        hint=hint,
-    )  # fmt: skip
-
-
-def refused_with(codes: frozenset[str]) -> Callable[[ClientError], bool]:
-    """Whether a refusal has one of these codes (or statuses, as text)."""
-    return lambda error: code_of(error) in codes or str(status_of(error)) in codes
+    if hint is None and status in _ACCESS:
+        hint = _ACCESS_HINT
+    elif hint is None and status in _REDIRECTS:
+        hint = _HINTS["PermanentRedirect"]
+    failure = StorageError(
+        f"cannot {action} {name} in the object store",
+        found=code if code == str(status) else f"{code} (HTTP {status})",
+        hint=hint or (_LATER_HINT if later else None),
+    )
+    if later:
+        failure.retry_after = limits.S3_SLOW_DOWN_SECONDS
+    return failure

@@ -8,7 +8,7 @@ what a provider does with two writers of one name; the catalogue says which obje
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
 from pq_registry import limits
@@ -19,6 +19,7 @@ from pq_registry.storage.s3 import parts
 from pq_registry.storage.s3.holding import remove_object, retain_object
 from pq_registry.storage.s3.reading import S3Reader
 from pq_registry.storage.s3.session import S3Session
+from pq_registry.storage.s3.writing import write_object
 
 PREFIX = "sha256/"
 _NAME = re.compile(r"sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})/([0-9a-f]{32})", re.ASCII)
@@ -182,6 +183,15 @@ class S3BlobStore:
                 f"blob {blob} is too large for one request", expected=f"at most {limits.S3_PUT_BYTES} bytes"
             )
         self.session.call("put_object", "store", name_of(blob), Body=data, **self.session.encryption)
+
+    def write(self, blob: StoredBlob, chunks: Iterable[bytes], *, size: int) -> None:
+        """Store a blob of any size from bytes the service has, e.g. to replace a damaged copy.
+
+        Raises:
+            FileDigestMismatch: if the bytes are other ones than its digest names; nothing is stored then.
+            StorageError: if the store fails.
+        """
+        write_object(self.session, name_of(blob), blob.digest, chunks, size=size)
 
     def abandon(self, blob: StoredBlob, storage_id: str) -> None:
         """Give an upload up, finished or not; one that is not there is no failure.

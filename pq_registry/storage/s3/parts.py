@@ -8,6 +8,7 @@ provider was seen to refuse others; where it does not, only the service's verifi
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -29,7 +30,7 @@ def begin(session: S3Session, name: str) -> str:
         StorageError: if the store fails.
     """
     extra: dict[str, object] = dict(session.encryption)
-    if session.capabilities.bound_digest:
+    if session.capabilities.declared_digest:
         extra["ChecksumAlgorithm"] = "SHA256"
     storage_id = session.call("create_multipart_upload", "begin", name, **extra).get("UploadId")
     if not isinstance(storage_id, str) or not 0 < len(storage_id) <= _STORAGE_ID_CHARS:
@@ -63,6 +64,21 @@ def bound(
         headers["content-length"] = str(length)
     query = {"partNumber": str(number + 1), "uploadId": storage_id}
     return session.presign("PUT", name, now=now, query=query, headers=headers, internal=internal)
+
+
+def upload(session: S3Session, name: str, storage_id: str, number: int, data: bytes) -> StoredPart:
+    """Write one part through the service.
+
+    Raises:
+        NotFound: if the store knows no such upload.
+        StorageError: if the store fails.
+    """
+    digest = base64.b64encode(hashlib.sha256(data).digest()).decode() if session.capabilities.declared_digest else None
+    answer = session.call(
+        "upload_part", "store a part of", name, UploadId=storage_id, PartNumber=number + 1, Body=data,
+        **({} if digest is None else {"ChecksumSHA256": digest}),
+    )  # fmt: skip
+    return StoredPart(len(data), str(answer["ETag"]), digest)
 
 
 def held(session: S3Session, name: str, storage_id: str) -> dict[int, StoredPart]:

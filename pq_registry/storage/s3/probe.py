@@ -24,11 +24,12 @@ from pq_registry.storage.s3.trial import Trial
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What the code relies on where it is there."""
+    """What the code relies on where it is there. ``declared_digest``: an upload's start says that parts have one."""
 
     conditional_put: bool
     conditional_replace: bool
     bound_digest: bool
+    declared_digest: bool
     bound_length: bool
     versioning: bool
     object_lock: bool
@@ -88,10 +89,12 @@ def probe(session: S3Session) -> tuple[Capabilities, tuple[Finding, ...]]:
 
 def _essential(trial: Trial) -> Capabilities:
     skew = trial.write()
+    declared = trial.bound_digest(declared=True)
     return Capabilities(
         conditional_put=trial.conditional_put(),
         conditional_replace=trial.conditional_replace(),
-        bound_digest=trial.bound_digest(),
+        bound_digest=declared or trial.bound_digest(declared=False),
+        declared_digest=declared,
         bound_length=trial.bound_length(),
         versioning=trial.versioning(),
         object_lock=trial.object_lock(),

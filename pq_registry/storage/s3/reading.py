@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import Any
 
 from pq_registry import limits
 from pq_registry.errors import NotFound, StorageError
-from pq_registry.storage.s3.answers import reported
+from pq_registry.storage.s3.fetch import Fetched, fetch
 from pq_registry.storage.s3.session import S3Session
 
 _RANGE = re.compile(r"bytes (\d{1,20})-(\d{1,20})/(\d{1,20})", re.ASCII)
@@ -30,35 +29,31 @@ class S3Stream:
             NotFound: if there is no such object.
             StorageError: if the store fails, or answers with something else.
         """
-        self._name = name
-        self.position = first
+        self._first = first
         self.end = end
-        answer = session.call("get_object", "read", name, Range=f"bytes={first}-{end - 1}")
-        self._body = answer["Body"]
+        self._fetched = fetch(session, name, first=first, end=end)
         try:
-            _check(answer, name, first=first, end=end, size=size, etag=etag)
+            _check(self._fetched, name, first=first, end=end, size=size, etag=etag)
         except StorageError:
-            self._body.close()
+            self._fetched.close()
             raise
 
+    @property
+    def position(self) -> int:
+        """Where in the object the next byte is."""
+        return self._first + self._fetched.position
+
     def read(self, length: int) -> bytes:
-        """At most ``length`` bytes; fewer, but at least one, only before the range's end or a break.
+        """At least one and at most ``length`` bytes; only before the end.
 
         Raises:
-            StorageError: if the connection breaks or ends early.
+            StorageError: if the connection breaks, ends early or stalls.
         """
-        with reported("read", self._name):
-            data: bytes = self._body.read(min(length, self.end - self.position))
-        if not data:
-            raise StorageError(
-                f"the object store cut {self._name} short", found=f"{self.end - self.position} bytes less"
-            )
-        self.position += len(data)
-        return data
+        return self._fetched.read(length)
 
     def close(self) -> None:
         """End the request; a connection that has more to come is dropped."""
-        self._body.close()
+        self._fetched.close()
 
 
 class S3Reader:
@@ -154,35 +149,33 @@ def read_whole(session: S3Session, name: str, *, limit: int) -> tuple[bytes, str
         NotFound: if there is no such object.
         StorageError: if the store fails, or the object has more than ``limit`` bytes.
     """
-    tries = limits.S3_ATTEMPTS
-    while True:
-        answer = session.call("get_object", "read", name)
-        body, length = answer["Body"], answer.get("ContentLength")
+    for attempt in range(limits.S3_ATTEMPTS):
+        fetched = fetch(session, name)
         try:
-            if type(length) is not int or not 0 <= length <= limit or answer.get("ContentEncoding"):
+            if fetched.length > limit:
                 raise StorageError(
-                    f"{name} is larger than any object of this kind", expected=f"at most {limit} bytes", found=length
-                )
-            with reported("read", name):
-                data: bytes = body.read(length + 1)
-            if len(data) == length:
-                return data, str(answer.get("ETag", ""))
-            raise StorageError(f"the object store cut {name} short", expected=f"{length} bytes", found=len(data))
-        except StorageError as error:
-            tries -= 1
-            if not tries or error.expected == f"at most {limit} bytes":
+                    f"{name} is larger than any object of this kind", expected=f"at most {limit} bytes",
+                    found=f"{fetched.length} bytes",
+                )  # fmt: skip
+            data = bytearray()
+            while len(data) < fetched.length:
+                data += fetched.read(fetched.length - len(data))
+            return bytes(data), fetched.etag
+        except StorageError:
+            if fetched.length > limit or attempt + 1 == limits.S3_ATTEMPTS:
                 raise
         finally:
-            body.close()
+            fetched.close()
+    raise AssertionError  # the last try returns or raises
 
 
-def _check(answer: dict[str, Any], name: str, *, first: int, end: int, size: int, etag: str) -> None:
-    match = _RANGE.fullmatch(str(answer.get("ContentRange", "")))
-    length = answer.get("ContentLength")
-    if match is None or (int(match[1]), int(match[2])) != (first, end - 1) or length != end - first:
+def _check(fetched: Fetched, name: str, *, first: int, end: int, size: int, etag: str) -> None:
+    match = _RANGE.fullmatch(fetched.content_range)
+    asked = match is not None and (int(match[1]), int(match[2])) == (first, end - 1)
+    if match is None or not asked or fetched.status != 206 or fetched.length != end - first:
         raise StorageError(
             f"the object store answered another range of {name}", expected=f"bytes {first}-{end - 1}",
-            found=str(answer.get("ContentRange"))[:80],
+            found=f"HTTP {fetched.status}, {fetched.length} bytes",
         )  # fmt: skip
-    if int(match[3]) != size or answer.get("ETag", "") != etag:
+    if int(match[3]) != size or fetched.etag != etag:
         raise StorageError(f"{name} was replaced while it was read", expected=f"{size} bytes", hint=_REPLACED_HINT)

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import urllib3
+
 from pq_registry import limits
 from pq_registry.errors import SettingError, UsageError
 from pq_registry.format.instant import utc_now
@@ -81,6 +83,13 @@ class S3Session:
             verify=authorities(config) or True,
             config=_client_config(config),
         )
+        self.http = urllib3.PoolManager(
+            maxsize=limits.S3_CONNECTIONS,
+            timeout=urllib3.Timeout(connect=limits.S3_CONNECT_SECONDS, read=limits.S3_SILENCE_SECONDS),
+            retries=False,
+            ca_certs=authorities(config),
+        )
+        """For presigned requests the service makes itself, at its own endpoint; without proxies and redirects."""
         # botocore would follow a bucket to another region's host; it does so once, and believes that it has.
         self._client.meta.events.register("before-call.s3", _no_redirect)
 
@@ -149,19 +158,28 @@ class S3Session:
             internal: whether the service itself will make it, at its own endpoint.
         """
         endpoint = self.config.endpoint if internal else self.config.public_endpoint
+        url = self._url(endpoint, method, name, query or {}, headers or {}, limits.S3_URL_SECONDS)
+        return SignedRequest(url, dict(headers or {}), now + timedelta(seconds=limits.S3_URL_SECONDS))
+
+    def own_url(self, method: str, name: str) -> str:
+        """The URL of a request the service makes at once."""
+        return self._url(self.config.endpoint, method, name, {}, {}, limits.S3_OWN_URL_SECONDS)
+
+    def _url(
+        self, endpoint: str, method: str, name: str, query: Mapping[str, str], headers: Mapping[str, str], seconds: int
+    ) -> str:
         scheme, _, host = endpoint.partition("://")
         key = self.config.prefix + name
         virtual = self.config.addressing == "virtual"
-        url = self._signer.presign(
+        return self._signer.presign(
             method,
             f"{scheme}://{self.config.bucket}.{host}" if virtual else endpoint,
             f"/{key}" if virtual else f"/{self.config.bucket}/{key}",
-            query=query or {},
-            headers=headers or {},
+            query=query,
+            headers=headers,
             at=self._clock(),
-            seconds=limits.S3_URL_SECONDS,
+            seconds=seconds,
         )
-        return SignedRequest(url, dict(headers or {}), now + timedelta(seconds=limits.S3_URL_SECONDS))
 
     @property
     def now(self) -> datetime:
@@ -191,6 +209,7 @@ class S3Session:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+        self.http.clear()
 
 
 def authorities(config: S3Config) -> str | None:

@@ -15,14 +15,13 @@ from typing import Any, Self
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pq_registry import limits
 from pq_registry.errors import NotFound, StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.storage.blobs import SignedRequest
 from pq_registry.storage.s3 import parts
 from pq_registry.storage.s3.answers import status_of
 from pq_registry.storage.s3.reading import S3Stream
-from pq_registry.storage.s3.session import S3Session, authorities
+from pq_registry.storage.s3.session import S3Session
 
 PREFIX = "probe/"
 _SAMPLE = b"pqreg tries what this object store supports; this object may be removed\n"
@@ -42,10 +41,6 @@ class Trial:
         self._name = f"{PREFIX}{secrets.token_hex(16)}"
         self._objects: dict[str, list[str | None]] = {}
         self._uploads: list[tuple[str, str]] = []
-        self._http = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=limits.S3_CONNECT_SECONDS, read=limits.S3_SILENCE_SECONDS),
-            retries=False, ca_certs=authorities(session.config),
-        )  # fmt: skip
 
     def __enter__(self) -> Self:
         """Nothing is needed before the first experiment."""
@@ -62,7 +57,6 @@ class Trial:
             for version in versions:
                 with contextlib.suppress(ClientError, BotoCoreError):
                     self._session.attempt("delete_object", name, **({} if version is None else {"VersionId": version}))
-        self._http.clear()
 
     def write(self) -> float:
         """Write an object; answers by how many seconds the store's clock is ahead of ours.
@@ -111,21 +105,24 @@ class Trial:
         wrong = '"' + "0" * 32 + '"'
         return self._refused(self._name, IfMatch=wrong) and self._accepted(self._name, IfMatch=etag)
 
-    def bound_digest(self) -> bool:
-        """Whether a presigned part with other bytes than its digest says is refused, and the right one is not."""
-        name = f"{self._name}-parts"
-        storage_id = self._begin(name, ChecksumAlgorithm="SHA256")
+    def bound_digest(self, *, declared: bool) -> bool:
+        """Whether a presigned part with other bytes than its digest says is refused, and the right one is not.
+
+        ``declared`` is whether the upload is begun with the kind of digest its parts will have: AWS wants that, and
+        the parts' digests again at the end; others do not tell them and fail there, but need no declaration.
+        """
+        name = f"{self._name}-{'declared' if declared else 'digests'}"
+        storage_id = self._begin(name, **({"ChecksumAlgorithm": "SHA256"} if declared else {}))
         if storage_id is None:
             return False
         request = self._part(name, storage_id, digest=True)
         if self._put(request, _OTHER) == 200 or self._put(request, _SAMPLE) != 200:
             return False
+        self._keep(name, {})
         try:
-            held = parts.held(self._session, name, storage_id)
-            parts.finish(self._session, name, storage_id, held)
+            parts.finish(self._session, name, storage_id, parts.held(self._session, name, storage_id))
         except (StorageError, NotFound):
             return False
-        self._keep(name, {})
         return True
 
     def bound_length(self) -> bool:
@@ -249,7 +246,9 @@ class Trial:
         self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
     ) -> tuple[int, bytes] | None:
         try:
-            answer = self._http.request(method, url, headers=headers, body=body, redirect=False, preload_content=False)
+            answer = self._session.http.request(
+                method, url, headers=headers, body=body, redirect=False, retries=False, preload_content=False
+            )
             data = answer.read(_ANSWER_BYTES)
             answer.close()
         except (urllib3.exceptions.HTTPError, OSError):
