@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import distinct, func, select
+from sqlalchemy import func, select
 
 from pq_registry import durable, limits
 from pq_registry.errors import PqregError, QuotaExceeded, SettingError
@@ -169,7 +169,7 @@ class QuotaKeeper:
 
     def _stored(self, namespace: Namespace) -> int:
         mine = select(RepositoryRow.id).join(NamespaceRow).where(NamespaceRow.key == namespace.key)
-        linked = select(distinct(RepositoryBlobRow.digest)).where(RepositoryBlobRow.repository_id.in_(mine))
+        linked = select(RepositoryBlobRow.digest).where(RepositoryBlobRow.repository_id.in_(mine))
         blobs = select(func.coalesce(func.sum(BlobRow.size), 0)).where(BlobRow.digest.in_(linked))
         uploads = select(func.coalesce(func.sum(UploadRow.size), 0)).where(UploadRow.repository_id.in_(mine))
         with self._catalogue.reading() as session:
