@@ -41,11 +41,13 @@ from pq_registry.server.routes import (
     blobs,
     grants,
     health,
+    history,
     logpages,
     pages,
     repositories,
     session,
     status,
+    uploads,
 )
 from pq_registry.server.routes import log as log_routes
 from pq_registry.service.registry import Registry
@@ -78,7 +80,20 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     app.state.browsing = HeavyWork(limits.BROWSING_TASKS)
     app.state.waiting = HeavyWork(limits.LOG_WAITERS)
     app.state.pages = Pages()
-    for module in (health, access, repositories, grants, status, log_routes, blobs, pages, logpages, session):
+    for module in (
+        health,
+        access,
+        repositories,
+        grants,
+        status,
+        history,
+        log_routes,
+        blobs,
+        uploads,
+        pages,
+        logpages,
+        session,
+    ):
         # Not include_router: recent FastAPI resolves included routers late, and the policies are checked now.
         app.router.routes.extend(module.router.routes)
     for kind in (PqregError, HTTPException, RequestValidationError):

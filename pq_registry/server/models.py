@@ -32,11 +32,30 @@ class UploadRequest(Request):
     slice_size: int
 
 
+class SignedPart(Request):
+    """A part to be sent straight to the store: its number, and the SHA-256 of its bytes."""
+
+    number: Annotated[int, Field(ge=0, lt=limits.PARTS)]
+    sha256: DigestText
+
+
+class SignedPartsRequest(Request):
+    """Asks for requests by which parts go to the store."""
+
+    parts: Annotated[list[SignedPart], Field(min_length=1, max_length=limits.SIGNED_PARTS)]
+
+
 class MissingRequest(Request):
     """Asks which blobs must be uploaded in slices of this size."""
 
     digests: Annotated[list[DigestText], Field(max_length=limits.MISSING_QUERY_DIGESTS)]
     slice_size: int = limits.SHARD_BYTES
+
+
+class HistoryRequest(Request):
+    """Adds statements of one chain, oldest first: their envelopes in base64."""
+
+    statements: Annotated[list[str], Field(min_length=1, max_length=limits.HISTORY_STATEMENTS)]
 
 
 class TokenRequest(Request):
@@ -153,11 +172,43 @@ class MissingAnswer(Answer):
 
 
 class UploadAnswer(Answer):
-    """An unfinished upload: the size of its parts, and which of them are there."""
+    """An unfinished upload: the size of its parts, which of them are there, and whether they come through here.
+
+    ``transfer`` is ``relay``, or ``direct`` where parts go straight to the store.
+    """
 
     id: str
     part_size: int
     parts: list[int]
+    transfer: str
+
+
+class SignedPartAnswer(Answer):
+    """A PUT of one part: its URL, and the headers that must be sent exactly so."""
+
+    number: int
+    url: str
+    headers: dict[str, str]
+    expires: InstantText
+
+
+class SignedPartsAnswer(Answer):
+    """Requests to send parts by, in the order asked."""
+
+    parts: list[SignedPartAnswer]
+
+
+class VerifyingAnswer(Answer):
+    """How far the verification of an upload is."""
+
+    verified: int
+    size: int
+
+
+class AboutAnswer(Answer):
+    """Where else, besides the registry's own host, weights are read from and written to."""
+
+    storage_origins: list[str]
 
 
 class IdentityItem(Answer):

@@ -4,10 +4,12 @@
 The service refuses a statement that no identity of the namespace signed, that is not the next one of its release and
 recipient (sequence and hash of the one before), that has expired or was issued in the future, or whose release is not a
 sealed release of the repository. The same payload sent again is fine. What a grant wraps it can neither read nor make.
+A history is several statements at once, which may have expired (``service.tags``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -116,26 +118,8 @@ class Granting:
             SequenceUsed: if it is not the next statement about this release and recipient.
             Conflict: if the release is not sealed.
         """
-        envelope = Envelope.parse(body)
         with self._catalogue.reading() as session:
-            genuine = genuine_signers(session, repository.namespace, envelope)
-        statement = GrantStatement.parse(envelope.payload)
-        require_signer(statement.signer, genuine)
-        if (statement.repository, statement.release, statement.recipient) != (repository, release, recipient):
-            raise GrantMismatch(
-                "the statement is about another release or recipient",
-                expected=f"{repository}@{release} for {recipient}",
-                found=f"{statement.repository}@{statement.release} for {statement.recipient}",
-            )
-        received = Received(
-            kind=GRANT,
-            digest=envelope.payload_digest,
-            signer=statement.signer,
-            envelope=body,
-            release=release,
-            recipient=recipient,
-            sequence=statement.sequence,
-        )
+            statement, received = _read(session, repository, release, recipient, body)
         now = self._clock()
         with self._catalogue.writing() as session:
             row = find_repository(session, repository, lock=True)
@@ -144,13 +128,58 @@ class Granting:
             _require_current(statement, now)
             _require_sealed(session, row, statement)
             _require_next(session, row, statement)
-            _write(session, row, statement, received, now)
-            action = audit.Action.GRANT_WITHDRAWN if statement.withdrawn else audit.Action.GRANT_SET
-            audit.record(
-                session, caller, now, action, f"{repository}@{release}",
-                recipient=recipient, sequence=statement.sequence, signer=statement.signer,
-            )  # fmt: skip
+            _write(session, caller, row, statement, received, now)
         return received.digest, True
+
+    def add_history(
+        self, caller: Caller, repository: RepositoryName, release: Digest, recipient: str, bodies: Sequence[bytes]
+    ) -> tuple[Digest, bool]:
+        """Record the statements whose envelopes are ``bodies``, oldest first, all or none; as ``put`` for the last.
+
+        Raises:
+            SequenceUsed: if they do not follow the present one, or one another.
+            PqregError: as ``put``, except for what has expired.
+        """
+        with self._catalogue.reading() as session:
+            given = [_read(session, repository, release, recipient, body) for body in bodies]
+        now = self._clock()
+        with self._catalogue.writing() as session:
+            row = find_repository(session, repository, lock=True)
+            added = [
+                (statement, received) for statement, received in given if not is_recorded(session, received.digest)
+            ]
+            for statement, received in added:
+                require_issued("the grant statement", statement.issued, now)
+                _require_sealed(session, row, statement)
+                _require_next(session, row, statement)
+                _write(session, caller, row, statement, received, now)
+        return given[-1][1].digest, bool(added)
+
+
+def _read(
+    session: Session, repository: RepositoryName, release: Digest, recipient: str, body: bytes
+) -> tuple[GrantStatement, Received]:
+    """The statement in an envelope that an identity of the namespace signed, about this release and recipient."""
+    envelope = Envelope.parse(body)
+    genuine = genuine_signers(session, repository.namespace, envelope)
+    statement = GrantStatement.parse(envelope.payload)
+    require_signer(statement.signer, genuine)
+    if (statement.repository, statement.release, statement.recipient) != (repository, release, recipient):
+        raise GrantMismatch(
+            "the statement is about another release or recipient",
+            expected=f"{repository}@{release} for {recipient}",
+            found=f"{statement.repository}@{statement.release} for {statement.recipient}",
+        )
+    received = Received(
+        kind=GRANT,
+        digest=envelope.payload_digest,
+        signer=statement.signer,
+        envelope=body,
+        release=release,
+        recipient=recipient,
+        sequence=statement.sequence,
+    )
+    return statement, received
 
 
 def _require_current(statement: GrantStatement, now: datetime) -> None:
@@ -191,7 +220,9 @@ def _require_next(session: Session, row: RepositoryRow, statement: GrantStatemen
         )
 
 
-def _write(session: Session, row: RepositoryRow, statement: GrantStatement, received: Received, now: datetime) -> None:
+def _write(
+    session: Session, caller: Caller, row: RepositoryRow, statement: GrantStatement, received: Received, now: datetime
+) -> None:
     record_statement(session, received, row, now)
     session.merge(
         GrantRow(
@@ -206,6 +237,11 @@ def _write(session: Session, row: RepositoryRow, statement: GrantStatement, rece
             expires=statement.expires,
         )
     )
+    action = audit.Action.GRANT_WITHDRAWN if statement.withdrawn else audit.Action.GRANT_SET
+    audit.record(
+        session, caller, now, action, f"{statement.repository}@{statement.release}",
+        recipient=statement.recipient, sequence=statement.sequence, signer=statement.signer,
+    )  # fmt: skip
 
 
 def _item(row: GrantRow) -> GrantItem:

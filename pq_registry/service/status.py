@@ -4,11 +4,13 @@
 The service refuses a statement that no identity registered for the namespace signed, that is not the next one of the
 chain (sequence and hash of the one before), that takes a revocation back, or that has expired or was issued in the
 future. The same payload sent again is fine. Whether the signer may revoke is said in the trust files of readers, who
-need not believe what this service lists; that the list only grows, they check too.
+need not believe what this service lists; that the list only grows, they check too. A history is several statements at
+once, which may have expired (``service.tags``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -61,22 +63,8 @@ class Statuses:
             SequenceUsed: if it is not the next statement of this namespace.
             StatusRollback: if it takes a revocation back.
         """
-        envelope = Envelope.parse(body)
         with self._catalogue.reading() as session:
-            genuine = genuine_signers(session, namespace, envelope)
-        statement = StatusStatement.parse(envelope.payload)
-        require_signer(statement.signer, genuine)
-        if statement.namespace != namespace:
-            raise NameMismatch(
-                "the statement is about another namespace", expected=namespace, found=statement.namespace
-            )
-        received = Received(
-            kind=Kind.STATUS.value,
-            digest=envelope.payload_digest,
-            signer=statement.signer,
-            envelope=body,
-            sequence=statement.sequence,
-        )
+            statement, received = _read(session, namespace, body)
         now = self._clock()
         with self._catalogue.writing() as session:
             row = obtain_namespace(session, namespace, now)
@@ -84,13 +72,58 @@ class Statuses:
                 return received.digest, False
             _require_current(statement, now)
             _require_next(session, row, statement)
-            record_statement(session, received, row, now)
-            session.merge(_row(row, statement, received.digest))
-            audit.record(
-                session, caller, now, audit.Action.STATUS_ISSUED, namespace,
-                sequence=statement.sequence, revoked=len(statement.revoked), signer=statement.signer,
-            )  # fmt: skip
+            _write(session, caller, row, statement, received, now)
         return received.digest, True
+
+    def add_history(self, caller: Caller, namespace: Namespace, bodies: Sequence[bytes]) -> tuple[Digest, bool]:
+        """Record the statements whose envelopes are ``bodies``, oldest first, all or none; as ``put`` for the last.
+
+        Raises:
+            SequenceUsed: if they do not follow the present one, or one another.
+            PqregError: as ``put``, except for what has expired.
+        """
+        with self._catalogue.reading() as session:
+            given = [_read(session, namespace, body) for body in bodies]
+        now = self._clock()
+        with self._catalogue.writing() as session:
+            row = obtain_namespace(session, namespace, now)
+            added = [
+                (statement, received) for statement, received in given if not is_recorded(session, received.digest)
+            ]
+            for statement, received in added:
+                require_issued("the status statement", statement.issued, now)
+                _require_next(session, row, statement)
+                _write(session, caller, row, statement, received, now)
+        return given[-1][1].digest, bool(added)
+
+
+def _read(session: Session, namespace: Namespace, body: bytes) -> tuple[StatusStatement, Received]:
+    """The statement in an envelope that an identity of the namespace signed, about this namespace."""
+    envelope = Envelope.parse(body)
+    genuine = genuine_signers(session, namespace, envelope)
+    statement = StatusStatement.parse(envelope.payload)
+    require_signer(statement.signer, genuine)
+    if statement.namespace != namespace:
+        raise NameMismatch("the statement is about another namespace", expected=namespace, found=statement.namespace)
+    received = Received(
+        kind=Kind.STATUS.value,
+        digest=envelope.payload_digest,
+        signer=statement.signer,
+        envelope=body,
+        sequence=statement.sequence,
+    )
+    return statement, received
+
+
+def _write(
+    session: Session, caller: Caller, row: NamespaceRow, statement: StatusStatement, received: Received, now: datetime
+) -> None:
+    record_statement(session, received, row, now)
+    session.merge(_row(row, statement, received.digest))
+    audit.record(
+        session, caller, now, audit.Action.STATUS_ISSUED, row.name,
+        sequence=statement.sequence, revoked=len(statement.revoked), signer=statement.signer,
+    )  # fmt: skip
 
 
 def _require_current(statement: StatusStatement, now: datetime) -> None:

@@ -4,10 +4,14 @@
 The service refuses a statement that is not the next one of its tag (sequence and hash of the one before), expired
 already, issued in the future, or that points to a release this repository does not have. The same payload sent again
 is fine.
+
+A history is several statements at once, as another registry recorded them: in one transaction, so that nobody sees the
+tag at one of the earlier ones. They may have expired, and what the earlier ones pointed at need not be here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -48,25 +52,8 @@ class Tagging:
             SequenceUsed: if it is not the next statement of this tag.
             Conflict: if its target is not a release of this repository.
         """
-        envelope = Envelope.parse(body)
         with self._catalogue.reading() as session:
-            genuine = genuine_signers(session, repository.namespace, envelope)
-        statement = TagStatement.parse(envelope.payload)
-        require_signer(statement.signer, genuine)
-        if (statement.repository, statement.tag) != (repository, tag):
-            raise NameMismatch(
-                "the statement is about another tag",
-                expected=f"{repository}:{tag}",
-                found=f"{statement.repository}:{statement.tag}",
-            )
-        received = Received(
-            kind=TAG,
-            digest=envelope.payload_digest,
-            signer=statement.signer,
-            envelope=body,
-            tag=str(tag),
-            sequence=statement.sequence,
-        )
+            statement, received = _read(session, repository, tag, body)
         now = self._clock()
         with self._catalogue.writing() as session:
             row = find_repository(session, repository, lock=True)
@@ -75,14 +62,33 @@ class Tagging:
             _require_current(statement, now)
             self._require_next(session, row, statement)
             self._require_target(session, row, statement)
-            _write(session, row, statement, received, now)
-            action = audit.Action.TAG_WITHDRAWN if statement.target is None else audit.Action.TAG_SET
-            audit.record(
-                session, caller, now, action, f"{repository}:{tag}",
-                sequence=statement.sequence, signer=statement.signer,
-                target=None if statement.target is None else str(statement.target),
-            )  # fmt: skip
+            _write(session, caller, row, statement, received, now)
         return received.digest, True
+
+    def add_history(
+        self, caller: Caller, repository: RepositoryName, tag: Tag, bodies: Sequence[bytes]
+    ) -> tuple[Digest, bool]:
+        """Record the statements whose envelopes are ``bodies``, oldest first, all or none; as ``put`` for the last.
+
+        Raises:
+            SequenceUsed: if they do not follow the present one, or one another.
+            PqregError: as ``put``, except for what has expired.
+        """
+        with self._catalogue.reading() as session:
+            given = [_read(session, repository, tag, body) for body in bodies]
+        now = self._clock()
+        with self._catalogue.writing() as session:
+            row = find_repository(session, repository, lock=True)
+            added = [
+                (statement, received) for statement, received in given if not is_recorded(session, received.digest)
+            ]
+            for statement, received in added:
+                require_issued("the tag statement", statement.issued, now)
+                self._require_next(session, row, statement)
+                _write(session, caller, row, statement, received, now)
+            if added:
+                self._require_target(session, row, added[-1][0])
+        return given[-1][1].digest, bool(added)
 
     def _require_next(self, session: Session, row: RepositoryRow, statement: TagStatement) -> None:
         current = session.get(TagRow, (row.id, str(statement.tag)))
@@ -110,6 +116,29 @@ class Tagging:
             )
 
 
+def _read(session: Session, repository: RepositoryName, tag: Tag, body: bytes) -> tuple[TagStatement, Received]:
+    """The statement in an envelope that an identity of the namespace signed, about this tag."""
+    envelope = Envelope.parse(body)
+    genuine = genuine_signers(session, repository.namespace, envelope)
+    statement = TagStatement.parse(envelope.payload)
+    require_signer(statement.signer, genuine)
+    if (statement.repository, statement.tag) != (repository, tag):
+        raise NameMismatch(
+            "the statement is about another tag",
+            expected=f"{repository}:{tag}",
+            found=f"{statement.repository}:{statement.tag}",
+        )
+    received = Received(
+        kind=TAG,
+        digest=envelope.payload_digest,
+        signer=statement.signer,
+        envelope=body,
+        tag=str(tag),
+        sequence=statement.sequence,
+    )
+    return statement, received
+
+
 def _require_current(statement: TagStatement, now: datetime) -> None:
     if is_expired(now, statement.expires):
         raise TagExpired("the tag statement has expired", expected=f"expiry after {format_instant(now)}",
@@ -117,7 +146,9 @@ def _require_current(statement: TagStatement, now: datetime) -> None:
     require_issued("the tag statement", statement.issued, now)
 
 
-def _write(session: Session, row: RepositoryRow, statement: TagStatement, received: Received, now: datetime) -> None:
+def _write(
+    session: Session, caller: Caller, row: RepositoryRow, statement: TagStatement, received: Received, now: datetime
+) -> None:
     record_statement(session, received, row, now)
     session.merge(
         TagRow(
@@ -132,3 +163,9 @@ def _write(session: Session, row: RepositoryRow, statement: TagStatement, receiv
         )
     )
     row.updated = now
+    action = audit.Action.TAG_WITHDRAWN if statement.target is None else audit.Action.TAG_SET
+    audit.record(
+        session, caller, now, action, f"{statement.repository}:{statement.tag}",
+        sequence=statement.sequence, signer=statement.signer,
+        target=None if statement.target is None else str(statement.target),
+    )  # fmt: skip
