@@ -30,10 +30,9 @@ S3_LIST_PAGE: Final = 1000
 """Objects in one page of a listing (S3's bound)."""
 S3_TILE_WRITERS: Final = 8
 """Tiles of one batch that are written at once."""
-S3_SKEW_SECONDS: Final = 60
-"""Difference between the store's clock and ours above which a start warns."""
-S3_REFUSED_SKEW_SECONDS: Final = 900
-"""Difference at which providers refuse signatures (S3's bound)."""
+S3_SKEW_SECONDS: Final = 300
+"""Difference between the store's clock and ours above which a service does not start: providers refuse signatures at
+900, and a presigned URL that is only good for S3_URL_SECONDS would be over, or not begin, too early."""
 S3_SLOW_DOWN_SECONDS: Final = 5
 """Retry-After with which a request is refused while the object store or database is out of reach."""
 
@@ -42,8 +41,8 @@ SIGNED_PARTS: Final = 64
 """Parts one request may ask to have signed: a thousandth of a second each, and 1 KiB of answer."""
 VERIFYING_TASKS: Final = 4
 """Large blobs one instance verifies at once: SHA-256 of two of them takes as many processors."""
-VERIFYING_READERS: Final = 4
-"""Ranges of one blob that are read ahead of its hashing, each of HASH_CHUNK_BYTES."""
+VERIFYING_AHEAD: Final = 2
+"""Ranges of one blob, each of PART_BYTES, that are read ahead of its hashing."""
 VERIFYING_SECONDS: Final = 60
 """How long an instance's claim to verify an upload holds; after it died, another goes on that much later."""
 VERIFYING_RENEWAL_SECONDS: Final = 10
@@ -54,6 +53,8 @@ VERIFYING_POLL_SECONDS: Final = 1
 """Pause between two looks at an upload that another instance verifies, and between two requests of a client."""
 ORPHAN_UPLOAD_SECONDS: Final = 24 * 3600
 """Age at which an upload the store has and the catalogue does not know is abandoned."""
+LOCATION_MARGIN_SECONDS: Final = 60
+"""How much earlier than its end the service lets a presigned URL count as over: clocks differ, and requests take time."""
 
 # -- PostgreSQL and several instances ----------------------------------------------------------------------------------
 CATALOGUE_CONNECTIONS: Final = 16

@@ -42,7 +42,14 @@ async def _browsing(request: Request) -> HeavyWork:
     return browsing
 
 
+async def _waiting(request: Request) -> HeavyWork:
+    waiting: HeavyWork = request.app.state.waiting
+    return waiting
+
+
 Heavy = Annotated[HeavyWork, Depends(_heavy)]
-"""Completions and commits."""
+"""Commits."""
 Browsing = Annotated[HeavyWork, Depends(_browsing)]
 """Searches and pages that look at much."""
+Waiting = Annotated[HeavyWork, Depends(_waiting)]
+"""What mostly waits: for receipts, for an object store, for an upload to be verified."""

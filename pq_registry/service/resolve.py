@@ -27,7 +27,7 @@ from pq_registry.service.visible import (
     readable_namespace,
     unpromised_blobs,
 )
-from pq_registry.storage.blobs import BlobReader, BlobStore
+from pq_registry.storage.blobs import BlobReader, BlobStore, SignedRequest
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import NamespaceRow, ReleaseRow, RepositoryRow, StatementRow, TagRow
 
@@ -76,6 +76,14 @@ class RepositoryView:
     tags: list[TagItem]
     releases: list[ReleaseItem]
     next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedBlob:
+    """A blob's length, and the request by which it is read from the store."""
+
+    size: int
+    request: SignedRequest
 
 
 class Resolving:
@@ -211,6 +219,18 @@ class Resolving:
         with self._catalogue.reading() as session:
             blob, size = find_blob(session, caller, digest)
         return self._blobs.open(blob, size=size)
+
+    def obtain_blob(self, caller: Caller, digest: Digest) -> BlobReader | LocatedBlob:
+        """A blob opened for reading, or where the caller may read it from the store itself.
+
+        Raises:
+            NotFound: if there is no such blob for this caller.
+            StorageError: if the store fails or holds a blob of another length.
+        """
+        with self._catalogue.reading() as session:
+            blob, size = find_blob(session, caller, digest)
+        request = self._blobs.locate(blob, self._clock())
+        return self._blobs.open(blob, size=size) if request is None else LocatedBlob(size, request)
 
 
 def _releases(row: RepositoryRow) -> Select[ReleaseRow]:

@@ -19,8 +19,8 @@ _Read = Future[tuple[bytes, bytes]]
 def verify_blob(reader: BlobReader, *, slice_size: int, watch: Callable[[int], None]) -> tuple[Digest, bytes]:
     """The SHA-256 of a whole blob, and the concatenated BLAKE3 digests of its slices, read once.
 
-    A few ranges are read ahead, and their slices hashed, in threads of their own: SHA-256, which has to take them in
-    order, then waits for neither the store nor the other digests.
+    Ranges are read ahead, and their slices hashed, in a thread of its own: SHA-256 then waits for neither the store nor
+    the other digests. It is one thread, because stores answer best who reads on where the last range ended.
 
     Args:
         reader: the blob.
@@ -39,18 +39,18 @@ def verify_blob(reader: BlobReader, *, slice_size: int, watch: Callable[[int], N
     sha256, shards = hashlib.sha256(), []
     ahead: deque[_Read] = deque()
     done = 0
-    with ThreadPoolExecutor(limits.VERIFYING_READERS, thread_name_prefix="verify") as readers:
+    with ThreadPoolExecutor(1, thread_name_prefix="verify") as worker:
         try:
             for offset in range(0, reader.size, step):
-                ahead.append(readers.submit(fetch, offset))
-                if len(ahead) > limits.VERIFYING_READERS:
+                ahead.append(worker.submit(fetch, offset))
+                if len(ahead) > limits.VERIFYING_AHEAD:
                     done += _take(ahead, sha256, shards)
                     watch(done)
             while ahead:
                 done += _take(ahead, sha256, shards)
                 watch(done)
         finally:
-            readers.shutdown(wait=False, cancel_futures=True)
+            worker.shutdown(wait=False, cancel_futures=True)
     return Digest(sha256.hexdigest()), b"".join(shards)
 
 

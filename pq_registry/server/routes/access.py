@@ -16,9 +16,11 @@ from pq_registry.format.name import Namespace
 from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS, created, json_answer, json_body, token_item
 from pq_registry.server.bodies import read_model
+from pq_registry.server.config import ServerConfig
 from pq_registry.server.guard import Service
 from pq_registry.server.heavy import Browsing
 from pq_registry.server.models import (
+    AboutAnswer,
     CallerAnswer,
     IdentityItem,
     IdentityItems,
@@ -46,6 +48,14 @@ async def whoami(caller: Annotated[Caller, Depends(guard.READ_SOMEWHERE)]) -> Re
             "expires": None if caller.expires is None else format_instant(caller.expires),
         }
     )
+
+
+@router.get("/v1/about", responses={200: {"model": AboutAnswer}})
+async def about(request: Request, _caller: Annotated[Caller, Depends(guard.READ_SOMEWHERE)]) -> Response:
+    """What a client has to know of this registry before it reads from it."""
+    config: ServerConfig = request.app.state.config
+    s3 = config.stores.s3
+    return json_answer({"storage_origins": [] if s3 is None else [s3.public_origin]})
 
 
 @router.get("/v1/tokens", responses={200: {"model": TokenItems}})

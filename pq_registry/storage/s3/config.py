@@ -47,6 +47,12 @@ class S3Config:
         """``s3://bucket/prefix``, as it is configured."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
+    @property
+    def public_origin(self) -> str:
+        """The origin of presigned URLs."""
+        scheme, _, host = self.public_endpoint.partition("://")
+        return f"{scheme}://{self.bucket}.{host}" if self.addressing == "virtual" else self.public_endpoint
+
     @classmethod
     def from_settings(cls, settings: Settings) -> Self | None:
         """Read the settings of the object store; None if weights are kept in a directory.
