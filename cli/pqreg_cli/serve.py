@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pq_registry.errors import EXIT_REFUSED
 from pqreg_cli.console import Output
 from pqreg_cli.options import JsonOption
+from pqreg_cli.storecheck import check_store, show_checks, store_facts
 from pqreg_cli.stores import DatabaseOption, DataOption, EndpointOption, StorageOption, store_settings
 
 if TYPE_CHECKING:
@@ -139,8 +141,10 @@ def _show(config: object, output: Output) -> None:
     from pq_registry.server.config import ServerConfig
 
     assert isinstance(config, ServerConfig)
+    checks = check_store(config.stores)
     facts = {
         "data": str(config.data),
+        **store_facts(config.stores),
         "listen": f"{config.host}:{config.port}",
         "public_read": config.public_read,
         "private_log": config.private_log,
@@ -149,7 +153,9 @@ def _show(config: object, output: Output) -> None:
         "hosts": None if config.hosts is None else sorted(config.hosts),
         "log_level": config.log_level,
     }
-    output.data(facts)
+    output.data(facts | {"object_store": checks})
     hosts = "any" if config.hosts is None else ", ".join(sorted(config.hosts))
     shown = facts | {name: "yes" if facts[name] else "no" for name in ("public_read", "private_log")} | {"hosts": hosts}
     output.fields((name.replace("_", " "), value) for name, value in shown.items())
+    if checks and not show_checks(checks, output):
+        raise typer.Exit(EXIT_REFUSED)

@@ -54,6 +54,7 @@ class Registry:
         self.views = Views(catalogue, blobs, clock)
         self.first_token: str | None = None
         self._lock: DataLock | None = None
+        self._stores: Stores | None = None
 
     @classmethod
     def open(cls, config: StoreConfig, clock: Clock, *, log: LogSetup) -> Registry:
@@ -67,10 +68,12 @@ class Registry:
         directory = config.directory
         durable.make_directory(config.data, 0o700)
         lock = DataLock(directory)
+        stores: Stores | None = None
         ledger: Ledger | None = None
         try:
             durable.sweep(config.data)
             stores = Stores.open(config, upgrade=True)
+            stores.require()
             transfer = _transfer(stores, directory)
             stores.tiles.sweep()
             ledger = Ledger(stores.catalogue, stores.tiles, clock, log)
@@ -83,9 +86,11 @@ class Registry:
         except BaseException:
             if ledger is not None:
                 ledger.close()
+            if stores is not None:
+                stores.close()
             lock.release()
             raise
-        registry._lock = lock
+        registry._lock, registry._stores = lock, stores
         return registry
 
     def check(self) -> None:
@@ -103,6 +108,8 @@ class Registry:
         self.uploads.close()
         self.ledger.close()
         self.catalogue.close()
+        if self._stores is not None:
+            self._stores.close()
         if self._lock is not None:
             self._lock.release()
 

@@ -128,6 +128,18 @@ class Stores:
             config=config, catalogue=catalogue, blobs=S3BlobStore(session), tiles=S3Tiles(session), session=session
         )  # fmt: skip
 
+    def require(self) -> None:
+        """Make sure, before a service starts, that the stores can do what the settings want of them.
+
+        Raises:
+            SettingError: if they cannot.
+            StorageError: if a store does not answer.
+        """
+        if self.session is not None:
+            from pq_registry.storage.s3.probe import require
+
+            require(self.session)
+
     def close(self) -> None:
         """Close every connection."""
         self.catalogue.close()

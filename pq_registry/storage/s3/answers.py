@@ -30,6 +30,7 @@ _HINTS = {
 }
 _ACCESS_HINT = "check the credentials and what their policy allows (docs/operations/storage.md)"
 _LATER_HINT = "the provider is unavailable; try again later"
+_SILENT_HINT = "the object store does not answer; check s3_endpoint, or try again later"
 _CODE = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 _ACCESS = frozenset({401, 403})
 _REDIRECTS = frozenset({301, 302, 307, 308})
@@ -51,7 +52,7 @@ def reported(action: str, name: str) -> Iterator[None]:
     except (BotoCoreError, HTTPError, OSError, ValueError) as error:
         # ValueError: an answer botocore cannot read. Only its class is told: some quote the URL they failed at.
         failure = StorageError(
-            f"cannot {action} {name} in the object store", found=type(error).__name__, hint=_LATER_HINT
+            f"cannot {action} {name} in the object store", found=type(error).__name__, hint=_SILENT_HINT
         )
         failure.retry_after = limits.S3_SLOW_DOWN_SECONDS
     if failure is not None:

@@ -4,7 +4,7 @@
 Providers differ in what they document, accept and do: some answer 501 to a conditional write, some take its header and
 overwrite all the same. Only what was seen to refuse counts as supported. The registry needs little of it::
 
-    required   put, get, ranges, list, delete, multipart, presigned reads and parts, a clock within 15 minutes;
+    required   put, get, ranges, list, delete, multipart, presigned reads and parts, a clock that agrees with ours;
                Object Lock if s3_retention_days is set
     optional   conditional writes  a second guard beside the database's: tiles and checkpoint
                bound parts         a part with other bytes than announced is refused at once, not at the end
@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pq_registry import limits
+from pq_registry.errors import SettingError, StorageError
 from pq_registry.storage.s3.session import S3Session
 from pq_registry.storage.s3.trial import Trial
 
@@ -61,6 +62,27 @@ def capabilities(session: S3Session) -> Capabilities:
         return _essential(trial)
 
 
+def require(session: S3Session) -> None:
+    """Make sure that a registry can run on this store.
+
+    Raises:
+        SettingError: if the settings ask for what the bucket has not.
+        StorageError: if the store does not answer, or its clock and ours differ too much.
+    """
+    found, config = session.capabilities, session.config
+    if config.retention_days and not found.object_lock:
+        raise SettingError(
+            "the bucket has no Object Lock", expected=f"one that can hold blobs for {config.retention_days} days",
+            hint="make a bucket with Object Lock, or set s3_retention_days to 0",
+        )  # fmt: skip
+    if abs(found.skew_seconds) > limits.S3_SKEW_SECONDS:
+        raise StorageError(
+            "the clocks of the object store and of this machine differ",
+            expected=f"at most {limits.S3_SKEW_SECONDS} s", found=f"{found.skew_seconds:+.0f} s",
+            hint="set the clock of this machine (NTP): clients could not use the URLs it signs",
+        )  # fmt: skip
+
+
 def probe(session: S3Session) -> tuple[Capabilities, tuple[Finding, ...]]:
     """Try everything, at the public endpoint where clients would.
 
@@ -69,7 +91,7 @@ def probe(session: S3Session) -> tuple[Capabilities, tuple[Finding, ...]]:
     """
     with Trial(session) as trial:
         found = _essential(trial)
-        in_time = abs(found.skew_seconds) < limits.S3_REFUSED_SKEW_SECONDS
+        in_time = abs(found.skew_seconds) <= limits.S3_SKEW_SECONDS
         return found, (
             Finding("write and list", *trial.listed()),
             Finding("ranges", *trial.ranges()),
