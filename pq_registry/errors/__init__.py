@@ -21,7 +21,8 @@
     │   ├── ReleaseError           step 6: NameMismatch, DigestMismatch, FileSetMismatch
     │   ├── SealingError           step 7: GrantMissing, GrantMismatch, GrantRollback, GrantEquivocation,
     │   │                                  GrantWithdrawn, GrantExpired, GrantInvalid, CommitmentMismatch, InnerMismatch
-    │   └── ContentError           step 8: ShardMismatch, UnsealFailed, FileDigestMismatch, TensorTableMismatch
+    │   ├── ContentError           step 8: ShardMismatch, UnsealFailed, FileDigestMismatch, TensorTableMismatch
+    │   └── EventsInvalid          no step: an export of audit events
     ├── PolicyError                a rule of this house or its operator said no       exit 1
     │   ├── UnsafeFileType         an executable format in a push
     │   ├── KeyCustodyError        WrongPassphrase, KeyFileExposed
@@ -33,6 +34,7 @@
     │   └── Conflict               SequenceUsed, AlreadyExists
     ├── TransportError             network or server                                  exit 3
     │   ├── ConnectionFailed, ResponseInvalid, ServerRefused, WitnessRefused
+    │   ├── OriginNotAllowed       the registry sends its client to storage that nobody allowed
     │   ├── TooManyRequests        a ServerRefused that says when to come back
     │   └── NotFound
     ├── StorageError               the disk or the object store failed                exit 3
@@ -76,6 +78,7 @@ from pq_registry.errors.operation import (
     LogUnavailable,
     NotAuthenticated,
     NotFound,
+    OriginNotAllowed,
     ProviderUnavailable,
     QuotaExceeded,
     ReadOnly,
@@ -98,6 +101,7 @@ from pq_registry.errors.verification import (
     ConsistencyInvalid,
     ContentError,
     DigestMismatch,
+    EventsInvalid,
     FileDigestMismatch,
     FileSetMismatch,
     GrantEquivocation,
@@ -166,6 +170,7 @@ __all__ = [
     "ConsistencyInvalid",
     "ContentError",
     "DigestMismatch",
+    "EventsInvalid",
     "FileDigestMismatch",
     "FileSetMismatch",
     "FormatError",
@@ -193,6 +198,7 @@ __all__ = [
     "NameSyntaxError",
     "NotAuthenticated",
     "NotFound",
+    "OriginNotAllowed",
     "PolicyError",
     "PqregError",
     "ProfileTooLow",

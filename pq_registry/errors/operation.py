@@ -115,6 +115,10 @@ class ResponseInvalid(TransportError):
     """The server answered with something its specification does not allow."""
 
 
+class OriginNotAllowed(TransportError):
+    """The registry sends its client to storage that nobody allowed."""
+
+
 class ServerRefused(TransportError):
     """The server answered with an error of its own."""
 

@@ -238,3 +238,7 @@ class FileDigestMismatch(ContentError):
 
 class TensorTableMismatch(ContentError):
     """A safetensors header differs from the signed tensor table."""
+
+
+class EventsInvalid(VerificationError):
+    """The audit events of a service are not those that were exported, or their chain is broken."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pq_registry.errors import FormatError, LogError, LogHalted, NotFound, PqregError
+from pq_registry.errors import FormatError, LogError, LogHalted, NotFound, PqregError, SettingError
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.log.clockwatch import ClockWatch
 from pq_registry.log.merkle import EMPTY_ROOT
@@ -46,8 +46,9 @@ def recover(lock: LogLock, tiles: TileStore, signers: LogSigners, watch: ClockWa
         LogHalted: if lock, tile store, keys and clock do not agree.
         StorageError: if lock or tile store fail.
     """
+    before, shown = lock.load(), _read_shown(tiles)
+    # Looked at again: another instance may still have been at work, and what it published between the two is in order.
     locked = lock.load()
-    shown = _read_shown(tiles)
     if locked is None:
         if shown is not None or tiles.has_tiles():
             raise LogHalted(
@@ -61,7 +62,7 @@ def recover(lock: LogLock, tiles: TileStore, signers: LogSigners, watch: ClockWa
     for note, what in ((shown, "the checkpoint in the tile store"), (locked.published, "the published checkpoint")):
         if note is not None:
             _own(signers, note, what)
-    _require_between(shown, checkpoint, locked)
+    _require_between(shown, checkpoint, None if before is None else before.published)
     edge = _edge(lock, tiles, signers, checkpoint, locked)
     if shown is not None:
         _require_start(tiles, parse_checkpoint_note(shown)[0], checkpoint)
@@ -95,7 +96,36 @@ def _read_shown(tiles: TileStore) -> bytes | None:
         return None
 
 
-def _require_between(shown: bytes | None, newest: Checkpoint, locked: Locked) -> None:
+def require_keys(lock: LogLock, signers: LogSigners) -> bool:
+    """Whether there is a log yet, which then must be that of these keys; for an instance that does not write it.
+
+    Raises:
+        SettingError: if it is the log of other keys.
+        StorageError: if the lock cannot be read.
+    """
+    locked = lock.load()
+    if locked is None:
+        return False
+    try:
+        signers.opened(locked.note)
+    except (FormatError, LogError) as error:
+        raise SettingError(
+            "this instance has other log keys than the log was begun with",
+            expected=f"the keys that the other instances of this registry use, of {_origin(locked.note)}",
+            found=signers.origin,
+            hint="copy their log key file, or name it with PQREG_LOG_KEY; only the first instance ever makes one",
+        ) from error
+    return True
+
+
+def _origin(note: bytes) -> str:
+    try:
+        return parse_checkpoint_note(note)[0].origin
+    except FormatError:
+        return "a checkpoint that cannot be read"
+
+
+def _require_between(shown: bytes | None, newest: Checkpoint, published: bytes | None) -> None:
     size = None if shown is None else parse_checkpoint_note(shown)[0].size
     if size is not None and size > newest.size:
         raise LogHalted(
@@ -104,7 +134,7 @@ def _require_between(shown: bytes | None, newest: Checkpoint, locked: Locked) ->
             found=size,
             hint=f"restore the newest catalogue: {_RESTORE}",
         )
-    least = None if locked.published is None else parse_checkpoint_note(locked.published)[0].size
+    least = None if published is None else parse_checkpoint_note(published)[0].size
     if least is not None and (size is None or size < least):
         raise LogHalted(
             "the tile store shows less than was published: it is from an older backup, or another one",

@@ -8,8 +8,9 @@ each of them means:
 2. Leaves are made with that time, tiles and root are computed from the right edge in memory, and the checkpoint is
    signed with both keys. Nothing has left the process.
 3. The lock replaces its note and stages the leaves, in one transaction. Refused: nothing happened, the statements may
-   come again. Replaced by another: halted. Unclear: halted; the next start finds out. **From here on the leaves are in
-   the log.**
+   come again. Replaced by another: halted. Unclear: halted; the next start finds out. Where several instances may write
+   the log, both are LogSuperseded instead: this sequencer ends, and whoever leads starts one anew
+   (``service.leadership``). **From here on the leaves are in the log.**
 4. The tiles are written. Failed: tried again before anything else happens. A crash here is completed by the next start
    from the staged leaves, with the code that writes tiles here (``log.recovery``).
 5. The leaves are answered, and the checkpoint goes to the publisher.
@@ -23,12 +24,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from pq_registry import limits
-from pq_registry.errors import LogHalted, LogUnavailable, PqregError, SettingError, StorageError
+from pq_registry.errors import LogHalted, LogSuperseded, LogUnavailable, PqregError, SettingError, StorageError
 from pq_registry.format.checkpoint import Checkpoint
 from pq_registry.format.digest import Digest
 from pq_registry.format.tile import encode_entry
@@ -43,13 +44,14 @@ from pq_registry.log.stores import Batch, LogLock, TileStore, WitnessPool
 
 @dataclass(frozen=True, slots=True)
 class LogHealth:
-    """How the log is, for metrics and readiness."""
+    """How the log is, for metrics and readiness; ``leading`` is whether this instance writes it."""
 
     size: int
     time: int
     waiting: int
     published: Published | None
     problem: PqregError | None
+    leading: bool = True
 
 
 class Sequencer:
@@ -115,6 +117,12 @@ class Sequencer:
         """The log's name."""
         return self._signers.origin
 
+    @property
+    def note(self) -> bytes:
+        """The checkpoint this sequencer committed last, or began from."""
+        with self._arrived:
+            return self._note
+
     def append(self, make: Callable[[int], bytes], *, statement: Digest | None = None) -> PendingLeaf:
         """Put a leaf into the next batch.
 
@@ -125,11 +133,12 @@ class Sequencer:
 
         Raises:
             LogHalted: if the log does not go on.
+            LogSuperseded: if another instance writes the log now.
             LogUnavailable: if it is being closed, or too many leaves wait already.
         """
         pending = PendingLeaf(make, statement)
         with self._arrived:
-            if isinstance(self._problem, LogHalted):
+            if isinstance(self._problem, LogHalted | LogSuperseded):
                 raise _again(self._problem)
             if self._closed:
                 raise LogUnavailable("the log is being closed", hint="try again once the service is back")
@@ -171,7 +180,7 @@ class Sequencer:
         """
         problem = self.health().problem
         if problem is not None:
-            raise _again(problem) if isinstance(problem, LogHalted) else problem
+            raise _again(problem) if isinstance(problem, LogHalted | LogSuperseded) else problem
 
     def close(self, timeout: float = limits.DRAIN_SECONDS) -> None:
         """Take no more leaves, sequence and publish those that wait, and end; give up after ``timeout`` seconds."""
@@ -182,6 +191,15 @@ class Sequencer:
         self._thread.join(timeout)
         self._publisher.close(max(0.0, deadline - time.monotonic()))
 
+    def abandon(self) -> None:
+        """End at once, because another may write the log now: nothing that waits is committed by this sequencer."""
+        with self._arrived:
+            self._closed = True
+            self._drop(LogSuperseded("this instance writes the log no longer", hint="try again"), self._waiting)
+            self._waiting.clear()
+            self._arrived.notify()
+        self._publisher.close(0.0)
+
     def _run(self) -> None:
         due = limits.LOG_HEARTBEAT_SECONDS - (self._started - self._time)
         while True:
@@ -191,7 +209,7 @@ class Sequencer:
             due = limits.LOG_HEARTBEAT_SECONDS
             try:
                 self._sequence(batch)
-            except LogHalted as error:
+            except (LogHalted, LogSuperseded) as error:
                 self._halt(error, batch)
                 return
             except StorageError as error:
@@ -269,15 +287,17 @@ class Sequencer:
         for pending in batch:
             pending.fail(LogUnavailable(error.message, found=error.found, hint=error.hint))
 
-    def _halt(self, error: LogHalted, batch: list[PendingLeaf]) -> None:
+    def _halt(self, error: LogHalted | LogSuperseded, batch: list[PendingLeaf]) -> None:
         with self._arrived:
-            self._problem = error
-            waiting = [*batch, *self._waiting]
+            self._drop(error, [*batch, *self._waiting])
             self._waiting.clear()
+
+    def _drop(self, error: LogHalted | LogSuperseded, waiting: Iterable[PendingLeaf]) -> None:
+        self._problem = error
         for pending in waiting:
             pending.fail(_again(error))
 
 
-def _again(error: LogHalted) -> LogHalted:
+def _again(error: LogHalted | LogSuperseded) -> LogHalted | LogSuperseded:
     # Each thread raises an exception of its own: one object would gather the tracebacks of all.
-    return LogHalted(error.message, expected=error.expected, found=error.found, hint=error.hint)
+    return type(error)(error.message, expected=error.expected, found=error.found, hint=error.hint)

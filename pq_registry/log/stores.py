@@ -69,6 +69,7 @@ class LogLock(Protocol):
         Raises:
             LogUnavailable: if nothing happened.
             LogHalted: if another sequencer has replaced the note, or nobody knows what happened.
+            LogSuperseded: in the same cases, where several instances share the lock and that can be found out.
         """
         ...
 
@@ -84,7 +85,7 @@ class LogLock(Protocol):
         """Remember what readers were shown; receipts are made from it.
 
         Raises:
-            LogHalted: if a larger tree has been published.
+            LogHalted: if a larger tree has been published; LogSuperseded where several instances share the lock.
             StorageError: if the lock fails.
         """
         ...

@@ -132,6 +132,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _sweep(registry: Registry) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
+        if not registry.ledger.leading:  # of several instances one is enough
+            continue
         try:
             dropped = await run_in_threadpool(registry.uploads.sweep, host_caller(), starting=False)
         except PqregError as error:

@@ -28,6 +28,7 @@ _OF_THE_LOG: tuple[tuple[str, str, Callable[[LogHealth], float]], ...] = (
      lambda health: health.published is not None and health.published.quorum),
     ("pqreg_log_unpublished_leaves", "Leaves that no published checkpoint covers yet",
      lambda health: health.size - (0 if health.published is None else health.published.checkpoint.size)),
+    ("pqreg_log_leader", "1 if this instance writes the log", lambda health: health.leading),
     ("pqreg_log_failing", "1 if the log takes nothing at the moment", lambda health: health.problem is not None),
 )  # fmt: skip
 

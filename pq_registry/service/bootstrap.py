@@ -6,6 +6,8 @@ token registered as admin. If the file is there already (a crash came between th
 token) its token is registered instead, provided that the file is a regular file that only its owner can read and that
 the token is of the form this project makes. Anything else is refused, and the service does not start.
 
+Of several instances that start at once on one catalogue, one makes the token; the others' files go again.
+
 Once a token exists the file is not needed any more and may be removed; while it is there, others may not read it.
 """
 
@@ -33,6 +35,7 @@ def ensure_admin(directory: DataDirectory, tokens: Tokens) -> str | None:
     text = _read(directory)
     if tokens.exist():
         return None
+    made = text is None
     if text is None:
         text = new_token()
         durable.write_file(path, text.encode("ascii") + b"\n", mode=0o600, replace=False)
@@ -42,8 +45,12 @@ def ensure_admin(directory: DataDirectory, tokens: Tokens) -> str | None:
             expected="a token made by pqreg",
             hint="remove the file; the next start makes a strong one",
         )
-    tokens.adopt_admin(host_caller(), text)
-    return text
+    if tokens.adopt_admin(host_caller(), text) is not None:
+        return text
+    if made:  # another instance on the same catalogue was first: this file's token opens nothing
+        with durable.reported("remove", path):
+            path.unlink(missing_ok=True)
+    return None
 
 
 def _read(directory: DataDirectory) -> str | None:

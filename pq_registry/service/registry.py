@@ -60,6 +60,9 @@ class Registry:
     def open(cls, config: StoreConfig, clock: Clock, *, log: LogSetup) -> Registry:
         """Lock the data directory (making it if need be), bring it up to date, sweep and complete what a crash left.
 
+        Where other instances share the stores, the directory holds nothing that one of them could take from another,
+        and whoever writes the log does the sweeping.
+
         Raises:
             SettingError: if the admin token file is exposed or weak.
             LogHalted: if the log must not go on: what it stored, what it signed and the clock do not agree.
@@ -67,28 +70,32 @@ class Registry:
         """
         directory = config.directory
         durable.make_directory(config.data, 0o700)
-        lock = DataLock(directory)
+        lock = None if config.shared else DataLock(directory)
         stores: Stores | None = None
         ledger: Ledger | None = None
         try:
-            durable.sweep(config.data)
+            if lock is not None:
+                durable.sweep(config.data)
             stores = Stores.open(config, upgrade=True)
             stores.require()
             transfer = _transfer(stores, directory)
-            stores.tiles.sweep()
-            ledger = Ledger(stores.catalogue, stores.tiles, clock, log)
+            if lock is not None:
+                stores.tiles.sweep()
+            ledger = Ledger(stores.catalogue, stores.tiles, clock, log, alone=not config.shared)
             registry = cls(
                 catalogue=stores.catalogue, blobs=stores.blobs, transfer=transfer, ledger=ledger, clock=clock
             )
             registry.first_token = ensure_admin(directory, registry.tokens)
-            registry.uploads.sweep(host_caller(), starting=True)
+            if ledger.leading:
+                registry.uploads.sweep(host_caller(), starting=True)
             _catch_up(ledger)
         except BaseException:
             if ledger is not None:
                 ledger.close()
             if stores is not None:
                 stores.close()
-            lock.release()
+            if lock is not None:
+                lock.release()
             raise
         registry._lock, registry._stores = lock, stores
         return registry

@@ -22,7 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
-from pq_registry.errors import AccessDenied, FormatError, NotAuthenticated, NotFound
+from pq_registry.errors import AccessDenied, AlreadyExists, FormatError, NotAuthenticated, NotFound
 from pq_registry.format.instant import format_instant, is_expired
 from pq_registry.service import audit
 from pq_registry.service.access import (
@@ -149,8 +149,8 @@ class Tokens:
         if row is not None and row.note == SESSION_NOTE:
             self.revoke(caller, caller.token_id)
 
-    def adopt_admin(self, caller: Caller, text: str) -> TokenItem:
-        """Register a token made elsewhere as the first one, with all rights.
+    def adopt_admin(self, caller: Caller, text: str) -> TokenItem | None:
+        """Register a token made elsewhere as the first one, with all rights; None if another is there already.
 
         Raises:
             FormatError: if it is weak.
@@ -159,9 +159,14 @@ class Tokens:
             raise FormatError("the admin token is weak", expected="a token made by pqreg")
         rights = Rights(role=Role.ADMIN, namespaces=None)
         expires = self._clock() + timedelta(days=limits.TOKEN_LIFETIME_DAYS)
-        return self._add(caller, text, rights=rights, expires=expires, note="first token")
+        try:
+            return self._add(caller, text, rights=rights, expires=expires, note="first token", first=True)
+        except AlreadyExists:
+            return None
 
-    def _add(self, caller: Caller, text: str, *, rights: Rights, expires: datetime, note: str) -> TokenItem:
+    def _add(
+        self, caller: Caller, text: str, *, rights: Rights, expires: datetime, note: str, first: bool = False
+    ) -> TokenItem:
         _check_request(rights, note)
         now = self._clock()
         if not caller.own_rights().covers(rights):
@@ -188,6 +193,8 @@ class Tokens:
             revoked=None,
         )
         with self._catalogue.writing() as session:
+            if first and session.scalars(select(TokenRow.id).limit(1)).first() is not None:
+                raise AlreadyExists("there is a token already")
             if row.parent_id is not None:
                 self._require_live(session, row.parent_id)
             session.add(row)

@@ -5,20 +5,24 @@ A commit is one transaction: ``UPDATE … WHERE note = <the one expected>`` deci
 and without any lock of ours; the leaves are staged and their statements recorded beside it.
 
 What a failing transaction means is not left open if it can be known: before COMMIT nothing has happened, and often the
-database says that COMMIT did not either (``catalogue.failures``). Any other failure of COMMIT is unclear and halts the
-log.
+database says that COMMIT did not either (``catalogue.failures``). Any other failure of COMMIT is unclear.
+
+In a database that several instances use, an unclear COMMIT and a note that another has replaced end the sequencer
+(LogSuperseded): whoever leads then, perhaps the same instance, recovers from what the database holds. In SQLite, which
+one service uses, neither can happen unless something is broken: the log halts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import cast
 
-from sqlalchemy import Connection, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
 
 from pq_registry import limits
-from pq_registry.errors import Conflict, FormatError, LogHalted, LogUnavailable, StorageError
+from pq_registry.errors import Conflict, FormatError, LogHalted, LogSuperseded, LogUnavailable, StorageError
 from pq_registry.format.checkpoint import parse_checkpoint_note
 from pq_registry.format.tile import encode_entry
 from pq_registry.log.stores import Batch, Locked
@@ -26,6 +30,8 @@ from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.failures import is_undone
 from pq_registry.storage.catalogue.tables import LogCheckpointRow, LogEntryRow, LogStagedRow, LogStateRow
 
+PUBLISHED_CHANNEL = "pqreg_published"
+"""Where PostgreSQL tells every instance the size of the tree that was published (LISTEN, NOTIFY)."""
 _ONLY = 1
 """The key of the one row of ``log_state``."""
 _STATE, _STAGED, _CHECKPOINTS, _ENTRIES = (
@@ -66,12 +72,16 @@ _OLDER = (
 _DROP = delete(_CHECKPOINTS).where(_CHECKPOINTS.c.size == bindparam("dropped"))
 _DROP_WITHOUT = delete(_CHECKPOINTS).where(_CHECKPOINTS.c.quorum.is_(False), _CHECKPOINTS.c.size < bindparam("covered"))
 
+_NOTIFY = select(func.pg_notify(bindparam("channel"), bindparam("payload")))
+
 
 class CatalogueLock:
     """A ``LogLock`` in the catalogue's database."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        self._shared = catalogue.url is not None
+        self._lost: Callable[..., LogHalted | LogSuperseded] = LogSuperseded if self._shared else LogHalted
 
     def load(self) -> Locked | None:
         """What was committed last; None before the first commit.
@@ -88,20 +98,24 @@ class CatalogueLock:
 
         Raises:
             LogUnavailable: if nothing happened.
-            LogHalted: if another sequencer has replaced the note, or nobody knows what happened.
+            LogHalted, LogSuperseded: if another sequencer has replaced the note, or nobody knows what happened.
         """
         committing = False
         try:
             with self._catalogue.writing() as session:
                 connection = session.connection()
-                _replace_note(connection, expected, new)
+                if not _replace_note(connection, expected, new):
+                    raise self._lost(
+                        "another sequencer has committed to this log",
+                        hint="run one service per log; stop the other one, then start this one again",
+                    )
                 _stage(connection, batch)
                 committing = True
-        except LogHalted:
+        except (LogHalted, LogSuperseded):
             raise
         except (StorageError, Conflict) as error:
             if committing and not is_undone(error):
-                raise LogHalted(
+                raise self._lost(
                     "it is not known whether the newest batch was committed",
                     found=error,
                     hint="start the service again; it finds out and completes the batch",
@@ -130,14 +144,14 @@ class CatalogueLock:
         every leaf needs to be attested in time: under load there would be dozens in a second.
 
         Raises:
-            LogHalted: if a larger tree has been published.
+            LogHalted, LogSuperseded: if a larger tree has been published.
             StorageError: if the catalogue fails.
         """
         with self._catalogue.writing() as session:
             connection = session.connection()
             state = connection.execute(_LOOK).one_or_none()
             if state is None or (state.published is not None and _size(state.published) > size):
-                raise LogHalted("a larger tree has been published by another sequencer", found=f"{size} leaves")
+                raise self._lost("a larger tree has been published by another sequencer", found=f"{size} leaves")
             connection.execute(_SHOW, {"shown": note})
             kept = connection.execute(_KEPT, {"kept_size": size}).one_or_none()
             if kept is None:
@@ -145,6 +159,8 @@ class CatalogueLock:
             elif quorum and not kept.quorum:
                 connection.execute(_BETTER, {"kept_size": size, "better": note, "now": at})
             _thin_out(connection)
+            if self._shared:
+                connection.execute(_NOTIFY, {"channel": PUBLISHED_CHANNEL, "payload": str(size)})
 
     def published_covering(self, index: int, *, quorum_first: bool = True) -> bytes | None:
         """The first published checkpoint of a tree with leaf ``index``, if ``quorum_first`` the first with a quorum.
@@ -160,14 +176,13 @@ class CatalogueLock:
             return found or connection.scalar(_COVERING, {"covered": index})
 
 
-def _replace_note(connection: Connection, expected: bytes | None, new: bytes) -> None:
-    if expected is None:
-        if connection.execute(_LOOK).one_or_none() is not None:
-            raise _replaced()
-        connection.execute(_BEGIN, {"note": new})
-        return
-    if connection.execute(_REPLACE, {"expected": expected, "new": new}).rowcount != 1:
-        raise _replaced()
+def _replace_note(connection: Connection, expected: bytes | None, new: bytes) -> bool:
+    if expected is not None:
+        return connection.execute(_REPLACE, {"expected": expected, "new": new}).rowcount == 1
+    if connection.execute(_LOOK).one_or_none() is not None:
+        return False
+    connection.execute(_BEGIN, {"note": new})
+    return True
 
 
 def _stage(connection: Connection, batch: Batch) -> None:
@@ -212,10 +227,3 @@ def _size(note: bytes) -> int:
         return parse_checkpoint_note(note)[0].size
     except FormatError as error:
         raise LogHalted("the published checkpoint in the catalogue is damaged", found=error) from error
-
-
-def _replaced() -> LogHalted:
-    return LogHalted(
-        "another sequencer has committed to this log",
-        hint="run one service per log; stop the other one, then start this one again",
-    )

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, func, select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
@@ -31,6 +31,8 @@ _BUSY_SECONDS = 20
 """How long SQLite waits for another process (pqreg token --data) to finish writing."""
 _POOL = 48
 """Connections: one per worker thread that may be inside a transaction."""
+
+_NOTIFY = select(func.pg_notify(bindparam("channel"), bindparam("payload")))
 
 
 class Catalogue:
@@ -125,6 +127,15 @@ class Catalogue:
         """
         with reported(), self._turn, Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def notify(self, channel: str, payload: str) -> None:
+        """Tell every instance that listens; only for a database that several can use.
+
+        Raises:
+            StorageError: if the database fails.
+        """
+        with reported(), self._engine.begin() as connection:
+            connection.execute(_NOTIFY, {"channel": channel, "payload": payload})
 
     def check(self) -> None:
         """Make sure that the database answers.
