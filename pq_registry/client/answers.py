@@ -96,11 +96,15 @@ class ReleaseView:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An unfinished upload; ``parts`` are the numbers of the parts the registry has verified."""
+    """An unfinished upload; ``parts`` are the numbers of the parts that are there.
+
+    ``is_direct`` says that parts go straight to the registry's storage, not through the registry.
+    """
 
     id: str
     part_size: int
     parts: frozenset[int]
+    is_direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,11 +229,6 @@ def release_view(fields: Fields) -> ReleaseView:
     )
 
 
-def digest(fields: Fields) -> Digest:
-    """The answer to the end of an upload."""
-    return fields.parsed("digest", Digest.parse)
-
-
 def missing(fields: Fields) -> frozenset[Digest]:
     """``POST .../missing``."""
     return frozenset(Digest.parse(text) for text in fields.texts("missing", limit=limits.MISSING_QUERY_DIGESTS))
@@ -242,7 +241,11 @@ def upload(fields: Fields) -> Upload:
     for number in parts:
         if type(number) is not int or not 0 <= number < limits.PARTS:
             fields.fail("parts", "part numbers", number)
-    return Upload(word(fields, "id"), part_size, frozenset(part for part in parts if isinstance(part, int)))
+    transfer = fields.text("transfer") if fields.has("transfer") else "relay"
+    if transfer not in ("relay", "direct"):
+        fields.fail("transfer", "relay or direct", transfer)
+    numbers = frozenset(part for part in parts if isinstance(part, int))
+    return Upload(word(fields, "id"), part_size, numbers, transfer == "direct")
 
 
 def identities(fields: Fields) -> tuple[IdentityItem, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pq_registry import limits
 from pq_registry.client.origin import Origin, parse_registry
+from pq_registry.client.places import parse_origins
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.transport import RegistryClient
 from pq_registry.client.trust import Verifier
@@ -77,6 +78,7 @@ def registry_client(settings: Settings) -> RegistryClient:
         credential(settings).token,
         ca=None if ca is None else Path(ca),
         rate=TokenBucket(parse_rate(settings.require("limit_rate"))),
+        storage_origins=parse_origins(settings.get("storage_origins")),
     )
 
 

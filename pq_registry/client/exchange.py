@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Control requests to one registry: bounded answers, retries, and a token that goes nowhere else.
 
-* Redirects are refused. ``follow`` (for blobs only) allows one, to another origin or the same, which is asked with no
-  credentials and no headers of ours beyond what HTTP needs.
+* Redirects are refused. ``follow`` (for blobs only) allows one, to an origin that ``places`` allows, which is asked
+  with no credentials and no headers of ours beyond what HTTP needs.
 * A request that may be repeated safely is tried up to ``limits.ATTEMPTS`` times, with doubling, jittered pauses, on
   failures of the connection and on 429 and 5xx (honouring Retry-After up to ``limits.RETRY_AFTER_SECONDS``).
 * Whatever remains wrong is an error: ConnectionFailed, ResponseInvalid, or what the registry's problem says.
@@ -21,7 +21,8 @@ from email.message import Message
 
 from pq_registry import limits
 from pq_registry.client.failure import WireFailure
-from pq_registry.client.origin import Origin, parse_location
+from pq_registry.client.origin import Origin
+from pq_registry.client.places import Place, Places, StorageOrigins
 from pq_registry.client.problems import refusal
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.wire import UNCAPPED, Body, Tls, Wire, WireResponse
@@ -82,8 +83,11 @@ class Exchanger:
         timeout: float = limits.TIMEOUT_SECONDS,
         rate: TokenBucket = UNCAPPED,
         sleep: Callable[[float], None] = time.sleep,
+        storage_origins: frozenset[Origin] = frozenset(),
     ) -> None:
         self.origin = origin
+        self.storage = StorageOrigins(origin, storage_origins)
+        self.places = Places()
         self.prefix = prefix
         self.headers = headers
         self.tls = tls
@@ -135,10 +139,12 @@ class Exchanger:
             try:
                 answer = self._once(method, target, sent, limit, body, fresh=not repeatable, once=once)
                 if follow and answer.status in REDIRECTS:
-                    answer, storage = self._elsewhere(answer.headers["Location"], limit)
+                    place = self.storage.place(answer.headers["Location"])
+                    answer = self._elsewhere(place, limit)
                     if not 200 <= answer.status < 300:
                         # Its words may quote the URL it was asked by. The registry signs a new one at each try.
-                        error, retry_after = refused_by_storage(storage, answer.status, what=what), None
+                        error = refused_by_storage(place.origin, answer.status, what=what)
+                        retry_after = answer.headers.get("Retry-After")
                         continue
             except WireFailure as failure:
                 error, retry_after = failed(failure, what=what, origin=self.origin), None
@@ -208,13 +214,12 @@ class Exchanger:
             self._give_back(wire)
         return result
 
-    def _elsewhere(self, location: str | None, limit: int) -> tuple[Answer, Origin]:
-        origin, target = parse_location(location, self.origin)
-        wire = Wire(origin, self.tls, timeout=self.timeout)
+    def _elsewhere(self, place: Place, limit: int) -> Answer:
+        wire = Wire(place.origin, self.tls, timeout=self.timeout)
         with self._lock:
             self._busy.add(wire)
         try:
-            return _complete(wire, "GET", target, {}, limit, None, UNCAPPED), origin
+            return _complete(wire, "GET", place.target, {}, limit, None, UNCAPPED)
         finally:
             with self._lock:
                 self._busy.discard(wire)
@@ -250,7 +255,7 @@ def _complete(
     try:
         response = wire.exchange(method, target, headers, limit=max(limit, limits.PROBLEM_BYTES), body=body, rate=rate)
         if response.status in REDIRECTS:
-            wire.close()  # whatever the body is, it is not read
+            leave(wire, response)
             return Answer(response.status, response.headers, b"")
         if not 200 <= response.status < 300:
             return Answer(response.status, response.headers, excuse(wire, response))
@@ -258,6 +263,14 @@ def _complete(
     except BaseException:
         wire.close()
         raise
+
+
+def leave(wire: Wire, response: WireResponse) -> None:
+    """Be done with a redirect: whatever its body is, it is not read. Without one the connection can be used again."""
+    if response.length == 0:
+        response.receive(0)
+    else:
+        wire.close()
 
 
 def excuse(wire: Wire, response: WireResponse) -> bytes:

@@ -4,8 +4,10 @@
 An answer is accepted only as 206 with exactly the Content-Range and Content-Length asked for, or as 200 when the range
 is the whole blob. When a connection breaks off, the next try asks for what is still missing and nothing twice.
 
-The registry may redirect to storage. One redirect is followed, for a GET only; the other origin gets the Range and
-nothing else of ours: no credentials, no custom headers. Its URL may hold a signature and is in no message.
+The registry may redirect to storage. One redirect is followed, for a GET only, to an origin that is allowed
+(``places``); the other origin gets the Range and nothing else of ours: no credentials, no custom headers. Its URL may
+hold a signature and is in no message. All readers of a client use it for as long as the registry says it is good, and
+ask for another when the storage does not take it any more.
 """
 
 from __future__ import annotations
@@ -13,9 +15,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pq_registry import limits
-from pq_registry.client.exchange import AGAIN, REDIRECTS, Exchanger, excuse, failed, pause_before, refused_by_storage
+from pq_registry.client.exchange import (
+    AGAIN,
+    REDIRECTS,
+    Exchanger,
+    excuse,
+    failed,
+    leave,
+    pause_before,
+    refused_by_storage,
+)
 from pq_registry.client.failure import WireFailure
-from pq_registry.client.origin import Origin, parse_location
+from pq_registry.client.origin import Origin
+from pq_registry.client.places import Place
 from pq_registry.client.problems import refusal
 from pq_registry.client.progress import ignored
 from pq_registry.client.wire import Wire, WireResponse
@@ -90,17 +102,23 @@ class RangeReader:
         self, path: str, first: int, view: memoryview, size: int, arrived: Callable[[int], None]
     ) -> tuple[PqregError | None, str | None]:
         """One try; answers the error after which another may help, with the server's Retry-After."""
-        wire = self._registry
+        place = self._exchanger.places.find(path)
+        wire = self._registry if place is None else self._storage_at(place.origin)
+        wanted = {"Range": f"bytes={first}-{first + len(view) - 1}"}
         try:
-            response = self._ask(wire, path, first, len(view))
-            if response.status in REDIRECTS:
-                origin, target = parse_location(response.headers["Location"], wire.origin)
-                wire.close()  # its body is not read
-                wire = self._storage_at(origin)
-                wanted = {"Range": f"bytes={first}-{first + len(view) - 1}"}
-                response = wire.exchange("GET", target, wanted, limit=len(view))
+            if place is None:
+                target, headers = self._exchanger.prefix + path, {**self._exchanger.headers, **wanted}
+                response = _ask(wire, target, headers, len(view))
+                if response.status in REDIRECTS:
+                    place = self._exchanger.storage.place(response.headers["Location"])
+                    self._exchanger.places.keep(path, place, response.headers)
+                    leave(wire, response)
+                    wire = self._storage_at(place.origin)
+                    response = _ask(wire, place.target, wanted, len(view))
+            else:
+                response = _ask(wire, place.target, wanted, len(view))
             if response.status not in (200, 206):
-                return self._refused(wire, response, path)
+                return self._refused(wire, response, path, place)
             _check_extent(response, first, len(view), size, what=f"GET {path}")
             response.receive_into(view, rate=self._exchanger.rate, stopped=lambda: self._aborted, arrived=arrived)
         except BaseException:
@@ -108,29 +126,21 @@ class RangeReader:
             raise
         return None, None
 
-    def _ask(self, wire: Wire, path: str, first: int, length: int) -> WireResponse:
-        headers = {**self._exchanger.headers, "Range": f"bytes={first}-{first + length - 1}"}
-        target = self._exchanger.prefix + path
-        reused = wire.used
-        try:
-            return wire.exchange("GET", target, headers, limit=length)
-        except WireFailure as failure:
-            # The server may have closed an idle connection; that is no failed attempt.
-            if not reused or not failure.again:
-                raise
-            return wire.exchange("GET", target, headers, limit=length)
-
-    def _refused(self, wire: Wire, response: WireResponse, path: str) -> tuple[PqregError | None, str | None]:
-        status = response.status
-        if wire is self._registry:
+    def _refused(
+        self, wire: Wire, response: WireResponse, path: str, place: Place | None
+    ) -> tuple[PqregError | None, str | None]:
+        status, retry_after = response.status, response.headers.get("Retry-After")
+        if place is None:
             kind = response.headers.get("Content-Type", "")
             error = refusal(status, kind, excuse(wire, response), what=f"GET {path}", changing=False)
             if status not in AGAIN:
                 raise error
-            return error, response.headers.get("Retry-After")
-        # The registry signs a new URL at each try, so an expired one heals.
+            return error, retry_after
+        # The registry is asked for a new URL at the next try, so one that expired heals. What the storage says may
+        # quote the URL, and is not read.
         wire.close()
-        return refused_by_storage(wire.origin, status, what=f"GET {path}"), None
+        self._exchanger.places.forget(path, place)
+        return refused_by_storage(wire.origin, status, what=f"GET {path}"), retry_after
 
     def _storage_at(self, origin: Origin) -> Wire:
         if self._storage is None or self._storage.origin != origin:
@@ -140,6 +150,17 @@ class RangeReader:
             if self._aborted:
                 self._storage.abort()
         return self._storage
+
+
+def _ask(wire: Wire, target: str, headers: dict[str, str], length: int) -> WireResponse:
+    reused = wire.used
+    try:
+        return wire.exchange("GET", target, headers, limit=length)
+    except WireFailure as failure:
+        # The server may have closed an idle connection; that is no failed attempt.
+        if not reused or not failure.again:
+            raise
+        return wire.exchange("GET", target, headers, limit=length)
 
 
 def _check_extent(response: WireResponse, first: int, length: int, size: int, *, what: str) -> None:

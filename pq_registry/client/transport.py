@@ -16,11 +16,11 @@ from typing import Self, TypeVar
 from urllib.parse import quote, urlencode
 
 from pq_registry import limits
-from pq_registry.client import answers
+from pq_registry.client import answers, uploadanswers
 from pq_registry.client.exchange import Exchanger
-from pq_registry.client.loganswers import Committed, Logged, committed
+from pq_registry.client.loganswers import Committed, Logged, committed, logged
 from pq_registry.client.logroutes import ENVELOPE_TYPE, LogRoutes
-from pq_registry.client.origin import parse_registry
+from pq_registry.client.origin import Origin, parse_registry
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.wire import UNCAPPED, Body, Tls
 from pq_registry.errors import NotFound, ResponseInvalid, SettingError
@@ -46,6 +46,7 @@ class RegistryClient(LogRoutes):
         timeout: float = limits.TIMEOUT_SECONDS,
         rate: TokenBucket = UNCAPPED,
         sleep: Callable[[float], None] = time.sleep,
+        storage_origins: frozenset[Origin] = frozenset(),
     ) -> None:
         """Nothing is sent yet.
 
@@ -56,6 +57,7 @@ class RegistryClient(LogRoutes):
             timeout: longest silence of the registry, in seconds.
             rate: the bandwidth cap, shared by everything this client sends and its range readers receive.
             sleep: how to pause between tries.
+            storage_origins: where the registry may send this client for weights, besides its own host.
 
         Raises:
             SettingError: if the URL or the token is malformed.
@@ -69,8 +71,9 @@ class RegistryClient(LogRoutes):
                 raise SettingError("the token is malformed", expected="visible ASCII characters")
             headers["Authorization"] = f"Bearer {token}"
         self.exchanger = Exchanger(
-            self.origin, prefix=prefix, headers=headers, tls=Tls(ca), timeout=timeout, rate=rate, sleep=sleep
-        )
+            self.origin, prefix=prefix, headers=headers, tls=Tls(ca), timeout=timeout, rate=rate, sleep=sleep,
+            storage_origins=storage_origins,
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +97,13 @@ class RegistryClient(LogRoutes):
     def whoami(self) -> answers.Caller:
         """Whose token this is."""
         return self._get("/v1/whoami", answers.caller)
+
+    def storage_origins(self) -> tuple[str, ...]:
+        """The origins besides its own where the registry keeps weights, as it states them; none if it is older."""
+        try:
+            return self._get("/v1/about", uploadanswers.storage_origins)
+        except NotFound:
+            return ()
 
     def repos(
         self, *, namespace: Namespace | None = None, after: str | None = None, limit: int | None = None
@@ -204,9 +214,20 @@ class RegistryClient(LogRoutes):
             once=True,
         )
 
-    def complete_upload(self, name: RepositoryName, upload: str) -> Digest:
-        """Finish an upload whose parts are all there. Raises FileDigestMismatch if the whole is another file."""
-        return self._post(f"{_upload(name, upload)}/complete", {}, answers.digest)
+    def sign_part(self, name: RepositoryName, upload: str, number: int, sha256: Digest) -> uploadanswers.SignedPart:
+        """A request by which one part, of this SHA-256, goes straight to the registry's storage."""
+        body = {"parts": [{"number": number, "sha256": str(sha256)}]}
+        signed = self._post(f"{_upload(name, upload)}/urls", body, uploadanswers.signed_parts)
+        if [part.number for part in signed] != [number]:
+            raise ResponseInvalid("the registry signed other parts than were asked for", expected=f"part {number}")
+        return signed[0]
+
+    def complete_upload(self, name: RepositoryName, upload: str) -> Digest | uploadanswers.Verifying:
+        """Finish an upload whose parts are all there. Raises FileDigestMismatch if the whole is another file.
+
+        Answers ``Verifying`` if the registry is still reading it: ask again.
+        """
+        return self._post(f"{_upload(name, upload)}/complete", {}, uploadanswers.completion)
 
     def abort_upload(self, name: RepositoryName, upload: str) -> None:
         """Give up an upload."""
@@ -226,6 +247,20 @@ class RegistryClient(LogRoutes):
     def put_grant(self, name: RepositoryName, release: Digest, recipient: str, envelope: bytes) -> Logged:
         """Keep a grant statement. Raises SequenceUsed if another came first; the same one again is fine."""
         return self._put(_grant(name, release, recipient), envelope)
+
+    def add_tag_history(self, name: RepositoryName, tag: Tag, envelopes: Sequence[bytes]) -> Logged:
+        """Record statements that follow the tag's present one, oldest first, all or none. Raises SequenceUsed."""
+        return self._history(f"{_repo(name)}/tags/{quote(str(tag), safe='')}", envelopes)
+
+    def add_grant_history(
+        self, name: RepositoryName, release: Digest, recipient: str, envelopes: Sequence[bytes]
+    ) -> Logged:
+        """The same for a grant."""
+        return self._history(_grant(name, release, recipient), envelopes)
+
+    def add_status_history(self, namespace: Namespace, envelopes: Sequence[bytes]) -> Logged:
+        """The same for a namespace's status."""
+        return self._history(f"{_namespace(namespace)}/status", envelopes)
 
     # -- administration ----------------------------------------------------------------------------------------------
 
@@ -283,6 +318,9 @@ class RegistryClient(LogRoutes):
                     f"the listing {path} does not end", expected=f"at most {limits.LISTING_ITEMS} items"
                 )
             after = page.next
+
+    def _history(self, path: str, envelopes: Sequence[bytes]) -> Logged:
+        return self._post(f"{path}/history", {"statements": [encode_base64(one) for one in envelopes]}, logged)
 
     def _get(self, path: str, parse: Callable[[Fields], T], *, limit: int = limits.SHORT_RESPONSE_BYTES) -> T:
         answer = self.exchanger.request("GET", path, limit=limit)

@@ -3,8 +3,11 @@
 
 * A part is sent only if every shard in it still has the digest the plan says. A file that was altered since pass 1
   ends the push; nothing of the release is visible then, because only the commit makes it so.
-* Which parts the registry has is asked when an upload is opened or resumed, and again before a part is sent a second
-  time: a part that was verified and whose acknowledgement was lost is not sent again.
+* Parts go to the registry, which verifies them on arrival, or, if it says so, straight to its storage (``sending``).
+* Which parts are there is asked when an upload is opened or resumed, and again before a part is sent a second time: a
+  part that arrived and whose acknowledgement was lost is not sent again.
+* What went to storage is verified when it is complete. That may take a while, in which the registry is asked again and
+  again how far it is.
 * Blobs go up in parallel, and so do the parts of one blob; ``connections`` parts are in memory at a time.
 """
 
@@ -12,25 +15,27 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
 from pq_registry import limits
 from pq_registry.client.answers import Upload
-from pq_registry.client.exchange import pause_before
 from pq_registry.client.progress import Progress
 from pq_registry.client.scan import SourceDirectory, SourceFile, changed, read_exactly
+from pq_registry.client.sending import Patience, StorageSender
 from pq_registry.client.transport import RegistryClient
+from pq_registry.client.verifyprogress import VerifyingProgress
 from pq_registry.client.work import Task, run_tasks
 from pq_registry.crypto.shards import SHARD_DIGEST_BYTES, shard_digests
 from pq_registry.errors import (
     Conflict,
     NotFound,
-    PqregError,
+    OriginNotAllowed,
     ResponseInvalid,
+    ServerRefused,
     SourceChanged,
-    TooManyRequests,
     TransportError,
 )
 from pq_registry.format.digest import Digest
@@ -107,15 +112,20 @@ def upload_missing(
         wanted |= client.missing(repository, alike, slice_size)
     missing = [blob for digest, blob in by_digest.items() if digest in wanted]
     total = sum(blob.size for blob in missing)
-    uploader = _Uploader(client, repository, progress)
+    uploader = _Uploader(client, repository, progress, total)
     progress.start(f"send {repository}", total)
     try:
         run_tasks((partial(uploader.open, blob) for blob in missing), workers=connections)
     except KeyboardInterrupt:
         client.abort()
+        uploader.storage.abort()  # threads may still be sending
+        raise
+    except BaseException:
+        uploader.storage.close()
         raise
     finally:
         progress.done()
+    uploader.storage.close()
     present = sum(blob.size for digest, blob in by_digest.items() if digest not in wanted)
     return Sent(uploader.sent, total - uploader.sent, present)
 
@@ -127,6 +137,7 @@ class _Open:
     blob: Blob
     id: str
     part_size: int
+    is_direct: bool
     left: int
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -137,42 +148,15 @@ class _Open:
             return self.left == 0
 
 
-class _Patience:
-    """How long to wait until a part is tried again; ``unsure`` is whether it may have arrived all the same."""
-
-    def __init__(self) -> None:
-        self.pause = 0.0
-        self.unsure = False
-        self._failures = 0
-        self._claimed = 0
-        self._waited = 0.0
-
-    def spend(self, error: PqregError) -> None:
-        """Count a try that failed; raises its error if that was the last."""
-        self.unsure = not isinstance(error, TooManyRequests)  # that was refused at the door
-        if not isinstance(error, Conflict | TooManyRequests):
-            self._failures += 1
-            if self._failures == limits.ATTEMPTS:
-                raise error
-            self.pause = pause_before(self._failures + 1)
-            return
-        # Another push is sending this very part, and the registry listens to whoever came last. Longer and longer
-        # pauses, of random length, let one of the two finish. Or it says when to come back.
-        self._claimed += 1
-        self.pause = pause_before(self._claimed + 1, None if error.retry_after is None else str(error.retry_after))
-        self._waited += self.pause
-        if self._waited > limits.PART_CLAIM_SECONDS:
-            raise error
-
-
 class _Uploader:
     """The tasks of one pass 2."""
 
-    def __init__(self, client: RegistryClient, repository: RepositoryName, progress: Progress) -> None:
+    def __init__(self, client: RegistryClient, repository: RepositoryName, progress: Progress, total: int) -> None:
         self.sent = 0
+        self.storage = StorageSender(client.exchanger)
         self._client = client
         self._repository = repository
-        self._progress = progress
+        self._progress = VerifyingProgress(progress, f"verify {repository}", total)
         self._lock = threading.Lock()
         self._thread = threading.local()
 
@@ -181,7 +165,7 @@ class _Uploader:
         upload = self._client.open_upload(self._repository, blob.digest, blob.size, blob.slice_size)
         count = _part_count(blob, upload)
         numbers = [number for number in range(count) if number not in upload.parts]
-        opened = _Open(blob, upload.id, upload.part_size, len(numbers))
+        opened = _Open(blob, upload.id, upload.part_size, upload.is_direct, len(numbers))
         self._progress.advance(blob.size - sum(_part_length(opened, number) for number in numbers))
         if not numbers:
             return [partial(self._complete, opened)]
@@ -203,17 +187,23 @@ class _Uploader:
 
     def _send(self, upload: _Open, number: int, view: memoryview, shards: bytes) -> bool:
         """Send a part until the registry has it; False if another push finished the whole upload meanwhile."""
-        patience = _Patience()
+        patience = Patience()
+        sha256 = Digest.of(view) if upload.is_direct else None
         while True:
             try:
                 if patience.pause:
                     self._client.exchanger.sleep(patience.pause)
                     if patience.unsure and number in self._client.upload_status(self._repository, upload.id).parts:
                         return True
-                self._client.put_part(self._repository, upload.id, number, view, shards)
+                if sha256 is None:
+                    self._client.put_part(self._repository, upload.id, number, view, shards)
+                else:
+                    self.storage.put(self._client.sign_part(self._repository, upload.id, number, sha256), view)
             except NotFound:
                 self._expect_finished(upload)
                 return False
+            except OriginNotAllowed:
+                raise
             except (Conflict, TransportError) as error:
                 patience.spend(error)
             else:
@@ -223,15 +213,31 @@ class _Uploader:
 
     def _complete(self, upload: _Open) -> list[Task]:
         """Have the registry check the whole blob and keep it."""
-        try:
-            digest = self._client.complete_upload(self._repository, upload.id)
-        except NotFound:
-            self._expect_finished(upload)
-            return []
-        if digest != upload.blob.digest:
+        furthest, since = -1, time.monotonic()
+        while True:
+            try:
+                outcome = self._client.complete_upload(self._repository, upload.id)
+            except NotFound:
+                self._expect_finished(upload)
+                return []
+            if isinstance(outcome, Digest):
+                break
+            now = time.monotonic()
+            if outcome.verified > furthest:
+                furthest, since = outcome.verified, now
+            elif now - since > limits.VERIFYING_PATIENCE_SECONDS:
+                raise ServerRefused(
+                    "the registry does not come any further with verifying an upload",
+                    found=f"{furthest} of {outcome.size} bytes since {limits.VERIFYING_PATIENCE_SECONDS} seconds",
+                    hint="run the same push again; it goes on from what the registry has",
+                )
+            self._progress.verified(upload.id, outcome)
+            self._client.exchanger.sleep(limits.VERIFYING_POLL_SECONDS)
+        if outcome != upload.blob.digest:
             raise ResponseInvalid(
-                "the registry completed another blob than was sent", expected=upload.blob.digest, found=digest
+                "the registry completed another blob than was sent", expected=upload.blob.digest, found=outcome
             )
+        self._progress.completed(upload.id, upload.blob.size)
         return []
 
     def _expect_finished(self, upload: _Open) -> None:

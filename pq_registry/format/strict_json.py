@@ -177,6 +177,10 @@ class Fields:
         """Whether the field is there and not yet taken."""
         return name in self._left
 
+    def names(self) -> tuple[str, ...]:
+        """The fields that are not yet taken, where they are not known beforehand."""
+        return tuple(self._left)
+
     def take(self, name: str) -> Value:
         """The field's value, whatever it is."""
         if name not in self._left:

@@ -41,8 +41,6 @@ LOCATION_CHARS: Final = 8 * KIB
 """Length of a redirect's target; presigned URLs are about 1 KiB."""
 LOCATIONS: Final = 4096
 """Presigned URLs of blobs one client remembers, the newest ones."""
-LOCATION_SECONDS: Final = 300
-"""How long one is used whose answer did not say how long it may be."""
 SIGNED_HEADERS: Final = 16
 """Headers a presigned request may demand."""
 STORAGE_ORIGINS: Final = 32

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from pq_registry.client.places import parse_origins
 from pq_registry.client.ranges import RangeReader
 from pq_registry.client.transport import RegistryClient, blob_path
-from pq_registry.errors import NotAuthenticated, PqregError, ResponseInvalid
+from pq_registry.errors import NotAuthenticated, OriginNotAllowed, PqregError, ResponseInvalid
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName, Tag
 from tests.fake_registry import FakeRegistry, Handler, serving
@@ -95,6 +96,9 @@ CONTROL: dict[str, Callable[[RegistryClient], object]] = {
     "status": lambda client: client.status_envelope(NAME.namespace),
     "status put": lambda client: client.put_status(NAME.namespace, b"{}"),
     "upload": lambda client: client.open_upload(NAME, Digest.of(BLOB), 3),
+    "part signed": lambda client: client.sign_part(NAME, "u", 0, Digest.of(BLOB)),
+    "completion": lambda client: client.complete_upload(NAME, "u"),
+    "about": lambda client: client.storage_origins(),
     "token": lambda client: client.create_token(role="reader", namespaces=[], expires_days=1),
     "revoke": lambda client: client.revoke_token("t"),
 }
@@ -126,7 +130,8 @@ def test_f01_data_follows_one_redirect_with_nothing_of_ours(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     redirect(home, elsewhere, status)
-    with RegistryClient(home.url, CANARY, ca=authority.ca, sleep=lambda _: None) as client:
+    allowed = parse_origins(elsewhere.url)
+    with RegistryClient(home.url, CANARY, ca=authority.ca, sleep=lambda _: None, storage_origins=allowed) as client:
         assert client.blob_bytes(Digest.of(BLOB), len(BLOB)) == BLOB
         reader = RangeReader(client.exchanger)
         buffer = bytearray(500)
@@ -137,6 +142,28 @@ def test_f01_data_follows_one_redirect_with_nothing_of_ours(
     assert [set(headers) - allowed for headers in strangers(home, elsewhere)] == [set(), set()]
     assert CANARY not in str(strangers(home, elsewhere))
     assert SECRET_QUERY not in caplog.text
+
+
+@pytest.mark.parametrize("elsewhere", ["host"], indirect=True)
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("allowed", [None, "https://127.0.0.2", "http://127.0.0.2:1", "http://127.0.0.3"])
+def test_f01_data_goes_to_no_host_that_nobody_allowed(
+    home: FakeRegistry, elsewhere: FakeRegistry, status: int, allowed: str | None
+) -> None:
+    redirect(home, elsewhere, status)
+    with RegistryClient(home.url, CANARY, sleep=lambda _: None, storage_origins=parse_origins(allowed)) as client:
+        with pytest.raises(OriginNotAllowed) as first:
+            client.blob_bytes(Digest.of(BLOB), len(BLOB))
+        reader = RangeReader(client.exchanger)
+        with pytest.raises(OriginNotAllowed) as second:
+            reader.read_into(blob_path(Digest.of(BLOB)), 0, memoryview(bytearray(10)), size=len(BLOB))
+        reader.close()
+    assert not elsewhere.seen
+    assert len(home.seen) == 2  # and it is not tried again
+    for caught in (first, second):
+        assert elsewhere.url in str(caught.value)
+        assert f"PQREG_STORAGE_ORIGINS={elsewhere.url}" in str(caught.value.hint)
+        assert SECRET_QUERY not in f"{caught.value} {caught.value.hint} {caught.value.__dict__}"
 
 
 @pytest.mark.parametrize("elsewhere", TARGETS, indirect=True)
