@@ -34,9 +34,10 @@ from pq_registry.format.name import RepositoryName, Tag
 from pq_registry.format.strict_json import encode_base64
 from pq_registry.server.app import create_app
 from pq_registry.server.config import LOOPBACK_HOSTS, ServerConfig
-from pq_registry.server.serve import bind, make_server, url_of
+from pq_registry.server.serve import Server, bind, make_server, url_of
 from pq_registry.service.ledger import LogSetup
 from pq_registry.service.registry import Registry
+from pq_registry.storage.stores import StoreConfig
 from pqreg_keys.custody import SecretIdentity
 from tests.logsetup import log_setup
 from tests.samples import FILES, REPOSITORY, YEAR, publisher, release, tag_statement
@@ -226,12 +227,17 @@ class MovableClock:
 class RunningRegistry(Api):
     """A service in a thread of this process."""
 
-    def __init__(self, url: str, data: Path, registry: Registry, app: FastAPI, clock: MovableClock) -> None:
+    def __init__(self, url: str, data: Path, registry: Registry, server: Server, clock: MovableClock) -> None:
         super().__init__(url, (data / "admin.token").read_text().strip())
         self.data = data
+        self.server = server
         self.registry = registry
-        self.app = app
+        self.app: FastAPI = server.config.app  # type: ignore[assignment]
         self.clock = clock
+
+    def stop(self) -> None:
+        """Have it drain and end, as a signal does."""
+        self.server.should_exit = True
 
     @property
     def admin_token(self) -> str:
@@ -240,12 +246,17 @@ class RunningRegistry(Api):
 
 
 @contextmanager
-def running(data: Path, *, log: LogSetup | None = None, **changes: Any) -> Iterator[RunningRegistry]:
-    """Serve ``data`` while the block runs; ``changes`` are fields of the ServerConfig."""
+def running(
+    data: Path, *, log: LogSetup | None = None, stores: StoreConfig | None = None, **changes: Any
+) -> Iterator[RunningRegistry]:
+    """Serve ``data`` while the block runs; ``changes`` are fields of the ServerConfig.
+
+    It is kept where the stack of the suite says (``tests.stack``), unless ``stores`` say otherwise.
+    """
     settings: dict[str, Any] = {
         "host": "127.0.0.1", "port": 0, "public_read": False, "hosts": LOOPBACK_HOSTS, "log_level": "info", **changes,
     }  # fmt: skip
-    config = ServerConfig(stores=store_config(data), **settings)
+    config = ServerConfig(stores=stores or store_config(data), **settings)
     clock = MovableClock()
     registry = Registry.open(config.stores, clock, log=log or log_setup())
     listener = bind(config.host, config.port)
@@ -255,7 +266,7 @@ def running(data: Path, *, log: LogSetup | None = None, **changes: Any) -> Itera
     thread.start()
     try:
         assert ready.wait(30)
-        yield RunningRegistry(url_of(listener), data, registry, server.config.app, clock)  # type: ignore[arg-type]
+        yield RunningRegistry(url_of(listener), data, registry, server, clock)
     finally:
         server.should_exit = True
         thread.join(60)
