@@ -51,7 +51,9 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("serve", "pqreg_cli.serve:serve", "Run a registry service.", "Registry"),
     Entry("witness", "pqreg_cli.witness:app", "Cosign the checkpoints of transparency logs.", "Registry"),
     Entry("token", "pqreg_cli.token:app", "Create, list and revoke access tokens.", "Registry"),
+    Entry("events", "pqreg_cli.events:app", "Look at, export and check the record of who changed what.", "Registry"),
     Entry("fsck", "pqreg_cli.fsck:fsck", "Verify again everything a registry stores.", "Registry"),
+    Entry("replicate", "pqreg_cli.replicate:replicate", "Bring one registry up to another.", "Registry"),
     Entry("demo", "pqreg_cli.demo:demo", "See all of it at work on this machine, in a minute.", "About"),
     Entry("version", "pqreg_cli.version:version", "Say which versions this is made of.", "About"),
 )

@@ -125,31 +125,29 @@ def _stores(data: Path) -> StoreConfig:
 
 def _create_on_host(data: Path, role: str, namespaces: list[str], days: int, note: str) -> tuple[str, str]:
     from pq_registry.format.instant import utc_now
-    from pq_registry.service.host import open_tokens
-    from pq_registry.service.tokens import host_caller, rights_of
+    from pq_registry.service.host import open_tokens, operator
+    from pq_registry.service.tokens import rights_of
 
     with open_tokens(_stores(data), utc_now) as tokens:
         rights = rights_of(role=role, namespaces=namespaces)
-        made = tokens.create(host_caller(), rights=rights, expires_days=days, note=note)
+        made = tokens.create(operator(), rights=rights, expires_days=days, note=note)
     return made.item.id, made.text
 
 
 def _list_on_host(data: Path) -> list[StoredToken]:
     from pq_registry.format.instant import utc_now
-    from pq_registry.service.host import open_tokens
-    from pq_registry.service.tokens import host_caller
+    from pq_registry.service.host import open_tokens, operator
 
     with open_tokens(_stores(data), utc_now) as tokens:
-        return tokens.list(host_caller())
+        return tokens.list(operator())
 
 
 def _revoke_on_host(data: Path, token_id: str) -> None:
     from pq_registry.format.instant import utc_now
-    from pq_registry.service.host import open_tokens
-    from pq_registry.service.tokens import host_caller
+    from pq_registry.service.host import open_tokens, operator
 
     with open_tokens(_stores(data), utc_now) as tokens:
-        tokens.revoke(host_caller(), token_id)
+        tokens.revoke(operator(), token_id)
 
 
 def _without_secret(item: StoredToken) -> TokenItem:

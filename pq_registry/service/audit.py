@@ -2,19 +2,24 @@
 """The audit trail: every change of rights, or of what readers can see, writes one event in its own transaction.
 
 The parts of an upload are not events of their own: opening, completing and aborting it are. An event never holds a
-secret: tokens appear by their ids.
+secret: tokens appear by their ids. Once its transaction is committed, an event is also a line of the service's log
+(``pq_registry.events``), so that whoever collects logs has it out of reach of whoever can write to the database.
 """
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from enum import Enum, unique
 
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from pq_registry.format.strict_json import encode_canonical
 from pq_registry.service.access import Caller
 from pq_registry.storage.catalogue.tables import AuditEventRow
+
+_LOGGER = logging.getLogger("pq_registry.events")
 
 
 @unique
@@ -29,6 +34,8 @@ class Action(Enum):
     UPLOAD_REFUSED = "upload-refused"
     UPLOAD_EXPIRED = "upload-expired"
     BLOB_STORED = "blob-stored"
+    BLOB_COLLECTED = "blob-collected"
+    REFERENCE_COLLECTED = "reference-collected"
     RELEASE_COMMITTED = "release-committed"
     TAG_SET = "tag-set"
     TAG_WITHDRAWN = "tag-withdrawn"
@@ -36,6 +43,7 @@ class Action(Enum):
     GRANT_WITHDRAWN = "grant-withdrawn"
     KEY_CERTIFIED = "key-certified"
     STATUS_ISSUED = "status-issued"
+    EVENTS_PRUNED = "events-pruned"
 
 
 def record(
@@ -51,13 +59,21 @@ def record(
         subject: to what: a repository, namespace or token id.
         detail: further facts, without secrets.
     """
-    session.add(
-        AuditEventRow(
-            at=now,
-            request_id=caller.request_id,
-            token_id=caller.token_id,
-            action=action.value,
-            subject=str(subject),
-            detail=encode_canonical(detail).decode(),
-        )
+    row = AuditEventRow(
+        at=now,
+        request_id=caller.request_id,
+        token_id=caller.token_id,
+        action=action.value,
+        subject=str(subject),
+        detail=encode_canonical(detail).decode(),
     )
+    session.add(row)
+    if _LOGGER.isEnabledFor(logging.INFO):
+        fields = {
+            "action": row.action, "subject": row.subject, "request_id": row.request_id, "token_id": row.token_id,
+            "detail": detail,
+        }  # fmt: skip
+        # An event of SQLAlchemy's, not of ours: what is rolled back has not happened and is told to nobody.
+        event.listen(
+            session, "after_commit", lambda _session: _LOGGER.info("change", extra={"pqreg": fields}), once=True
+        )

@@ -200,7 +200,7 @@ class Tokens:
             session.add(row)
             audit.record(
                 session, caller, now, audit.Action.TOKEN_CREATED, row.id,
-                role=row.role, namespaces=row.namespaces, expires=format_instant(expires),
+                role=row.role, namespaces=row.namespaces, expires=format_instant(expires), note=note or None,
             )  # fmt: skip
         return _item(row)
 

@@ -129,9 +129,13 @@ def test_every_change_writes_one_event(registry: RunningRegistry) -> None:
     assert new() == ["upload-expired"]
 
 
+ON_THE_HOST = {audit.Action.EVENTS_PRUNED, audit.Action.BLOB_COLLECTED, audit.Action.REFERENCE_COLLECTED}
+"""What only commands on the host do; the tests of `pqreg events` and `pqreg gc` look for their events."""
+
+
 def test_every_action_is_among_the_changes_above() -> None:
     source = __import__("inspect").getsource(test_every_change_writes_one_event)
-    assert all(f'"{action.value}"' in source for action in audit.Action)
+    assert all(f'"{action.value}"' in source for action in audit.Action if action not in ON_THE_HOST)
 
 
 def test_reading_and_refusals_write_nothing(registry: RunningRegistry) -> None:
