@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""uvicorn's HTTP/1.1 protocol with two bounds it does not have: on the size of a request's head and on its duration.
+"""uvicorn's HTTP/1.1 protocol with bounds it does not have: on a request's head, and on a client that takes no answer.
+
+The head is bounded in size and duration, and so is the time for which a client may take nothing of what it is sent.
 
 Without them one connection can hold memory and a descriptor for as long as it likes, before any policy is asked.
 Bodies pass with two copies less than in the base class: they are what the weights arrive in.
@@ -23,6 +25,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         """Expect the first request."""
@@ -30,9 +33,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers."""
         self._stop_timer()
+        self._stop_stall_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client takes less than it is sent. Merely closing the connection would wait until it has taken all."""
+        super().pause_writing()
+        self._stop_stall_timer()
+        self._stall_timer = self.loop.call_later(limits.SEND_SILENCE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It took what there was."""
+        self._stop_stall_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Count what arrives before the head is complete."""
@@ -72,6 +87,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         if self._in_head and not self.transport.is_closing():
             self.transport.close()
+
+    def _stop_stall_timer(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

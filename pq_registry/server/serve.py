@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -32,6 +33,7 @@ from pq_registry.service.ledger import LogSetup
 from pq_registry.service.registry import Registry
 
 Announce = Callable[[str], None]
+_TELL_SECONDS = 0.2
 
 
 class Server(uvicorn.Server):
@@ -46,6 +48,30 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain, then end, whatever clients do."""
+        telling = asyncio.create_task(self._tell_connections())
+        try:
+            await super().shutdown(sockets=sockets)
+        finally:
+            telling.cancel()
+
+    async def _tell_connections(self) -> None:
+        """Tell every connection to end after its request, until all have; cut those that are left after the drain.
+
+        The base class tells them once. A connection that was being accepted at that moment would not hear of it and,
+        idle as it is, hold up the end for the whole drain; one whose client reads nothing cannot even be closed.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.DRAIN_SECONDS):
+                while True:
+                    for connection in list(self.server_state.connections):
+                        connection.shutdown()
+                    await asyncio.sleep(_TELL_SECONDS)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

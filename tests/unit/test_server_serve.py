@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from pq_registry import limits
 from pq_registry.errors import SettingError
+from pq_registry.format.digest import Digest
 from pq_registry.server.config import parse_listen
+from pq_registry.server.protocol import BoundedProtocol
 from pq_registry.server.serve import bind, url_of
 from tests.samples import FILES
-from tests.server_harness import ROOT, RegistryProcess
+from tests.server_harness import ROOT, Api, RegistryProcess, RunningRegistry, running
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in (".", "cli", "keys"))}
 
@@ -66,6 +72,60 @@ def test_a_second_signal_ends_it_at_once(registry_process: RegistryProcess) -> N
     registry_process.send(signal.SIGTERM)
     assert registry_process.wait() == 0
     connection.close()
+
+
+def downloading(service: Api, digest: Digest) -> http.client.HTTPConnection:
+    """A connection on which a blob is being sent, of which nobody takes anything."""
+    connection = service.connect()
+    connection.request("GET", f"/v1/blobs/sha256/{digest.hex}", headers={"Authorization": f"Bearer {service.token}"})
+    return connection
+
+
+@pytest.mark.directory_only("an object store sends its blobs itself")
+def test_a_client_that_takes_nothing_is_cut(registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = threading.Event()
+
+    def connection_lost(self: BoundedProtocol, exc: Exception | None) -> None:
+        cut.set()
+        original(self, exc)
+
+    digest = registry.upload(bytes(64 << 20))
+    original = BoundedProtocol.connection_lost
+    monkeypatch.setattr(BoundedProtocol, "connection_lost", connection_lost)
+    monkeypatch.setattr(limits, "SEND_SILENCE_SECONDS", 0.2)
+    with contextlib.closing(downloading(registry, digest)) as connection:
+        assert cut.wait(30)
+        with pytest.raises(http.client.IncompleteRead):
+            connection.getresponse().read()
+
+
+@pytest.mark.directory_only("an object store sends its blobs itself")
+def test_a_client_that_takes_nothing_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DRAIN_SECONDS", 0.3)
+    with running(tmp_path / "registry") as service:
+        connection = downloading(service, service.upload(bytes(64 << 20)))
+        response = connection.getresponse()
+    with contextlib.closing(connection), pytest.raises(http.client.IncompleteRead):
+        response.read()
+
+
+def test_a_connection_that_was_not_told_of_the_end_is_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BoundedProtocol] = []
+
+    def shutdown(self: BoundedProtocol) -> None:
+        told.append(self)
+        if len(told) > 1:
+            HttpToolsProtocol.shutdown(self)
+
+    with running(tmp_path / "registry") as service, contextlib.closing(service.connect()) as connection:
+        connection.request("GET", "/livez")
+        connection.getresponse().read()
+        monkeypatch.setattr(BoundedProtocol, "shutdown", shutdown)
+        service.stop()
+        assert connection.sock.recv(1) == b""
+    assert len(told) >= 2
 
 
 def test_it_comes_back_with_everything(registry_process: RegistryProcess) -> None:
