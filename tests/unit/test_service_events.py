@@ -44,15 +44,7 @@ def happen(catalogue: Catalogue, *subjects: str, days_ago: int = 0) -> None:
     at = NOW - timedelta(days=days_ago)
     for subject in subjects:
         with catalogue.writing() as session:
-            audit.record(
-                session,
-                host_caller(),
-                NOW - timedelta(days=days_ago),
-                audit.Action.TAG_SET,
-                subject,
-                sequence=1,
-                x=None,
-            )
+            audit.record(session, host_caller(), at, audit.Action.TAG_SET, subject, sequence=1, x=None)
 
 
 def tamper(catalogue: Catalogue, statement: Any) -> None:
