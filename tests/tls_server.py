@@ -32,13 +32,10 @@ class Authority:
         self.ca = directory / "ca.pem"
         self.ca.write_bytes(self._sign(self._name, self._key.public_key(), None))
 
-    def issue(self, host: str) -> Path:
-        """A file with a certificate for ``host`` and its key."""
+    def issue(self, host: str, *others: str) -> Path:
+        """A file with a certificate for ``host`` (and other names) and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        try:
-            alternative: x509.GeneralName = x509.IPAddress(ip_address(host))
-        except ValueError:
-            alternative = x509.DNSName(host)
+        alternative = [_general(name) for name in (host, *others)]
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         path = self.directory / f"{host}.pem"
         path.write_bytes(
@@ -50,7 +47,7 @@ class Authority:
         return path
 
     def _sign(
-        self, subject: x509.Name, public: ec.EllipticCurvePublicKey, alternative: x509.GeneralName | None
+        self, subject: x509.Name, public: ec.EllipticCurvePublicKey, alternative: list[x509.GeneralName] | None
     ) -> bytes:
         now = utc_now()
         builder = (
@@ -64,8 +61,15 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=alternative is None, path_length=None), critical=True)
         )
         if alternative is not None:
-            builder = builder.add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _general(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from typing import Any
 
 import boto3
 import botocore.config
@@ -49,19 +50,17 @@ def main() -> int:
             return 0
 
 
-def _ensure(client: object, bucket: str) -> bool:
-    names = {found["Name"] for found in client.list_buckets()["Buckets"]}  # type: ignore[attr-defined]
+def _ensure(client: Any, bucket: str) -> bool:
+    names = {found["Name"] for found in client.list_buckets()["Buckets"]}
     if bucket not in names:
-        client.create_bucket(Bucket=bucket)  # type: ignore[attr-defined]
+        client.create_bucket(Bucket=bucket)
     rule = {
         "ID": "unfinished-uploads",
         "Status": "Enabled",
         "Filter": {"Prefix": ""},
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
     }
-    client.put_bucket_lifecycle_configuration(  # type: ignore[attr-defined]
-        Bucket=bucket, LifecycleConfiguration={"Rules": [rule]}
-    )
+    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
     return bucket not in names
 
 
