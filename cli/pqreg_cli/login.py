@@ -36,6 +36,9 @@ def login(
     The token is asked for, or read from standard input, and tried before it is kept. The config file is readable by
     you alone (mode 0600). What the environment says still wins over it.
 
+    If the registry keeps weights in an object store on another host, it says where, and that is kept, too: commands
+    read and write weights there, without the token, and at no other host but the registry's own.
+
     Examples:
       pqreg login https://models.example.org
       pqreg login http://127.0.0.1:8470 < DIR/admin.token
@@ -45,7 +48,10 @@ def login(
     session = Session(output, registry=url, token=token)
     with session.client() as client:
         me = client.whoami()
-    changes: dict[str, str | None] = {"registry": url, "token": token}
+        elsewhere = [str(origin) for origin in client.storage_origins() if origin.host != client.origin.host]
+    changes: dict[str, str | None] = {
+        "registry": url, "token": token, "storage_origins": ",".join(elsewhere) or None,
+    }  # fmt: skip
     if trust is not None:
         if not trust.is_file():
             raise UsageError(f"there is no trust file {trust}", hint="make one: pqreg trust init --help")
@@ -54,7 +60,9 @@ def login(
     write_config(path, changes)
     output.line(f"logged in to {url} as {describe(me)}", "good")
     output.line(f"registry and token are kept in {path}")
-    output.data({"registry": url, "config_file": str(path), **_as_json(me)})
+    for origin in elsewhere:
+        output.line(f"weights may be read from and written to {origin} (setting storage_origins)")
+    output.data({"registry": url, "config_file": str(path), "storage_origins": elsewhere, **_as_json(me)})
 
 
 def logout(*, json: JsonOption = False) -> None:
@@ -67,7 +75,7 @@ def logout(*, json: JsonOption = False) -> None:
     path = Settings().config_file
     removed = path.exists()
     if removed:
-        write_config(path, {"registry": None, "token": None})
+        write_config(path, {"registry": None, "token": None, "storage_origins": None})
         output.line(f"registry and token are removed from {path}")
         output.note("the token itself stays valid: pqreg token revoke ends it")
     else:

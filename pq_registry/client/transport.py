@@ -20,7 +20,7 @@ from pq_registry.client import answers, uploadanswers
 from pq_registry.client.exchange import Exchanger
 from pq_registry.client.loganswers import Committed, Logged, committed, logged
 from pq_registry.client.logroutes import ENVELOPE_TYPE, LogRoutes
-from pq_registry.client.origin import Origin, parse_registry
+from pq_registry.client.origin import Origin, parse_location, parse_registry
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.wire import UNCAPPED, Body, Tls
 from pq_registry.errors import NotFound, ResponseInvalid, SettingError
@@ -98,12 +98,13 @@ class RegistryClient(LogRoutes):
         """Whose token this is."""
         return self._get("/v1/whoami", answers.caller)
 
-    def storage_origins(self) -> tuple[str, ...]:
+    def storage_origins(self) -> tuple[Origin, ...]:
         """The origins besides its own where the registry keeps weights, as it states them; none if it is older."""
         try:
-            return self._get("/v1/about", uploadanswers.storage_origins)
+            stated = self._get("/v1/about", uploadanswers.storage_origins)
         except NotFound:
             return ()
+        return tuple(parse_location(text, self.origin)[0] for text in stated)
 
     def repos(
         self, *, namespace: Namespace | None = None, after: str | None = None, limit: int | None = None

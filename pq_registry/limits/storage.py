@@ -51,6 +51,8 @@ VERIFYING_WAIT_SECONDS: Final = 20
 """How long a request to complete an upload waits for the end; less than the TIMEOUT_SECONDS of clients."""
 VERIFYING_POLL_SECONDS: Final = 1
 """Pause between two looks at an upload that another instance verifies, and between two requests of a client."""
+RETAINING_TASKS: Final = 8
+"""Blobs of one release whose retention is set at once."""
 ORPHAN_UPLOAD_SECONDS: Final = 24 * 3600
 """Age at which an upload the store has and the catalogue does not know is abandoned."""
 LOCATION_MARGIN_SECONDS: Final = 60

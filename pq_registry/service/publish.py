@@ -9,7 +9,8 @@
 4. Every file is a verified blob the caller may read, of the size and with the shard digests the manifest states.
    Those of a sealed release are ciphertext in slices of their own size (``format.sealing``).
 5. Every safetensors header, as stored, equals the signed tensor table; a sealed release states none.
-6. In one transaction: statement, release, references to every blob, audit event.
+6. Where releases are held by Object Lock, the store holds every blob of it.
+7. In one transaction: statement, release, references to every blob, audit event.
 
 What a client verifies does not rest on any of this; it keeps mistakes and garbage out of the registry. The same
 payload posted again is answered with the release that is there; its first envelope stays.
@@ -35,6 +36,7 @@ from pq_registry.service.access import Caller
 from pq_registry.service.clock import Clock
 from pq_registry.service.identities import genuine_signers, require_signer
 from pq_registry.service.names import obtain_repository
+from pq_registry.service.retention import retain_blobs
 from pq_registry.service.statements import Received, is_recorded, record_statement
 from pq_registry.service.visible import BlobFacts, link_blobs, visible_blobs
 from pq_registry.storage.blobs import BlobStore
@@ -61,6 +63,7 @@ class Publishing:
             VerificationError: if documents, signature and stored bytes do not agree.
             AccessDenied: if the signer is not registered for the namespace.
             Conflict: if a file has not been uploaded.
+            StorageError: if the store fails, or cannot hold the blobs as the settings say.
         """
         envelope = Envelope.parse(body)
         release = envelope.payload_digest
@@ -83,6 +86,8 @@ class Publishing:
             stored = visible_blobs(session, caller, (entry.sha256 for entry in manifest.files), slice_size=slice_size)
         for entry in manifest.files:
             self._check_file(entry, stored)
+        held = [facts[manifest_digest], *(stored[digest] for digest in {entry.sha256 for entry in manifest.files})]
+        retain_blobs(self._blobs, [blob.blob for blob in held], self._clock())
         return release, self._record(caller, envelope, body, manifest, manifest_digest)
 
     def _check_file(self, entry: FileEntry, stored: dict[Digest, BlobFacts]) -> None:
@@ -96,7 +101,7 @@ class Publishing:
             )
         if entry.tensors is None:
             return
-        reader = self._blobs.open(facts.blob)
+        reader = self._blobs.open(facts.blob, size=facts.size)
         try:
             first = reader.read(0, min(LENGTH_BYTES, reader.size))
             head = reader.read(0, header_size(first, reader.size))
