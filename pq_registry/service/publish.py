@@ -75,14 +75,14 @@ class Publishing:
             manifest_digest = _manifest_digest(statement, release)
             facts = visible_blobs(session, caller, [manifest_digest], slice_size=limits.SHARD_BYTES)
             _require_present(facts, MANIFEST_NAME, manifest_digest)
-            data = read_blob(self._blobs, facts[manifest_digest].blob, limit=limits.MANIFEST_BYTES)
-            manifest = bind(statement, release, data)
-            if manifest.name != repository:
-                raise NameMismatch(
-                    "the release belongs to another repository", expected=repository, found=manifest.name
-                )
-            require_signer(manifest.signer, genuine)
-            slice_size = limits.SHARD_BYTES if manifest.sealing is None else SLICE_BYTES
+        # Between two transactions: none waits for an object store.
+        data = read_blob(self._blobs, facts[manifest_digest].blob, limit=limits.MANIFEST_BYTES)
+        manifest = bind(statement, release, data)
+        if manifest.name != repository:
+            raise NameMismatch("the release belongs to another repository", expected=repository, found=manifest.name)
+        require_signer(manifest.signer, genuine)
+        slice_size = limits.SHARD_BYTES if manifest.sealing is None else SLICE_BYTES
+        with self._catalogue.reading() as session:
             stored = visible_blobs(session, caller, (entry.sha256 for entry in manifest.files), slice_size=slice_size)
         for entry in manifest.files:
             self._check_file(entry, stored)
