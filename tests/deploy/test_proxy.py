@@ -178,6 +178,8 @@ def test_caddy_terminates_post_quantum_tls_and_shows_nothing_internal(tmp_path: 
 
 
 @needs("caddy")
+@pytest.mark.slow
+@pytest.mark.directory_only("it brings stores of its own")
 def test_a_whole_site_works_through_it_and_outlives_an_instance(
     tmp_path: Path, authority: Authority, s3_bucket: engines.Bucket, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

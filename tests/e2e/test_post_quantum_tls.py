@@ -18,6 +18,7 @@ from pq_registry.client.ranges import RangeReader
 from pq_registry.client.transport import RegistryClient, blob_path
 from pq_registry.errors import ConnectionFailed, PqregError
 from pq_registry.format.digest import Digest
+from tests import engines
 from tests.e2e.shell import Shell
 from tests.fake_registry import Handler, serving
 from tests.publishing import make_model
@@ -25,6 +26,10 @@ from tests.tls_front import POST_QUANTUM_GROUP, tls_front
 from tests.tls_server import Authority
 
 MODEL_BYTES = 5_000_000
+LARGE_BYTES = 20_000_000
+"""More than one part, so that weights go straight to an object store."""
+
+pytestmark = pytest.mark.directory_only("the suite's object store has no TLS; one test here puts it behind some")
 
 
 class Desk:
@@ -63,6 +68,31 @@ def test_push_pull_and_audit_negotiate_the_post_quantum_group(desk: Desk) -> Non
     assert {(made.version, made.group) for made in front.negotiated} == {("TLSv1.3", POST_QUANTUM_GROUP)}
     assert {made.cipher for made in front.negotiated} <= {"TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
     assert not front.refused
+
+
+def test_weights_go_to_and_from_the_object_store_by_the_post_quantum_group(
+    tmp_path: Path, s3_bucket: engines.Bucket
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    certificate = authority.issue("127.0.0.1")
+    with tls_front(certificate, s3_bucket.server.endpoint) as storage:
+        operator = Shell(
+            tmp_path, "operator", **{f"PQREG_{name.upper()}": value for name, value in s3_bucket.settings.items()},
+            **s3_bucket.server.credentials.variables, PQREG_S3_PUBLIC_ENDPOINT=storage.url,
+        )  # fmt: skip
+        with operator.serving("data") as (url, _log), tls_front(certificate, url) as front:
+            token = (tmp_path / "data" / "admin.token").read_text().strip()
+            desk = Desk(tmp_path, url, token, authority)
+            make_model(tmp_path / "model", 2, size=LARGE_BYTES)
+            shell = desk.at(front.url)
+            shell.run("trust", "log", "add", "trust.json", "--tofu")
+            shell.run("push", "model", "acme/tls:v1", "--key", "alice.pqkey")
+            pushed = len(storage.negotiated)
+            shell.run("pull", "acme/tls:v1", "out")
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "model/model.safetensors").read_bytes()
+    assert 0 < pushed < len(storage.negotiated)
+    for made in (*front.negotiated, *storage.negotiated):
+        assert (made.version, made.group) == ("TLSv1.3", POST_QUANTUM_GROUP)
 
 
 def test_a_front_that_speaks_tls_1_1_at_most_is_refused(desk: Desk) -> None:
