@@ -40,6 +40,7 @@ class Setting:
 SETTINGS: tuple[Setting, ...] = (
     Setting("registry", None, "URL of the registry, e.g. https://models.example.org"),
     Setting("token", None, "bearer token for the registry; sent to no other origin", secret=True),
+    Setting("source_token", None, "bearer token for the registry that pqreg replicate reads from", secret=True),
     Setting("trust", None, "path of the trust file (trust.json)"),
     Setting("key", None, "path of the secret key file that signs (.pqkey)"),
     Setting("recipient_key", None, "path of the secret key file that opens sealed releases (.pqkey)"),
