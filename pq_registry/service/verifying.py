@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from pq_registry import limits
-from pq_registry.errors import NotFound, PqregError, StorageError
+from pq_registry.errors import PqregError, StorageError
 from pq_registry.service.clock import Clock
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import UploadRow
@@ -28,7 +28,7 @@ INSTANCE_BYTES = 16
 
 
 class _TakenOver(Exception):  # internal: never leaves this module
-    """Another instance goes on with the upload."""
+    """The upload is another instance's by now, or completed or aborted: whoever waits looks again."""
 
 
 class Job:
@@ -118,7 +118,7 @@ class Verifications:
 
     def _claim(self, upload_id: str, job: Job, work: Callable[[Callable[[int], None]], None]) -> None:
         if not self._renew(upload_id, 0, taking=True):
-            return  # another instance was quicker; whoever waits sees that
+            return  # as for _TakenOver
         renewed = self._clock()
 
         def watch(verified: int) -> None:
@@ -144,9 +144,7 @@ class Verifications:
         now = self._clock()
         with self._catalogue.writing() as session:
             row = session.get(UploadRow, upload_id)
-            if row is None:
-                raise NotFound(f"no upload {upload_id}", hint="it was completed or aborted meanwhile")
-            if self.is_elsewhere(row) or (not taking and row.verifier != self.instance):
+            if row is None or self.is_elsewhere(row) or (not taking and row.verifier != self.instance):
                 return False
             row.verifier, row.verified = self.instance, verified
             row.verifier_until = now + timedelta(seconds=limits.VERIFYING_SECONDS)
