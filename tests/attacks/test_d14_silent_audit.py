@@ -28,6 +28,7 @@ from tests.samples import YEAR, publisher, release, tag_statement
 from tests.sealing_samples import seal
 from tests.sealing_service import certificate, publish_sealed, put_grant, put_key
 from tests.server_harness import Answer, RunningRegistry
+from tests.stack import store_config
 
 
 def events(registry: RunningRegistry) -> list[tuple[str, str, dict[str, Any]]]:
@@ -190,10 +191,9 @@ def test_without_its_event_a_change_does_not_happen(registry: RunningRegistry, f
 def test_the_host_is_recorded_too(registry: RunningRegistry) -> None:
     from pq_registry.service.host import open_tokens
     from pq_registry.service.tokens import rights_of
-    from pq_registry.storage.stores import StoreConfig
 
     make: Callable[[], object]
-    with open_tokens(StoreConfig(data=registry.data), registry.clock) as tokens:
+    with open_tokens(store_config(registry.data), registry.clock) as tokens:
         make = lambda: tokens.create(
             host_caller(), rights=rights_of(role="admin", namespaces=["*"]), expires_days=1, note="break glass"
         )

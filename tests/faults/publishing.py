@@ -16,9 +16,9 @@ from pq_registry.format.instant import utc_now
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.fsck import check_registry
-from pq_registry.storage.stores import StoreConfig
 from tests.logsetup import log_setup
 from tests.samples import REPOSITORY, YEAR, publisher, release, tag_statement
+from tests.stack import store_config
 
 FILES = {"weights.json": b"[" + b"1," * 1500 + b"1]"}
 
@@ -71,7 +71,7 @@ def check(registry: Registry) -> None:
 
 def recover(root: Path) -> None:
     """What must hold after any fault: a fresh start finds no damage, and the same publication goes through."""
-    registry = Registry.open(StoreConfig(data=root), utc_now, log=log_setup())
+    registry = Registry.open(store_config(root), utc_now, log=log_setup())
     try:
         check(registry)
         publish(registry)

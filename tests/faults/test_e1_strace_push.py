@@ -19,12 +19,13 @@ from pq_registry.client.tagging import Publisher
 from pq_registry.errors import PqregError
 from pq_registry.format.instant import utc_now
 from pq_registry.storage.fsck import check_registry
-from pq_registry.storage.stores import StoreConfig, opened
+from pq_registry.storage.stores import opened
 from pqreg_keys.custody import load
 from tests.faults.depth import numbers
 from tests.faults.service import Service, publishing_shell, run_below
 from tests.faults.tracing import MODES, attached, injecting, needs_strace, was_hit
 from tests.publishing import Registry, make_model, publisher_at, push_as
+from tests.stack import store_config
 
 BOUND = 1000
 """More calls of one kind than one thread makes."""
@@ -74,7 +75,7 @@ def halted(service: Service) -> bool:
 
 
 def findings(service: Service) -> list[object]:
-    with opened(StoreConfig(data=service.data)) as stores:
+    with opened(store_config(service.data)) as stores:
         return [
             finding
             for finding in check_registry(stores.catalogue, stores.blobs, tiles=stores.tiles)

@@ -12,14 +12,14 @@ import pytest
 from pq_registry.errors import FormatError, KeyFileExposed, SettingError
 from pq_registry.format.note import NoteKeyType
 from pq_registry.server.config import ServerConfig
-from pq_registry.storage.stores import StoreConfig
 from pqreg_cli.logkey import log_setup
 from pqreg_keys.notekeyfile import WITNESS_TYPES, generate_note_keys
 from tests.logsamples import compose_policy, witness_signers
+from tests.stack import store_config
 
 
 def config(data: Path, **changes: Any) -> ServerConfig:
-    stores = StoreConfig(data=data)
+    stores = store_config(data)
     return ServerConfig(
         stores=stores, host="127.0.0.1", port=0, public_read=False, hosts=None, log_level="info", **changes
     )  # fmt: skip

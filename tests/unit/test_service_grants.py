@@ -38,11 +38,11 @@ from pq_registry.format.release import statement_of
 from pq_registry.format.sealing import SLICE_BYTES
 from pq_registry.service.registry import Registry
 from pq_registry.storage.fsck import check_registry
-from pq_registry.storage.stores import StoreConfig
 from tests.logsetup import log_setup
 from tests.samples import FILES, YEAR, manifest, publisher
 from tests.sealing_samples import SECRET, Sealed, seal
 from tests.sealing_service import ACME, CALLER, certificate, certify, commit, store
+from tests.stack import store_config
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def node() -> SecretRecipient:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
-    found = Registry.open(StoreConfig(data=tmp_path / "registry"), utc_now, log=log_setup())
+    found = Registry.open(store_config(tmp_path / "registry"), utc_now, log=log_setup())
     found.identities.register(CALLER, ACME, publisher().identity)
     yield found
     assert check_registry(found.catalogue, found.blobs) == []

@@ -28,12 +28,12 @@ from pq_registry.log.receipt import Receipt, verify_receipt
 from pq_registry.service.ledger import LoggedStatement
 from pq_registry.service.registry import Registry
 from pq_registry.storage.catalogue.tables import LogCheckpointRow, LogEntryRow, StatementRow
-from pq_registry.storage.stores import StoreConfig
 from tests.logsamples import compose_policy, witness_signers
 from tests.logsetup import log_setup
 from tests.samples import publisher
 from tests.sealing_service import ACME, CALLER, certificate
 from tests.server_harness import MovableClock
+from tests.stack import store_config
 
 
 @dataclass
@@ -96,7 +96,7 @@ def opened(data: Path, *, witnessed: bool = False, clock: MovableClock | None = 
     clock = clock or MovableClock()
     witness = HandWitness(clock) if witnessed else None
     log = log_setup(policy=compose_policy(witnesses=1), witnesses=witness) if witnessed else log_setup()
-    registry = Registry.open(StoreConfig(data=data), clock, log=log)
+    registry = Registry.open(store_config(data), clock, log=log)
     try:
         registry.identities.register(CALLER, ACME, publisher().identity)
         yield Site(registry, clock, witness)

@@ -34,10 +34,10 @@ from pq_registry.service.access import Caller, Rights, Role
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.fsck import check_registry
-from pq_registry.storage.stores import StoreConfig
 from tests.faults.publishing import upload
 from tests.logsetup import log_setup
 from tests.samples import FILES, NOW, REPOSITORY, YEAR, manifest, publisher, release, tag_statement
+from tests.stack import store_config
 from tests.tensors import safetensors_bytes
 
 CALLER = host_caller()
@@ -46,7 +46,7 @@ TENSORS = {"model.safetensors": safetensors_bytes({"a": ("F32", (2, 2)), "b": ("
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
-    found = Registry.open(StoreConfig(data=tmp_path / "registry"), utc_now, log=log_setup())
+    found = Registry.open(store_config(tmp_path / "registry"), utc_now, log=log_setup())
     found.identities.register(CALLER, REPOSITORY.namespace, publisher().identity)
     yield found
     assert check_registry(found.catalogue, found.blobs) == []

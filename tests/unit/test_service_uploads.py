@@ -21,10 +21,10 @@ from pq_registry.service.tokens import host_caller
 from pq_registry.service.uploads import part_size_for
 from pq_registry.service.visible import SLICE_SIZES
 from pq_registry.storage.local import LocalBlobStore
-from pq_registry.storage.stores import StoreConfig
 from tests.logsetup import log_setup
 from tests.samples import REPOSITORY
 from tests.server_harness import MovableClock
+from tests.stack import store_config
 
 PART = limits.PART_BYTES
 CALLER = host_caller()
@@ -43,7 +43,7 @@ def open_registry(tmp_path: Path, clock: MovableClock) -> Iterator[Callable[[], 
     def reopen() -> Registry:
         if opened:
             opened.pop().close()
-        opened.append(Registry.open(StoreConfig(data=tmp_path / "registry"), clock, log=log_setup()))
+        opened.append(Registry.open(store_config(tmp_path / "registry"), clock, log=log_setup()))
         return opened[0]
 
     yield reopen

@@ -20,12 +20,12 @@ from pq_registry.format.recipientfile import Kem
 from pq_registry.format.status import RevocationKind
 from pq_registry.service.registry import Registry
 from pq_registry.storage.fsck import check_registry
-from pq_registry.storage.stores import StoreConfig
 from tests.logsetup import log_setup
 from tests.revocations import revocation, status_statement
 from tests.samples import YEAR, publisher
 from tests.sealing_samples import SECRET, seal
 from tests.sealing_service import CALLER, certificate, certify, commit, store
+from tests.stack import store_config
 
 OTHER = revocation("cd" * 32, RevocationKind.RECIPIENT)
 
@@ -33,7 +33,7 @@ OTHER = revocation("cd" * 32, RevocationKind.RECIPIENT)
 @pytest.fixture
 def whole(tmp_path: Path) -> Iterator[Registry]:
     """A sealed release with a file in slices of both sizes, a grant withdrawn and renewed, two keys, two statuses."""
-    registry = Registry.open(StoreConfig(data=tmp_path / "registry"), utc_now, log=log_setup())
+    registry = Registry.open(store_config(tmp_path / "registry"), utc_now, log=log_setup())
     registry.identities.register(CALLER, SECRET.namespace, publisher().identity)
     sealed = seal()
     commit(registry, sealed)

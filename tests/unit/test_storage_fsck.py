@@ -14,17 +14,17 @@ from pq_registry.format.instant import utc_now
 from pq_registry.service.registry import Registry
 from pq_registry.storage.fsck import check_registry, total_bytes
 from pq_registry.storage.local import LocalBlobStore
-from pq_registry.storage.stores import StoreConfig
 from tests.faults.publishing import FILES, documents, publish
 from tests.logsetup import log_setup
 from tests.samples import publisher
+from tests.stack import store_config
 
 CONTENT = Digest.of(FILES["weights.json"])
 
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Iterator[Registry]:
-    registry = Registry.open(StoreConfig(data=tmp_path / "registry"), utc_now, log=log_setup())
+    registry = Registry.open(store_config(tmp_path / "registry"), utc_now, log=log_setup())
     publish(registry)
     yield registry
     registry.close()
