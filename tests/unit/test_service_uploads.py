@@ -26,6 +26,7 @@ from tests.samples import REPOSITORY
 from tests.server_harness import MovableClock
 from tests.stack import store_config
 
+pytestmark = pytest.mark.directory_only("how bytes come into a directory; into an object store they come another way")
 PART = limits.PART_BYTES
 CALLER = host_caller()
 
