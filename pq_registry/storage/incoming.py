@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +21,8 @@ from pq_registry import durable
 from pq_registry.errors import StorageError
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_BLOCK_BYTES = 512
+"""What stat(2) counts in."""
 
 
 def new_upload_id() -> str:
@@ -144,6 +148,21 @@ class Incoming:
         path = self.path(upload_id)
         with durable.reported("remove", path):
             path.unlink(missing_ok=True)
+
+    def files(self) -> Iterator[tuple[str, datetime, int]]:
+        """Every upload's file: the upload's id, when it was last written, and the room it takes.
+
+        Raises:
+            StorageError: if the file system fails.
+        """
+        with durable.reported("list", self.root):
+            for path in sorted(self.root.iterdir()):
+                try:
+                    found = path.lstat()
+                except FileNotFoundError:
+                    continue
+                if _ID.fullmatch(path.name):
+                    yield path.name, datetime.fromtimestamp(found.st_mtime, UTC), found.st_blocks * _BLOCK_BYTES
 
     def sweep(self, known: AbstractSet[str]) -> int:
         """Remove every file that belongs to none of the ``known`` uploads; answers how many.
