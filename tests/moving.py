@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,6 +15,7 @@ from pq_registry.client.bundle.bring import Brought, Source, bring
 from pq_registry.client.bundle.collect import Collection as BundleDocuments
 from pq_registry.client.bundle.export import VolumeWriter
 from pq_registry.client.bundle.layout import check_layout, lay_out
+from pq_registry.client.bundle.volume import VolumeReader
 from pq_registry.client.destination import PlainDirectory
 from pq_registry.client.enrolment import certify
 from pq_registry.client.grants import content_key, give, named_release
@@ -34,10 +35,12 @@ from pq_registry.client.transport import RegistryClient
 from pq_registry.client.trust import Verifier
 from pq_registry.client.trustlogs import log_policy
 from pq_registry.crypto.recipient import SecretRecipient
+from pq_registry.format.bundleindex import Bundle, Document, Volume, document_name
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.format.name import Namespace, Reference, Tag
 from pq_registry.format.status import Revocation, RevocationKind
+from pq_registry.format.tarstream import END, header, padding
 from pq_registry.format.tlogpolicy import LogPolicy
 from pq_registry.format.trustfile import NamespaceTrust, TrustFile
 from tests import samples
@@ -72,12 +75,13 @@ class Move:
     def trust(self) -> TrustFile:
         """What the node believes."""
         policies = []
-        for registry in (self.source, self.destination):
+        for registry in (self.source,) if self.source is self.destination else (self.source, self.destination):
             with registry.client() as client:
                 policies.append(LogPolicy(log_policy(client.log_file("vkey"), {}, None)))
         now = utc_now()
         trust = samples.trust_file(self.namespace)
-        return replace(trust, created=now, expires=now + YEAR, **{"log": tuple(policies), **self.options})
+        fields = {"created": now, "expires": now + YEAR, "log": tuple(policies), **self.options}
+        return replace(trust, **fields)  # type: ignore[arg-type]
 
     def verifier(self, *, online: bool = True, now: datetime | None = None) -> Verifier:
         """What is believed now."""
@@ -210,6 +214,30 @@ def written(writer: VolumeWriter, number: int) -> bytes:
     return stream.getvalue()
 
 
+def repacked(
+    volume: bytes,
+    *,
+    documents: Callable[[dict[str, bytes]], dict[str, bytes]] = lambda found: found,
+    index: Callable[[Bundle], Bundle] = lambda found: found,
+    content: Callable[[bytes], bytes] = lambda found: found,
+) -> bytes:
+    """A volume taken apart and put together again as whoever forges one would: with digests that fit."""
+    reader = VolumeReader(BytesIO(volume), "genuine")
+    changed = documents(reader.documents())
+    segments = []
+    for segment in reader.segments():
+        data = bytearray(segment.size)
+        reader.read(memoryview(data))
+        segments.append((segment, content(bytes(data))))
+    listed = tuple(Document(role, len(data), Digest.of(data)) for role, data in sorted(changed.items()))
+    bundle = index(replace(reader.bundle, documents=listed))
+    encoded = bundle.encode()
+    members = [("bundle.json", encoded), ("volume.json", Volume(Digest.of(encoded), reader.number).encode())]
+    members += [(document_name(n), changed[one.role]) for n, one in enumerate(bundle.documents)]
+    members += [(segment.name, data) for segment, data in segments]
+    return b"".join(header(name, len(data)) + data + bytes(padding(len(data))) for name, data in members) + END
+
+
 def no_pause(_seconds: float) -> None:
     """Retries do not wait in tests."""
 
@@ -221,4 +249,11 @@ def two_registries(root: Path) -> Iterator[Move]:
         yield Move(source, destination, root)
 
 
-__all__ = ["ACME", "Move", "recipient", "two_registries"]
+@contextmanager
+def one_registry(root: Path) -> Iterator[Move]:
+    """Serve the source only."""
+    with running_registry(root, name="source") as source:
+        yield Move(source, source, root)
+
+
+__all__ = ["ACME", "Move", "one_registry", "recipient", "two_registries"]

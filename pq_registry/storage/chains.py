@@ -3,8 +3,8 @@
 
 * The statements of a tag, those about one release and one recipient, and the statuses of a namespace are an unbroken
   chain, recorded under the name, release, recipient and sequence they state. The catalogue's entry repeats the last
-  one. A tag's target is a release of the repository, and what is granted a sealed one. A status keeps what the one
-  before it revoked.
+  one. The target a tag has now is a release of the repository, and what is granted a sealed one. A status keeps what
+  the one before it revoked.
 * A key statement is recorded under the namespace and recipient it states; the entry repeats one that no other is newer
   than.
 """
@@ -87,6 +87,7 @@ def check_chains(session: Session) -> Iterator[Finding]:
 
 def _tags(session: Session, releases: dict[tuple[int, str], bool]) -> Iterator[Finding]:
     last: dict[tuple[Hashable, ...], _Stated[TagStatement]] = {}
+    astray: list[_Stated[TagStatement]] = []
     for found in _of_repositories(session, StatementRow.tag.is_not(None), TagStatement.parse):
         if isinstance(found, Finding):
             yield found
@@ -97,7 +98,11 @@ def _tags(session: Session, releases: dict[tuple[int, str], bool]) -> Iterator[F
             yield Finding(found.subject, "it is recorded under another name or sequence")
         yield from _follow(last, found)
         if statement.target is not None and (row.repository_id, statement.target.hex) not in releases:
-            yield Finding(found.subject, f"its target {statement.target} is not a release of the repository")
+            astray.append(found)
+    for stated in astray:
+        # Where a tag pointed once need not be here: a replica keeps the history, and not what was revoked before it.
+        past = last[stated.key] is not stated
+        yield Finding(stated.subject, f"its target {stated.statement.target} is not a release of the repository", past)
     for tag in session.scalars(select(TagRow)):
         now = last.pop((tag.repository_id, tag.tag, None, None), None)
         entry = (tag.sequence, tag.statement, tag.target, tag.signer, tag.issued, tag.expires)

@@ -108,7 +108,9 @@ def accept(
         )
     checked = _with_log(verified, documents.get(CHECKPOINT), verifier, Checkpoints(state_dir))
     adopted = verifier.adopted(release.name.namespace)
-    if adopted is not None and adopted.envelope == evidence.status:
+    if adopted is None or adopted.envelope != evidence.status:
+        status = ()  # it did not verify, or is older than the one that counts
+    else:
         SeenStatuses(state_dir).advance(release.name.namespace, SeenStatus.of(adopted.envelope, adopted.receipt))
     grant_chains = {name: _chain(documents, f"grants/{name}") for name in _names(documents, "grants")}
     seen_grants = SeenGrants(state_dir, recording=False)

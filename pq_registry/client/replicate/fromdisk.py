@@ -97,7 +97,8 @@ def _send(
     parse: Callable[[bytes], Signed],
     post: Callable[[Sequence[bytes]], Logged],
 ) -> None:
-    links, signers = [], []
+    links: list[Link] = []
+    signers: list[str] = []
     previous = None
     for envelope, _receipt in documents:
         parsed = Envelope.parse(envelope)
