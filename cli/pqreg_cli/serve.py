@@ -18,6 +18,7 @@ from pqreg_cli.storecheck import check_store, show_checks, store_facts
 from pqreg_cli.stores import DatabaseOption, DataOption, EndpointOption, StorageOption, store_settings
 
 if TYPE_CHECKING:
+    from pq_registry.server.config import ServerConfig
     from pq_registry.settings import Settings
 
 
@@ -85,7 +86,7 @@ def _serve(settings: Settings, output: Output, *, check: bool) -> None:
 
     config = ServerConfig.from_settings(settings)
     if check:
-        _show(config, output)
+        _show(config, settings, output)
         return
     from pqreg_cli.logkey import log_setup
 
@@ -137,10 +138,10 @@ def require_server() -> None:
         )  # fmt: skip
 
 
-def _show(config: object, output: Output) -> None:
-    from pq_registry.server.config import ServerConfig
+def _show(config: ServerConfig, settings: Settings, output: Output) -> None:
+    from pqreg_cli.effective import concerns, effective_settings
 
-    assert isinstance(config, ServerConfig)
+    effective, found = effective_settings(settings), list(concerns(config))
     checks = check_store(config.stores)
     facts = {
         "data": str(config.data),
@@ -153,9 +154,15 @@ def _show(config: object, output: Output) -> None:
         "hosts": None if config.hosts is None else sorted(config.hosts),
         "log_level": config.log_level,
     }
-    output.data(facts | {"object_store": checks})
+    output.data(facts | {"object_store": checks, "settings": effective, "concerns": found})
     hosts = "any" if config.hosts is None else ", ".join(sorted(config.hosts))
     shown = facts | {name: "yes" if facts[name] else "no" for name in ("public_read", "private_log")} | {"hosts": hosts}
     output.fields((name.replace("_", " "), value) for name, value in shown.items())
+    changed = [(name, of["value"], of["source"]) for name, of in effective.items() if of["source"] != "default"]
+    if changed:
+        output.line("")
+        output.table(("setting", "value", "from"), changed)
+    for concern in found:
+        output.warning(concern)
     if checks and not show_checks(checks, output):
         raise typer.Exit(EXIT_REFUSED)

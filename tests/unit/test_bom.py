@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bills of materials: CycloneDX 1.6 by its schema, all that is installed in one, all algorithms of the code in the other."""
+"""Bills of materials: CycloneDX 1.6 by its schema; all that is installed is in one, every algorithm in the other."""
 
 from __future__ import annotations
 
