@@ -25,7 +25,7 @@ _MOST_BYTES = 200
 
 
 def ensure_admin(directory: DataDirectory, tokens: Tokens) -> str | None:
-    """Make sure that there is a token; answers the text of the admin token if it was registered just now.
+    """Make sure that there is a token; answers the text of the admin token if it was made just now.
 
     Raises:
         SettingError: if the token file is exposed, or weak while it is needed.
@@ -46,7 +46,7 @@ def ensure_admin(directory: DataDirectory, tokens: Tokens) -> str | None:
             hint="remove the file; the next start makes a strong one",
         )
     if tokens.adopt_admin(host_caller(), text) is not None:
-        return text
+        return text if made else None  # whoever provided it knows it, and the service's output may go to many
     if made:  # another instance on the same catalogue was first: this file's token opens nothing
         with durable.reported("remove", path):
             path.unlink(missing_ok=True)

@@ -7,7 +7,9 @@ database. One thread has a connection of its own there and does, over and over:
 1. Leading, and the lease could not be renewed in time, or another has committed: **step down**, before anything else.
    The sequencer of that term is abandoned and can commit no more (``service.terms``).
 2. Leading: renew the lease every ``limits.LEASE_RENEWAL_SECONDS``.
-3. Not leading, and the lease is free: take it, and recover the log as every start does (``log.recovery``).
+3. Not leading, and the lease is free: take it, and recover the log as every start does (``log.recovery``). When the
+   one before must have noticed, the tree is signed and shown once more: that is then the newest checkpoint, also in a
+   tile store that cannot compare when it replaces one.
 4. Hear what other instances say: which statements they wait for, and that a checkpoint was published.
 
 That nobody else acts is not what keeps the log from forking: the compare-and-swap of its lock does. A lease that two
@@ -110,6 +112,7 @@ class Elected:
         self._sequencer: Sequencer | None = None
         self._opening: Future[Sequencer] | None = None
         self._renew_at = self._look_at = self._not_before = 0.0
+        self._confirm_at = float("inf")
         self._seen: LeaseState | None = None
         self._led_at = monotonic()
         self._problem: PqregError | None = None
@@ -216,6 +219,9 @@ class Elected:
             self._led_at = now
             if now >= self._renew_at:
                 self._hold(session, now)
+            if self._sequencer is not None and now >= self._confirm_at:
+                self._confirm_at = float("inf")
+                self._sequencer.renew()
         elif now >= self._look_at:
             # 3
             self._look_at = now + limits.LEASE_LOOK_SECONDS
@@ -260,6 +266,7 @@ class Elected:
                 self._pause(session, error)
                 return
             self._problem = self._refused = None
+            self._confirm_at = self._monotonic() + limits.LEASE_SECONDS
             self._led()
         elif sequencer is not None:
             problem = sequencer.health().problem

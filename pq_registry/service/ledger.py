@@ -264,6 +264,9 @@ class Ledger:
     def _log_here(self, recorded: Recorded, sequencer: Sequencer, deadline: float) -> LoggedStatement:
         begun = self._begin(recorded, sequencer)
         place = begun if isinstance(begun, Place) else self._settled(recorded.digest, begun)
+        if place.index >= sequencer.health().size:
+            # Another instance has written it since this one began to lead; the sequencer will notice when it writes.
+            sequencer.renew()
         sequencer.wait_published(place.index, max(0.0, deadline - time.monotonic()))
         found = self._proved(recorded, place)
         if found is None:
