@@ -72,6 +72,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     app.state.config = config
     app.state.metrics = Metrics()
     app.state.metrics.watch_log(registry.ledger.health)
+    app.state.metrics.watch_expiry(registry.expiry.outlook)
     if registry.ledger.witnesses is not None:
         app.state.metrics.watch_witnesses(registry.ledger.witnesses.view)
     app.state.token_rate = RateLimit(config.token_rate, "with this token")

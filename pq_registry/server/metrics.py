@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pq_registry.log.sequencer import LogHealth
+from pq_registry.service.expiry import Outlook
 
 if TYPE_CHECKING:  # a service without witnesses loads no HTTP client
     from pq_registry.service.witnessing import WitnessView
@@ -81,6 +82,10 @@ class Metrics:
         """Read what witnesses did whenever it is asked for."""
         self.collectors.register(_WitnessCollector(view))
 
+    def watch_expiry(self, outlook: Callable[[], Outlook | None]) -> None:
+        """Read what expires soon whenever it is asked for."""
+        self.collectors.register(_ExpiryCollector(outlook))
+
     def render(self) -> bytes:
         """The exposition text."""
         return generate_latest(self.collectors)
@@ -102,6 +107,29 @@ class _WitnessCollector(Collector):
             for outcome, count in witness.outcomes.items():
                 family.add_metric((witness.name, outcome), count)
         yield family
+
+
+class _ExpiryCollector(Collector):
+    """What the catalogue says will lapse; nothing while it does not answer."""
+
+    def __init__(self, outlook: Callable[[], Outlook | None]) -> None:
+        self._outlook = outlook
+
+    def collect(self) -> Iterator[Metric]:
+        """Counts by kind and days, and of tokens made on the host."""
+        outlook = self._outlook()
+        if outlook is None:
+            return
+        family = GaugeMetricFamily(
+            "pqreg_expiring", "Tags, statuses, keys and tokens in force that lapse within so many days",
+            labels=("kind", "days"),
+        )  # fmt: skip
+        for one in outlook.expiring:
+            family.add_metric((one.kind, str(one.days)), one.count)
+        yield family
+        yield GaugeMetricFamily(
+            "pqreg_root_tokens", "Tokens in force that were made on the host, past the API", value=outlook.root_tokens
+        )
 
 
 def _age(since: int) -> float:

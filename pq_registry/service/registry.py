@@ -8,6 +8,7 @@ from pq_registry.errors import LogHalted, StorageError
 from pq_registry.service.bootstrap import ensure_admin
 from pq_registry.service.clock import Clock
 from pq_registry.service.direct import ObjectTransfer
+from pq_registry.service.expiry import Expiry
 from pq_registry.service.grants import Granting
 from pq_registry.service.identities import Identities
 from pq_registry.service.keys import RecipientKeys
@@ -41,6 +42,7 @@ class Registry:
         self.blobs = blobs
         self.tokens = Tokens(catalogue, clock)
         self.quotas = QuotaKeeper(catalogue)
+        self.expiry = Expiry(catalogue, clock)
         self.identities = Identities(catalogue, clock)
         self.uploads = Uploads(catalogue, transfer, clock)
         self.publishing = Publishing(catalogue, blobs, clock)

@@ -63,7 +63,8 @@ async def readyz(request: Request, _caller: Annotated[Caller, Depends(guard.PUBL
 async def metrics(request: Request, _caller: Annotated[Caller, Depends(guard.OBSERVE)]) -> Response:
     """Metrics in Prometheus' text format; for a token that reaches every namespace."""
     collected: Metrics = request.app.state.metrics
-    return Response(collected.render(), headers={"Content-Type": MEDIA_TYPE})
+    text = await run_in_threadpool(collected.render)
+    return Response(text, headers={"Content-Type": MEDIA_TYPE})
 
 
 @router.get("/openapi.json")
