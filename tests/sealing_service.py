@@ -19,7 +19,6 @@ from pq_registry.format.manifest import Manifest
 from pq_registry.format.name import RepositoryName
 from pq_registry.format.release import statement_of
 from pq_registry.format.sealing import SLICE_BYTES
-from pq_registry.format.strict_json import encode_base64
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
 from tests.samples import publisher
@@ -90,14 +89,7 @@ def publish_sealed(api: Api, sealed: Sealed) -> Digest:
     name = sealed.manifest.name
     assert api.register(publisher(), str(name.namespace)).status in (200, 201)
     for content in sealed.stored.values():
-        opened = api.open_upload(content, name, slice_size=SLICE_BYTES).json
-        size = opened["part_size"]
-        for number in range(-(-len(content) // size)):
-            part = content[number * size : (number + 1) * size]
-            shards = encode_base64(shard_digests(part, SLICE_BYTES))
-            answer = api.put_part(opened["id"], number, part, name, Pqreg_Shards=shards)
-            assert answer.status == 204, answer
-        assert api.complete(opened["id"], name).status == 201
+        api.upload(content, name, slice_size=SLICE_BYTES)
     api.upload(sealed.manifest_bytes, name)
     answer = api.post_release(sealed.envelope(), name)
     assert answer.status in (200, 201), answer

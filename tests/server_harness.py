@@ -155,15 +155,20 @@ class Api:
             time.sleep(min(1, int(answer.headers["retry-after"])))
         return answer
 
-    def upload(self, content: bytes, repository: RepositoryName = REPOSITORY) -> Digest:
+    def upload(
+        self, content: bytes, repository: RepositoryName = REPOSITORY, *, slice_size: int = limits.SHARD_BYTES
+    ) -> Digest:
         """Upload a blob as a client does."""
-        opened = self.open_upload(content, repository).json
+        opened = self.open_upload(content, repository, slice_size=slice_size).json
         size = opened["part_size"]
         for number in range(-(-len(content) // size)):
             if number not in opened["parts"]:
                 part = content[number * size : (number + 1) * size]
-                put = self.put_direct if opened.get("transfer") == "direct" else self.put_part
-                answer = put(opened["id"], number, part, repository)
+                if opened["transfer"] == "direct":
+                    answer = self.put_direct(opened["id"], number, part, repository)
+                else:
+                    shards = encode_base64(shard_digests(part, slice_size))
+                    answer = self.put_part(opened["id"], number, part, repository, Pqreg_Shards=shards)
                 assert answer.status in (200, 204), answer
         answer = self.complete(opened["id"], repository)
         assert answer.status == 201, answer

@@ -34,6 +34,7 @@ from pq_registry.format.instant import utc_now
 from tests.publishing import Registry, publisher_at, push_as, running_registry, tag_of
 from tests.releases import write_trust
 from tests.samples import namespace_trust, publisher, trust_file
+from tests.stored import changed_blob
 from tests.tensors import Truth, safetensors_bytes
 
 SHARD = limits.SHARD_BYTES
@@ -49,10 +50,9 @@ class Published:
     digest: Digest
     truth: Truth
 
-    def blob(self, path: Path) -> Path:
-        """Where the registry keeps the content of a file of the model."""
-        digest = Digest.of(path.read_bytes()).hex
-        return next(self.registry.data.rglob(digest))
+    def blob(self, *path: str) -> Digest:
+        """The content of a file of the model."""
+        return Digest.of(self.root.joinpath("model", *path).read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -158,15 +158,12 @@ def test_a_signer_the_trust_file_does_not_know(published: Published, tmp_path: P
 
 @pytest.mark.parametrize("iterate", [False, True])
 def test_one_flipped_byte_in_storage_is_refused(published: Published, iterate: bool):
-    blob = published.blob(published.root / "model" / "sub" / "more.safetensors")
-    good = blob.read_bytes()
-    mode = blob.stat().st_mode
-    blob.chmod(0o644)
-    try:
-        at = 5 * SHARD + 100
-        with blob.open("r+b") as file:
-            file.seek(at)
-            file.write(bytes([good[at] ^ 1]))
+    at = 5 * SHARD + 100
+
+    def flip(good: bytes) -> bytes:
+        return good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]
+
+    with changed_blob(published.registry.data, published.blob("sub", "more.safetensors"), flip):
         with pytest.raises(ShardMismatch, match=r"shard 5 of sub/more\.safetensors"):
             if iterate:
                 for name, array in pq_registry.iter_tensors(REFERENCE, framework="numpy"):
@@ -174,21 +171,13 @@ def test_one_flipped_byte_in_storage_is_refused(published: Published, iterate: b
             else:
                 pq_registry.load(REFERENCE, framework="numpy")
         assert list(pq_registry.load(REFERENCE, framework="numpy", names=["t0"])) == ["t0"], "its shard is good"
-    finally:
-        blob.write_bytes(good)
-        blob.chmod(mode)
 
 
 def test_a_blob_that_is_gone_is_an_error_of_the_tree(published: Published):
-    blob = published.blob(published.root / "model" / "model.safetensors")
-    hidden = blob.with_name("hidden")
-    blob.rename(hidden)
-    try:
+    with changed_blob(published.registry.data, published.blob("model.safetensors"), lambda _: None):
         with pytest.raises(PqregError) as caught:
             pq_registry.load(REFERENCE, framework="numpy")
         assert isinstance(caught.value, NotFound | ServerRefused)
-    finally:
-        hidden.rename(blob)
 
 
 def test_a_tag_cannot_be_rolled_back_for_a_loader(

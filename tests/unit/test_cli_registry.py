@@ -14,6 +14,8 @@ from pqreg_cli.console import Output
 from pqreg_cli.main import run
 from pqreg_cli.session import Session
 from tests.server_harness import RunningRegistry
+from tests.stack import variables_for
+from tests.stored import change_blob, largest_blob
 
 Pqreg = Callable[..., tuple[int, str, str]]
 
@@ -26,10 +28,13 @@ def pqreg(registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch, capsys: py
 
     def call(*words: Any) -> tuple[int, str, str]:
         capsys.readouterr()
-        try:
-            status = run([str(word) for word in words])
-        except SystemExit as error:
-            status = int(error.code or 0)
+        with monkeypatch.context() as here:
+            for name, value in (variables_for(words, Path()) if registry.data in words else {}).items():
+                here.setenv(name, value)
+            try:
+                status = run([str(word) for word in words])
+            except SystemExit as error:
+                status = int(error.code or 0)
         out, err = capsys.readouterr()
         return status, out, err
 
@@ -89,20 +94,18 @@ def test_fsck(registry: RunningRegistry, pqreg: Pqreg) -> None:
     registry.publish()
     status, out, _ = pqreg("fsck", "--data", registry.data)
     assert (status, "as it should be" in out) == (0, True)
-    assert json.loads(pqreg("fsck", "--data", registry.data, "--json")[1]) == []
-    blob = max(
-        (path for path in (registry.data / "blobs").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
-    )
-    blob.chmod(0o600)
-    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    assert json.loads(pqreg("fsck", "--data", registry.data, "--json")[1])["findings"] == []
+    blob = largest_blob(registry.data)
+    change_blob(registry.data, blob, lambda content: content[:-1] + b"?")
     status, out, _ = pqreg("fsck", "--data", registry.data)
     assert status == 1
-    assert f"sha256:{blob.name}" in out
+    assert str(blob) in out
     status, out, _ = pqreg("fsck", "--data", registry.data, "--json")
     assert status == 1
-    assert any(blob.name in finding["subject"] for finding in json.loads(out))
+    assert any(blob.hex in finding["subject"] for finding in json.loads(out)["findings"])
 
 
+@pytest.mark.directory_only("it is a broken directory")
 def test_fsck_of_something_else(pqreg: Pqreg, tmp_path: Path) -> None:
     (tmp_path / "catalogue.sqlite3").write_bytes(b"no database")
     status, _, err = pqreg("fsck", "--data", tmp_path)

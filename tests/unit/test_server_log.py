@@ -28,14 +28,14 @@ from tests.samples import REPOSITORY, publisher
 from tests.sealing_samples import seal
 from tests.sealing_service import publish_sealed, put_grant
 from tests.server_harness import RunningRegistry, running
+from tests.stored import log_files
 
 FOREVER = "public, max-age=31536000, immutable"
 
 
 def files(registry: RunningRegistry) -> dict[str, bytes]:
-    """What lies in the log's directory."""
-    root = registry.data / "log"
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """What the log's files are in the store."""
+    return log_files(registry.data)
 
 
 def test_every_file_of_the_log_is_served_as_it_lies_there(registry: RunningRegistry) -> None:

@@ -67,6 +67,7 @@ def test_unsatisfiable_ranges(header: str) -> None:
     assert caught.value.headers == {"Content-Range": "bytes */10"}
 
 
+@pytest.mark.directory_only("an object store sends its blobs itself")
 def test_an_empty_blob_has_no_range(shared_registry: RunningRegistry) -> None:
     path = f"/v1/blobs/sha256/{shared_registry.upload(b'').hex}"
     answer = shared_registry.get(path)
@@ -74,6 +75,7 @@ def test_an_empty_blob_has_no_range(shared_registry: RunningRegistry) -> None:
     assert shared_registry.get(path, {"Range": "bytes=0-"}).code == "range-not-satisfiable"
 
 
+@pytest.mark.directory_only("an object store sends its blobs itself")
 def test_headers_of_a_blob(shared_registry: RunningRegistry) -> None:
     content = os.urandom(1000)
     digest = shared_registry.upload(content)
@@ -92,6 +94,7 @@ def test_headers_of_a_blob(shared_registry: RunningRegistry) -> None:
         206, "10", "bytes 10-19/1000")  # fmt: skip
 
 
+@pytest.mark.directory_only("an object store sends its blobs itself")
 def test_conditional_requests(shared_registry: RunningRegistry) -> None:
     content = os.urandom(1000)
     digest = shared_registry.upload(content)
@@ -109,6 +112,7 @@ def test_only_a_digest_names_a_blob(shared_registry: RunningRegistry, hex_digits
     assert shared_registry.get(f"/v1/blobs/sha256/{hex_digits}").status in (400, 404)
 
 
+@pytest.mark.directory_only("an object store sends its blobs itself")
 def test_a_reader_that_goes_away_leaves_nothing_open(shared_registry: RunningRegistry) -> None:
     content = bytes(64 << 20)
     digest = shared_registry.upload(content)
