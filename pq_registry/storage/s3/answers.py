@@ -56,7 +56,8 @@ def reported(action: str, name: str) -> Iterator[None]:
         )
         failure.retry_after = limits.S3_SLOW_DOWN_SECONDS
     if failure is not None:
-        raise failure
+        # The context is suppressed: some errors of botocore quote the URL they failed at.
+        raise failure from None
 
 
 def code_of(error: ClientError) -> str:

@@ -75,7 +75,7 @@ def upload(session: S3Session, name: str, storage_id: str, number: int, data: by
     """
     digest = base64.b64encode(hashlib.sha256(data).digest()).decode() if session.capabilities.declared_digest else None
     answer = session.call(
-        "upload_part", "store a part of", name, UploadId=storage_id, PartNumber=number + 1, Body=data,
+        "upload_part", "store a part of", name, UploadId=storage_id, PartNumber=number + 1, **session.body(data),
         **({} if digest is None else {"ChecksumSHA256": digest}),
     )  # fmt: skip
     return StoredPart(len(data), str(answer["ETag"]), digest)

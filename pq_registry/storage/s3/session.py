@@ -12,6 +12,8 @@ Portable everywhere: Signature Version 4, an explicit region, checksums only whe
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 import os
 import ssl
@@ -205,6 +207,14 @@ class S3Session:
         """The parameters of a new object that ask for encryption at rest."""
         kind, key = self.config.encryption, self.config.kms_key
         return ({"ServerSideEncryption": kind} if kind else {}) | ({"SSEKMSKeyId": key} if key else {})
+
+    def body(self, data: bytes) -> dict[str, object]:
+        """The parameters of a body, with the one checksum that every provider compares with what arrives.
+
+        The signature covers a SHA-256 of the body, but not all of them look at it.
+        """
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        return {"Body": data, "ContentMD5": base64.b64encode(md5).decode()}
 
     def close(self) -> None:
         """Close the connections."""

@@ -185,7 +185,7 @@ class S3Tiles:
     def _attempt(self, path: str, data: bytes, **condition: str) -> None:
         changing = path in (CHECKPOINT_PATH, VKEY_PATH)
         self.session.attempt(
-            "put_object", _name(path), Body=data, ContentType=_TEXT if changing else _BINARY,
+            "put_object", _name(path), **self.session.body(data), ContentType=_TEXT if changing else _BINARY,
             CacheControl=_FOR_NOW if changing else _FOR_GOOD, **self.session.encryption, **condition,
         )  # fmt: skip
 
