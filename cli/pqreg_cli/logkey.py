@@ -47,17 +47,17 @@ def log_setup(config: ServerConfig) -> LogSetup:
 def _signers(config: ServerConfig) -> LogSigners:
     from pq_registry import durable
     from pq_registry.log.signers import LogSigners
-    from pq_registry.storage.datadir import DataDirectory
+    from pq_registry.storage.logpresence import has_log
     from pqreg_keys.notekeyfile import LOG_TYPES, generate_note_keys, load_note_keys
 
-    directory = DataDirectory(config.data)
-    path = config.log_key or directory.log_key
+    path = config.log_key or config.stores.directory.log_key
     if not path.exists():
-        if directory.log.exists():
+        if has_log(config.stores):
             raise SettingError(
-                f"the log in {directory.log} has lost its keys",
+                "this registry's log has lost its keys",
                 expected=f"the file {path}",
-                hint="restore it from a backup, or name it with PQREG_LOG_KEY; other keys would be another log",
+                hint="copy it from the instance that began the log, or from a backup, or name it with PQREG_LOG_KEY; "
+                "other keys would be another log",
             )
         durable.make_directory(config.data, 0o700)
         with contextlib.suppress(AlreadyExists):  # another start, a moment ago

@@ -77,13 +77,8 @@ class LocalTiles:
     """A ``TileStore`` in a directory of its own."""
 
     def __init__(self, root: Path) -> None:
-        """Make the directory if it is not there.
-
-        Raises:
-            StorageError: if it cannot be made.
-        """
+        """Make nothing: the directory appears with the first file, so its being there means that there is a log."""
         self.root = root
-        durable.make_directory(root, _DIRECTORY_MODE)
         self._known: set[Path] = set()
 
     def path(self, name: str) -> Path:
@@ -139,6 +134,7 @@ class LocalTiles:
             StorageError: if the file system fails.
         """
         new, _ = parse_checkpoint_note(note)
+        self._make_parent(self.root)
         with self._alone():
             try:
                 present, _ = parse_checkpoint_note(self.read(CHECKPOINT_PATH))
@@ -172,6 +168,7 @@ class LocalTiles:
         Raises:
             StorageError: if the file system fails.
         """
+        self._make_parent(self.root)
         durable.write_file(self.root / VKEY_PATH, text, mode=_FILE_MODE)
 
     def has_tiles(self) -> bool:
@@ -190,6 +187,8 @@ class LocalTiles:
             StorageError: if a directory cannot be listed.
         """
         with durable.reported("list", self.root):
+            if not self.root.exists():
+                return
             for folder, folders, files in os.walk(self.root, onerror=_raise):
                 folders.sort()
                 for name in sorted(files):
@@ -204,6 +203,8 @@ class LocalTiles:
         Raises:
             StorageError: if a directory cannot be read.
         """
+        if not self.root.exists():
+            return
         durable.sweep(self.root)
         with durable.reported("sweep", self.root):
             for level in sorted(_folders(self.root / "tile")):

@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from pq_registry.errors import FormatError, KeyFileExposed, SettingError
+from pq_registry.format.instant import utc_now
 from pq_registry.format.note import NoteKeyType
 from pq_registry.server.config import ServerConfig
+from pq_registry.service.registry import Registry
+from pq_registry.storage.stores import Stores
+from pq_registry.storage.tiles import LocalTiles
 from pqreg_cli.logkey import log_setup
 from pqreg_keys.notekeyfile import WITNESS_TYPES, generate_note_keys
 from tests.logsamples import compose_policy, witness_signers
@@ -50,6 +57,24 @@ def test_a_log_that_lost_its_keys_gets_no_others(tmp_path: Path) -> None:
     (tmp_path / "data" / "log").mkdir(parents=True)
     with pytest.raises(SettingError, match="has lost its keys"):
         log_setup(config(tmp_path / "data"))
+    assert not (tmp_path / "data" / "log.key").exists()
+
+
+@pytest.mark.parametrize("trace", ["catalogue", "tiles"])
+def test_a_log_is_known_by_any_of_its_stores(tmp_path: Path, trace: str) -> None:
+    """Also where the data directory is new, as on another host: the first instance's keys are the log's."""
+    first = config(tmp_path / "data")
+    setup = log_setup(first)
+    Registry.open(first.stores, utc_now, log=setup).close()
+    (tmp_path / "data" / "log.key").unlink()
+    with closing(Stores.open(first.stores, upgrade=False)) as stores:
+        if trace == "tiles":
+            with stores.catalogue.writing() as session:
+                session.execute(text("DELETE FROM log_state"))
+        elif isinstance(stores.tiles, LocalTiles):
+            shutil.rmtree(stores.tiles.root)
+    with pytest.raises(SettingError, match="has lost its keys"):
+        log_setup(first)
     assert not (tmp_path / "data" / "log.key").exists()
 
 
