@@ -22,7 +22,7 @@ def remove_object(session: S3Session, name: str) -> None:
     Raises:
         StorageError: if the store fails, or holds the object for longer.
     """
-    versions = _versions(session, name) if session.capabilities.versioning else [None]
+    versions = versions_of(session, name) if session.capabilities.versioning else [None]
     for version in versions:
         named = {} if version is None else {"VersionId": version}
         with reported("remove", name):
@@ -75,7 +75,12 @@ def _held_until(session: S3Session, name: str) -> datetime | None:
     return until if isinstance(until, datetime) else None
 
 
-def _versions(session: S3Session, name: str) -> list[str | None]:
+def versions_of(session: S3Session, name: str) -> list[str | None]:
+    """Every version of an object, and every marker that hides it.
+
+    Raises:
+        StorageError: if the store fails.
+    """
     found: list[str | None] = []
     following: dict[str, object] = {}
     key = session.config.prefix + name

@@ -15,11 +15,12 @@ from typing import Any, Self
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pq_registry.errors import NotFound, StorageError
+from pq_registry.errors import NotFound, PqregError, StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.storage.blobs import SignedRequest
 from pq_registry.storage.s3 import parts
 from pq_registry.storage.s3.answers import status_of
+from pq_registry.storage.s3.holding import versions_of
 from pq_registry.storage.s3.reading import S3Stream
 from pq_registry.storage.s3.session import S3Session
 
@@ -53,8 +54,13 @@ class Trial:
         for name, storage_id in self._uploads:
             with contextlib.suppress(ClientError, BotoCoreError):
                 self._session.attempt("abort_multipart_upload", name, UploadId=storage_id)
-        for name, versions in self._objects.items():
-            for version in versions:
+        versioned = any(version is not None for kept in self._objects.values() for version in kept)
+        for name, kept in self._objects.items():
+            found = kept
+            if versioned:
+                with contextlib.suppress(PqregError):
+                    found = versions_of(self._session, name)
+            for version in found:
                 with contextlib.suppress(ClientError, BotoCoreError):
                     self._session.attempt("delete_object", name, **({} if version is None else {"VersionId": version}))
 
