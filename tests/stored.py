@@ -27,6 +27,12 @@ def log_files(data: Path) -> dict[str, bytes]:
     return {name: content for name, content in found.items() if content is not None}
 
 
+def replace_log_file(data: Path, name: str, content: bytes) -> None:
+    """Put other bytes in the place of a file of the log."""
+    with opened(store_config(data)) as stores:
+        stores.tiles.replace(name, content)
+
+
 def largest_blob(data: Path) -> Digest:
     """The largest blob the catalogue knows."""
     with opened(store_config(data)) as stores, stores.catalogue.reading() as session:

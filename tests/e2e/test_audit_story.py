@@ -16,6 +16,7 @@ import pytest
 from pq_registry.format.instant import utc_now
 from tests.e2e.shell import Shell
 from tests.logsamples import MemoryLog
+from tests.stored import log_files, replace_log_file
 
 
 @dataclass
@@ -75,21 +76,17 @@ def test_an_audit_of_a_served_log(site: Site, tmp_path: Path) -> None:
     assert report.out.count("unknown-key") == 2
 
     # Another history, under keys that are not the log's, is no proof against it; and is not believed either.
-    log = tmp_path / "data" / "log"
-    shutil.copy(log / "checkpoint", tmp_path / "checkpoint")
-    other = MemoryLog(report_origin(log))
+    data = tmp_path / "data"
+    genuine = log_files(data)["checkpoint"]
+    other = MemoryLog(genuine.decode().partition("\n")[0])
     other.append_raw(b"x")
-    (log / "checkpoint").write_bytes(other.publish(utc_now()))
+    replace_log_file(data, "checkpoint", other.publish(utc_now()))
     problem = auditor.run("audit", "--state", "audit", "--json", expect=1).problem
     assert problem["type"] == "/problems/checkpoint-invalid"
-    shutil.copy(tmp_path / "checkpoint", log / "checkpoint")
+    replace_log_file(data, "checkpoint", genuine)
 
 
-def report_origin(log: Path) -> str:
-    """The name of the log whose files lie at ``log``."""
-    return (log / "checkpoint").read_text().partition("\n")[0]
-
-
+@pytest.mark.directory_only("the directory is set back")
 def test_b4_a_registry_that_lost_its_newest_leaves_is_caught(tmp_path: Path) -> None:
     operator = Shell(tmp_path, "operator")
     with operator.serving("data") as (url, _):

@@ -119,6 +119,7 @@ def test_the_story(site: Site) -> None:
     assert same["changed"] is False
 
 
+@pytest.mark.directory_only("the directory is set back")
 def test_a_log_that_contradicts_itself_ends_with_status_4(tmp_path: Path) -> None:
     """The registry is restored from an old copy of its data, and goes on as if nothing had happened."""
     operator = Shell(tmp_path, "operator")

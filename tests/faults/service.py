@@ -37,10 +37,11 @@ class Service:
         """Start, below ``prefix`` (strace and its options) if given; False if it ended before it was ready."""
         begin = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("a") as log:
-            command = self._shell.command("serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port}")
+            words = ("serve", "--data", self.data, "--listen", f"127.0.0.1:{self.port}")
             self._process = subprocess.Popen(
-                [*prefix, *command], text=True, cwd=self.root, env=self._shell.environment, stdout=log, stderr=log
-            )
+                [*prefix, *self._shell.command(*words)], text=True, cwd=self.root, stdout=log, stderr=log,
+                env=self._shell.environment_of(*words),
+            )  # fmt: skip
         deadline = time.monotonic() + DEADLINE
         while (ready := READY.search(self.log.read_text()[begin:])) is None:
             if self._process.poll() is not None:

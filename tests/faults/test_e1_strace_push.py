@@ -116,6 +116,7 @@ def test_e1_a_call_of_the_client_fails(service: Service, tmp_path: Path, kind: s
     assert findings(service) == []
 
 
+@pytest.mark.directory_only("calls of a data directory fail")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("kind", SERVICE_CALLS)
 def test_e1_a_call_of_the_service_fails(service: Service, tmp_path: Path, kind: str, mode: str) -> None:

@@ -21,6 +21,8 @@ from tests.faults.injection import Fault, database_error, failing_database, fail
 from tests.faults.publishing import check, publish, recover
 from tests.logsetup import log_setup
 
+pytestmark = pytest.mark.directory_only("calls of a data directory fail")
+
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,6 +21,8 @@ from tests.faults.publishing import FILES, check, recover, upload
 from tests.logsetup import log_setup
 from tests.samples import REPOSITORY
 
+pytestmark = pytest.mark.directory_only("files are synced")
+
 [CONTENT] = FILES.values()
 
 

@@ -12,6 +12,8 @@ import pytest
 from pq_registry.storage.fsck import check_registry
 from tests.server_harness import RunningRegistry
 
+pytestmark = pytest.mark.directory_only("a disk is full")
+
 
 @pytest.mark.parametrize("name", ["open", "pwrite", "fdatasync", "ftruncate", "link"])
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def test_blobs_are_read_only_files(tmp_path: Path) -> None:
     assert not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH | stat.S_IROTH)
 
 
+@pytest.mark.directory_only("every upload has an object of its own")
 def test_a_damaged_blob_is_not_overwritten_by_an_upload(registry: RunningRegistry) -> None:
     digest = registry.upload(b"the right bytes")
     path = registry.data / "blobs" / "sha256" / digest.hex[:2] / digest.hex
