@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 Check = dict[str, str | bool | None]
 
 
-def store_facts(config: StoreConfig) -> dict[str, str | int | None]:
+def store_facts(config: StoreConfig) -> dict[str, str | None]:
     """Where a registry keeps things, without passwords and keys."""
     kept = {"catalogue": config.database_kind, "storage": "directory" if config.s3 is None else config.s3.url}
-    return kept if config.s3 is None else {**kept, **_object_store(config.s3)}
+    return kept | ({} if config.s3 is None else _object_store(config.s3))
 
 
 def check_store(config: StoreConfig) -> list[Check]:
@@ -55,7 +55,7 @@ def show_checks(checks: list[Check], output: Output) -> bool:
     return not lacking
 
 
-def _object_store(config: S3Config) -> dict[str, str | int | None]:
+def _object_store(config: S3Config) -> dict[str, str | None]:
     held = f"{config.retention_days} days, {config.retention_mode}" if config.retention_days else None
     return {
         "s3_endpoint": config.endpoint,

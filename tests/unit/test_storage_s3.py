@@ -110,7 +110,7 @@ def test_reading_on_shares_one_request(store: S3BlobStore, monkeypatch: pytest.M
     data = os.urandom(1024 * 1024)
     blob = fresh(data)
     store.put(blob, data)
-    asked: list[tuple[int, int]] = []
+    asked: list[str] = []
     fetch = store.session.http.request
 
     def counted(*arguments: Any, **named: Any) -> Any:
