@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pq_registry.errors import UsageError
+from pq_registry.errors import PqregError, TransportError, UsageError
 from pqreg_cli.console import Output, count_text, size_text
 from pqreg_cli.options import (
     ConnectionsOption,
@@ -125,18 +126,26 @@ def _bring(session: Session, volumes: list[str], out: Path | None, expected: Ref
 
 def _deliver(session: Session, brought: Brought, *, keep: bool) -> str:
     """Publish what was brought in the configured registry, and remove the copy nobody asked for."""
-    import shutil
-
     from pq_registry.client.replicate.fromdisk import deliver_bundle
 
     with session.client() as client, session.progress() as progress:
-        deliver_bundle(
-            client, brought.accepted, brought.path, trust=session.verifier(online=False).trust,
-            connections=session.connections, progress=progress,
-        )  # fmt: skip
-        if not keep:
-            shutil.rmtree(brought.path, ignore_errors=True)
+        try:
+            deliver_bundle(
+                client, brought.accepted, brought.path, trust=session.verifier(online=False).trust,
+                connections=session.connections, progress=progress,
+            )  # fmt: skip
+        except TransportError:
+            raise  # the same command goes on from the copy
+        except PqregError:
+            _forget(brought.path, keep=keep)
+            raise
+        _forget(brought.path, keep=keep)
         return client.url
+
+
+def _forget(path: Path, *, keep: bool) -> None:
+    if not keep:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sources(volumes: list[str]) -> Iterator[Source]:

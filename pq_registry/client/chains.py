@@ -68,6 +68,7 @@ def history(
     found: list[Link] = []
     data = newest
     wanted: Digest | None = None
+    size = 0
     while True:
         envelope = Envelope.parse(data)
         if wanted is not None and envelope.payload_digest != wanted:
@@ -93,7 +94,12 @@ def history(
                     hint="somebody signed for both registries; ask the publisher which history is the right one",
                 )
             return tuple(reversed(found))
-        if len(found) >= limits.CHAIN_STATEMENTS:
-            raise FormatError(f"the history of {what} does not end", expected=f"at most {limits.CHAIN_STATEMENTS}")
+        size += len(data)
+        if len(found) >= limits.CHAIN_STATEMENTS or size > limits.CHAIN_BYTES:
+            raise FormatError(
+                f"the history of {what} does not end",
+                expected=f"at most {limits.CHAIN_STATEMENTS} statements of {limits.CHAIN_BYTES} bytes in all",
+                found="more",
+            )
         wanted = statement.previous
         data = client.statement(wanted)[0]

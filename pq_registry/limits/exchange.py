@@ -31,5 +31,7 @@ HISTORY_STATEMENTS: Final = 64
 """Statements of one chain recorded by one request."""
 HISTORY_BYTES: Final = 8 * MIB
 """Their envelopes in base64: HISTORY_STATEMENTS of grants, or a few of long statuses."""
-CHAIN_STATEMENTS: Final = 100_000
-"""Statements of one chain somebody follows backwards; one that is longer never ends."""
+CHAIN_STATEMENTS: Final = 20_000
+"""Statements of one chain somebody follows backwards; as many as a bundle can hold."""
+CHAIN_BYTES: Final = 512 * MIB
+"""All their envelopes together, which are in memory."""

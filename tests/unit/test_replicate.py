@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pq_registry import limits
 from pq_registry.client.replicate.report import Action, Report
 from pq_registry.client.resolve import resolve
 from pq_registry.client.source import RemoteSource
@@ -20,6 +21,7 @@ from pq_registry.client.transport import RegistryClient
 from pq_registry.errors import ConnectionFailed, NotFound, TagExpired, TagRollback, TagWithdrawn
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
+from pq_registry.format.manifest import Manifest
 from pq_registry.format.name import Reference, RepositoryName
 from pq_registry.format.trustlog import EXEMPT
 from tests.moving import ACME, Move, recipient, two_registries
@@ -194,19 +196,30 @@ def test_a_run_cut_off_anywhere_is_continued(move: Move) -> None:
     assert max(acknowledged.values()) == 1  # no part was sent twice
 
 
-def test_a_source_that_lies_about_bytes_stores_nothing(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_lies_about_bytes_stores_nothing_and_the_rest_goes_on(
+    move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
     move.revoke()
-    move.push("acme/minilm:v1", 1)
+    first = move.push("acme/minilm:v1", 1)
+    second = move.push("acme/minilm:v2", 2)
+    with move.source.client() as client:
+        place = client.release(REPOSITORY, first)
+        manifest = Manifest.parse(client.blob_bytes(place.manifest, limits.MANIFEST_BYTES))
+    damaged = {entry.sha256 for entry in manifest.files}
     original = RemoteSource.read_into
 
     def lie(self: RemoteSource, file: Any, offset: int, view: memoryview, **options: Any) -> None:
         original(self, file, offset, view, **options)
-        view[0] ^= 1
+        if file.sha256 in damaged and len(view):
+            view[0] ^= 1
 
     monkeypatch.setattr(RemoteSource, "read_into", lie)
     report = move.replicate()
     assert {(one.kind, one.problem) for one in report.refused} == {("release", "shard-mismatch"), ("tag", "not-found")}
-    assert move.destination.releases("acme/minilm") == []
+    assert move.destination.releases("acme/minilm") == [second]
+    monkeypatch.undo()
+    assert not move.replicate().refused
+    assert set(move.destination.releases("acme/minilm")) == {first, second}
 
 
 def test_a_source_does_not_move_a_tag_back(move: Move) -> None:

@@ -23,7 +23,7 @@ from pq_registry.client.transport import RegistryClient
 from pq_registry.client.trust import VerifiedRelease
 from pq_registry.client.upload import Blob, Sent, manifest_blob, upload_missing
 from pq_registry.crypto.shards import check_shard
-from pq_registry.errors import Conflict, NotFound, ShardMismatch, SourceChanged, UntrustedSigner
+from pq_registry.errors import Conflict, NotFound, ResponseInvalid, ShardMismatch, SourceChanged, UntrustedSigner
 from pq_registry.format.digest import Digest
 from pq_registry.format.manifest import FileEntry
 from pq_registry.format.name import Namespace, RepositoryName
@@ -84,7 +84,7 @@ class Delivery:
             except NotFound:
                 return found
             found |= {item.digest for item in page.releases}
-            if page.next is None or not page.releases:
+            if page.next is None or not page.releases or len(found) > limits.LISTING_ITEMS:
                 return found
             after = page.next
 
@@ -93,7 +93,7 @@ class Delivery:
 
         Raises:
             ContentError: if the source has other bytes than were signed.
-            PqregError: what either registry refuses.
+            PqregError: what either registry refuses; the source is unusable then.
         """
         release = verified.release
         manifest = release.manifest
@@ -106,7 +106,12 @@ class Delivery:
         except BaseException:
             source.abort()
             raise
-        self.client.post_release(manifest.name, release.envelope.encode())
+        committed = self.client.post_release(manifest.name, release.envelope.encode())
+        if committed.digest != release.digest:
+            raise ResponseInvalid(
+                "the destination committed another release than was sent", expected=release.digest,
+                found=committed.digest,
+            )  # fmt: skip
         return sent
 
     def chain(

@@ -188,14 +188,13 @@ class Replication:
                 break
             after = page.next
         there = self._delivery.releases(repository)
-        with RemoteSource(self._source) as source:
-            for digest in reversed(listed):
-                if digest in there:
-                    self.report.present += 1
-                    continue
-                with self._refused("release", f"{repository}@{digest}"):
-                    self._release(repository, digest, source)
-                    there.add(digest)
+        for digest in reversed(listed):
+            if digest in there:
+                self.report.present += 1
+                continue
+            with self._refused("release", f"{repository}@{digest}"):
+                self._release(repository, digest)
+                there.add(digest)
         for tag in tags:
             with self._refused("tag", f"{repository}:{tag}"):
                 self._tag(Reference(repository, tag), there)
@@ -203,7 +202,7 @@ class Replication:
             with self._refused("grant", f"{repository}@{item.release} for {item.recipient}"):
                 self._grant(repository, item.release, item.recipient, there)
 
-    def _release(self, repository: RepositoryName, digest: Digest, source: RemoteSource) -> None:
+    def _release(self, repository: RepositoryName, digest: Digest) -> None:
         place = self._source.release(repository, digest)
         envelope, receipt = self._source.statement(digest)
         manifest = self._source.blob_bytes(place.manifest, limits.MANIFEST_BYTES)
@@ -212,7 +211,8 @@ class Replication:
         )
         self._ask_log(verified.receipt is not None)
         if not self._plan.dry_run:
-            self.report.sent_bytes += self._delivery.release(verified, source).sent
+            with RemoteSource(self._source) as source:
+                self.report.sent_bytes += self._delivery.release(verified, source).sent
         self.report.add("release", f"{repository}@{digest}", self._done)
 
     def _tag(self, reference: Reference, there: Collection[Digest]) -> None:
