@@ -25,6 +25,7 @@ from pq_registry.format.tlogpolicy import Policy
 from pq_registry.log.watchedlog import WatchedLog
 from pq_registry.service.tokens import is_strong
 from pq_registry.settings import SETTINGS
+from tests import engines
 from tests.deploy.tooling import DEPLOY, ROOT, needs, run
 
 FOLDER = DEPLOY / "compose"
@@ -237,3 +238,37 @@ def test_the_database_is_made_for_a_role_that_can_do_nothing_else() -> None:
     script = (FOLDER / "postgres-init.sh").read_text()
     assert "NOSUPERUSER NOCREATEDB NOCREATEROLE" in script
     assert "REVOKE ALL ON DATABASE pqreg FROM PUBLIC" in script
+
+
+@needs("psql")
+def test_the_database_is_made_and_its_role_owns_it_and_nothing_else(tmp_path: Path) -> None:
+    import psycopg
+
+    server = engines.database_server()
+    secret = tmp_path / "password"
+    secret.write_text("a'b\\c$d")  # a password is a value, whatever is in it
+    script = tmp_path / "init.sh"
+    text = (FOLDER / "postgres-init.sh").read_text().replace("/run/secrets/pqreg_password", str(secret))
+    # The server of the suite has an administrator of this name.
+    script.write_text(re.sub(r"\bpqreg\b(?=[ ;])", "made", text))
+    where = psycopg.conninfo.conninfo_to_dict(server.create("postgres_init_test"))
+    over = {"PGHOST": str(where["host"]), "PGPORT": str(where["port"]), "PGPASSWORD": str(where.get("password", ""))}
+    with psycopg.connect(**{**where, "dbname": "postgres"}, autocommit=True) as connection:
+        run("sh", script, POSTGRES_USER=str(where["user"]), **over)
+        try:
+            role = connection.execute(
+                "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication FROM pg_roles WHERE rolname = 'made'"
+            ).fetchone()
+            assert role == (False, False, False, False)
+            found = connection.execute(
+                "SELECT pg_get_userbyid(datdba), datcollate, pg_encoding_to_char(encoding), datacl::text "
+                "FROM pg_database WHERE datname = 'made'"
+            ).fetchone()
+            assert found is not None
+            assert found[:3] == ("made", "C", "UTF8")
+            assert str(found[3]) == "{made=CTc/made}"  # and not everybody's
+            assert "a'b" not in run("sh", script, status=None, POSTGRES_USER=str(where["user"]), **over).stderr
+        finally:
+            connection.execute("DROP DATABASE IF EXISTS made")
+            connection.execute("DROP ROLE IF EXISTS made")
+            server.drop("postgres_init_test")

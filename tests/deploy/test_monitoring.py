@@ -15,6 +15,7 @@ from pq_registry.client.audit.metrics import METRICS
 from pq_registry.log.sequencer import LogHealth
 from pq_registry.log.witness import Outcome
 from pq_registry.server.metrics import Metrics
+from pq_registry.service.expiry import Outlook
 from tests.deploy.tooling import DEPLOY, ROOT, needs, run
 from tests.unit.test_docs import anchors
 
@@ -40,6 +41,7 @@ WORDS_OF_PROMQL = {
     "increase",
     "absent",
     "changes",
+    "offset",
     "or",
     "and",
     "on",
@@ -64,13 +66,19 @@ def rules() -> list[dict[str, Any]]:
     return [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 
 
-def known_metrics() -> set[str]:
-    """As Prometheus sees them."""
-    names = set(METRICS)
+def service_metrics() -> Metrics:
+    """With everything a service watches."""
     metrics = Metrics()
     metrics.watch_log(lambda: LogHealth(0, 0, 0, None, None))
     metrics.watch_witnesses(list)
-    for family in metrics.collectors.collect():
+    metrics.watch_expiry(lambda: Outlook((), 0))
+    return metrics
+
+
+def known_metrics() -> set[str]:
+    """As Prometheus sees them."""
+    names = set(METRICS)
+    for family in service_metrics().collectors.collect():
         names |= {sample.name for sample in family.samples} | {family.name}
         if family.type == "counter":
             names.add(f"{family.name}_total")
@@ -189,9 +197,7 @@ def test_the_dashboard_is_laid_out() -> None:
 
 def test_every_metric_of_the_service_is_in_the_dashboard_or_an_alert() -> None:
     shown = " ".join(expressions())
-    metrics = Metrics()
-    metrics.watch_log(lambda: LogHealth(0, 0, 0, None, None))
-    names = {family.name for family in metrics.collectors.collect()}
+    names = {family.name for family in service_metrics().collectors.collect()}
     assert not [name for name in names if name not in shown]
 
 
