@@ -82,12 +82,10 @@ def _document(components: list[Json], dependencies: list[Json]) -> Json:
 def _library(name: str, one: metadata.Distribution) -> Json:
     purl = _purl(name, one.version)
     found: Json = {"type": "library", "bom-ref": purl, "name": name, "version": one.version, "purl": purl}
-    expression = one.metadata.get("License-Expression")
-    text = one.metadata.get("License")
-    if expression:
-        found["licenses"] = [{"expression": expression}]
-    elif text and len(text) <= _LICENSE_CHARS:
-        found["licenses"] = [{"license": {"name": text}}]
+    if "License-Expression" in one.metadata:
+        found["licenses"] = [{"expression": one.metadata["License-Expression"]}]
+    elif "License" in one.metadata and len(one.metadata["License"]) <= _LICENSE_CHARS:
+        found["licenses"] = [{"license": {"name": one.metadata["License"]}}]
     return found
 
 

@@ -59,11 +59,11 @@ def test_a_crowd_is_told_to_come_back_one_after_another() -> None:
     watch = Watch()
     limit = RateLimit(2, "here", watch)
     admitted(limit, "a")
-    waits = []
+    waits: list[int] = []
     for _ in range(100):
         with pytest.raises(TooManyRequests) as refused:
             limit.admit("a")
-        waits.append(refused.value.retry_after)
+        waits.append(refused.value.retry_after or 0)
     assert waits[0] == 1
     assert waits == sorted(waits)
     assert waits[19] in (10, 11), "twenty callers at two per second take ten seconds"
@@ -110,8 +110,8 @@ def test_an_address_is_held_to_its_rate_whatever_token_it_tries(tmp_path: Path) 
 def test_callers_behind_a_proxy_are_told_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pq_registry")
     logging.getLogger("pq_registry").propagate = True
-    changes = {"address_rate": 1, "trusted_proxies": parse_networks("127.0.0.0/8")}
-    with running(tmp_path / "registry", **changes) as registry:
+    trusted = parse_networks("127.0.0.0/8")
+    with running(tmp_path / "registry", address_rate=1, trusted_proxies=trusted) as registry:
         for address in ("192.0.2.1", "192.0.2.2"):
             seen = {registry.get("/v1/whoami", {"X-Forwarded-For": address}).status for _ in range(BURST)}
             assert seen == {200}

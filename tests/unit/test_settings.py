@@ -45,12 +45,14 @@ def test_integers_are_bounded(tmp_path: Path) -> None:
         settings.integer("connections", minimum=1, maximum=64)
 
 
-@pytest.mark.parametrize(("text", "rate"), [("0", 0), ("800K", 800 << 10), ("50m", 50 << 20), ("2G", 2 << 30)])
+@pytest.mark.parametrize(
+    ("text", "rate"), [("0", 0), ("800K", 800 << 10), ("50m", 50 << 20), ("2G", 2 << 30), ("1T", 1 << 40)]
+)
 def test_rates(text: str, rate: int) -> None:
     assert parse_rate(text) == rate
 
 
-@pytest.mark.parametrize("text", ["", "K", "5T", "1.5M", "-1", "5MM", "٥M", "9" * 20])
+@pytest.mark.parametrize("text", ["", "K", "5P", "1.5M", "-1", "5MM", "٥M", "9" * 20])
 def test_bad_rates(text: str) -> None:
     with pytest.raises(SettingError):
         parse_rate(text)
