@@ -93,7 +93,7 @@ class Completion:
             left = deadline - time.monotonic()
             if upload.size <= limits.PART_BYTES:
                 with self._locks[crc32(upload_id.encode()) % _STRIPES], self._turns:
-                    self._work(caller, repository, upload_id, _unwatched)
+                    self._work(caller, repository, upload_id, _unwatched, is_whole=False)
             elif self._verifications.is_elsewhere(upload):
                 if left <= 0:
                     return Verifying(upload.verified, upload.size)
@@ -113,15 +113,21 @@ class Completion:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    def _work(self, caller: Caller, repository: RepositoryName, upload_id: str, watch: Watch) -> None:
-        """Everything from the bytes of an upload to the blob, or to its refusal."""
+    def _work(
+        self, caller: Caller, repository: RepositoryName, upload_id: str, watch: Watch, *, is_whole: bool = True
+    ) -> None:
+        """Everything from the bytes of an upload to the blob or to its refusal.
+
+        ``is_whole`` says that its parts are known to be all there.
+        """
         with self._catalogue.reading() as session:
             upload = session.get(UploadRow, upload_id)
             session.expunge_all()
         if upload is None or upload.refused:
             return  # another request was quicker
         rows = self._rows(upload_id)
-        self._require_whole(upload, rows)
+        if not is_whole:
+            self._require_whole(upload, rows)
         verified = self._transfer.verify(upload, rows, watch)
         if verified.digest != Digest(upload.digest):
             self._refuse(caller, repository, upload, verified.digest)
