@@ -132,13 +132,18 @@ def raise_if_damaged(output: Output, findings: list[Finding], repaired: list[Rep
     )
     for item in repaired:
         output.line(f"{item.subject}: {item.action}", "good" if item.done else "bad")
-    for finding in findings:
-        if finding.note:
-            output.note(f"{finding.subject}: {finding.problem}")
-        else:
-            output.line(f"{finding.subject}: {finding.problem}", "bad")
+    show_findings(output, findings)
     damage = [finding for finding in findings if not finding.note]
     if damage:
         output.line(f"damaged: {count_text(len(damage), 'finding')} in {place}", "bad")
         raise typer.Exit(EXIT_REFUSED)
     output.line(f"everything in {place} is as it should be", "good")
+
+
+def show_findings(output: Output, findings: list[Finding]) -> None:
+    """A line for each, and a note for what only takes room."""
+    for finding in findings:
+        if finding.note:
+            output.note(f"{finding.subject}: {finding.problem}")
+        else:
+            output.line(f"{finding.subject}: {finding.problem}", "bad")

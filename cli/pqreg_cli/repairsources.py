@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pq_registry import limits
-from pq_registry.client.origin import parse_origins
+from pq_registry.client.places import parse_origins
 from pq_registry.client.ranges import RangeReader
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.transport import RegistryClient, blob_path

@@ -97,3 +97,15 @@ GC_PROMISE_SECONDS: Final = 600
 """How often it is written down that a publisher was told of a blob; gc's grace counts from then."""
 GC_BATCH: Final = 64
 """Blobs removed in one transaction, during which nobody else writes."""
+
+# -- backup ------------------------------------------------------------------------------------------------------------
+BACKUP_INDEX_BYTES: Final = MIB
+"""backup.json: a line for each table and setting."""
+BACKUP_FILES: Final = 200
+"""Files of one backup: the tables, and a few."""
+BACKUP_LINE_BYTES: Final = 128 * MIB
+"""One row in a backup: an envelope, or the digests of a blob's slices, in base64."""
+BACKUP_ROWS: Final = 500
+"""Rows written by one statement of a restore."""
+BACKUP_BATCH_BYTES: Final = 8 * MIB
+"""What those rows may have together, unless it is a single one."""

@@ -36,6 +36,7 @@ class Action(Enum):
     BLOB_STORED = "blob-stored"
     BLOB_COLLECTED = "blob-collected"
     REFERENCE_COLLECTED = "reference-collected"
+    LOG_MOVED = "log-moved"
     RELEASE_COMMITTED = "release-committed"
     TAG_SET = "tag-set"
     TAG_WITHDRAWN = "tag-withdrawn"

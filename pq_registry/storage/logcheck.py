@@ -21,18 +21,22 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from pq_registry import limits
 from pq_registry.crypto.notesigning import verify_line
 from pq_registry.errors import FormatError, LogError, NotFound, PqregError
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.digest import Digest
+from pq_registry.format.instant import format_instant
 from pq_registry.format.leaf import Leaf
 from pq_registry.format.note import VerifierKey
+from pq_registry.format.strict_json import Fields, parse_strict
 from pq_registry.format.tile import ENTRIES, WIDTH, TilePath, encode_entry, parse_entries, tile_at, tiles_of
 from pq_registry.log.merkle import leaf_row, perfect_root
 from pq_registry.log.stores import CHECKPOINT_PATH
 from pq_registry.log.tree import TileReader, Tree
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import (
+    AuditEventRow,
     LogCheckpointRow,
     LogEntryRow,
     LogStagedRow,
@@ -43,6 +47,8 @@ from pq_registry.storage.chains import Finding
 from pq_registry.storage.logleaves import recorded_leaves
 from pq_registry.storage.tiles import VKEY_PATH, LogFiles
 
+LOG_MOVED = "log-moved"
+"""The audit event of a restore that moved the lock forward."""
 _TILE = re.compile(r"tile/[\w/.]*\w", re.ASCII)
 
 
@@ -208,8 +214,24 @@ def _recorded(session: Session, start: int, entries: list[bytes]) -> Iterator[Fi
         wrong = [name for name in Leaf.__slots__ if not _equal(name, getattr(leaf, name), getattr(expected, name))]
         if wrong:
             yield Finding(subject, f"its {', '.join(wrong)} is not that of statement sha256:{recorded.statement}")
-    for index in sorted(set(range(start, start + len(entries))) - found):
-        yield Finding(f"log leaf {index}", "no statement is recorded for it")
+    missing = sorted(set(range(start, start + len(entries))) - found)
+    lost = _lost(session) if missing else []
+    for index in missing:
+        when = next((when for when, range_ in lost if index in range_), None)
+        if when is None:
+            yield Finding(f"log leaf {index}", "no statement is recorded for it")
+        else:
+            yield Finding(f"log leaf {index}", f"its statement was lost by the restore of {when}", note=True)
+
+
+def _lost(session: Session) -> list[tuple[str, range]]:
+    """The leaves that a restore found in the tile store and not in its backup (``service.restoring``)."""
+    query = select(AuditEventRow.at, AuditEventRow.detail).where(AuditEventRow.action == LOG_MOVED)
+    found = []
+    for at, detail in session.execute(query):
+        fields = Fields(parse_strict(detail.encode(), what="an audit event", limit=limits.REQUEST_BODY_BYTES), "event")
+        found.append((format_instant(at), range(fields.integer("start"), fields.integer("end"))))
+    return found
 
 
 def _equal(field: str, leaf: object, expected: object) -> bool:

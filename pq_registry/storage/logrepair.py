@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -64,7 +65,7 @@ def rebuild_log(catalogue: Catalogue, tiles: LogFiles) -> Iterator[Repaired]:
             hint = "the recorded statements do not lead to the newest checkpoint; restore the catalogue from a backup"
             yield Repaired("log tiles", hint, done=False)
             return
-        yield from _tiles(session, tiles, newest.size)
+        yield from _tiles(session, tiles, newest.size, _before(state))
     yield from _left_over(tiles, newest.size)
     yield from _checkpoint(tiles, newest, state.published)
 
@@ -76,10 +77,25 @@ def _root(session: Session, tiles: LogFiles, size: int) -> bytes:
     return edge.root
 
 
-def _tiles(session: Session, tiles: LogFiles, size: int) -> Iterator[Repaired]:
-    partial = {tile.path for tile in tiles_of(size) if tile.width < WIDTH}
+def _before(state: LogStateRow) -> int:
+    """Where the newest batch began: a start of the service reads the right edge there (``log.recovery``)."""
+    try:
+        return 0 if state.previous is None else parse_checkpoint_note(state.previous)[0].size
+    except FormatError:
+        return 0
+
+
+def _tiles(session: Session, tiles: LogFiles, size: int, before: int) -> Iterator[Repaired]:
+    present = {(tile.level, tile.index) for tile in tiles_of(size) if tile.width < WIDTH}
+    # A partial tile that a full one has replaced is gone for good.
+    partial = {
+        tile.path
+        for each in (before, size)
+        for tile in tiles_of(each)
+        if tile.width < WIDTH and (tile.level, tile.index) in present
+    }
     edge = Edge()
-    for entries in _batches(session, tiles, size):
+    for entries in _batches(session, tiles, size, before):
         growth = edge.grow(entries)
         edge = growth.edge
         for path, data in growth.tiles:
@@ -87,10 +103,10 @@ def _tiles(session: Session, tiles: LogFiles, size: int) -> Iterator[Repaired]:
                 yield from _put(tiles, path, data)
 
 
-def _batches(session: Session, tiles: LogFiles, size: int) -> Iterator[list[bytes]]:
-    step = limits.LOG_BATCH_ENTRIES
-    for start in range(0, size, step):
-        end = min(start + step, size)
+def _batches(session: Session, tiles: LogFiles, size: int, stop: int = 0) -> Iterator[list[bytes]]:
+    """All leaves, in batches; one of them ends at ``stop``."""
+    bounds = sorted({*range(0, size, limits.LOG_BATCH_ENTRIES), min(stop, size), size})
+    for start, end in pairwise(bounds):
         entries: dict[int, bytes] = {
             recorded.index: recorded.leaf.encode()
             for recorded in recorded_leaves(session, start, end)
