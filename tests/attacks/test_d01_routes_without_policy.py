@@ -33,6 +33,7 @@ ANONYMOUS = PROBES | LOG | OPEN_PAGES | LOG_PAGES
 """What anyone may call. A change of this set is a decision, not an accident."""
 PUBLIC_READING = {
     ("GET", "/openapi.json"),
+    ("GET", "/v1/about"),
     ("GET", "/v1/repos"),
     ("GET", "/v1/repos/{ns}/{name}"),
     ("GET", "/v1/repos/{ns}/{name}/releases"),
