@@ -53,10 +53,10 @@ async def startupz(_caller: Annotated[Caller, Depends(guard.PUBLIC)]) -> Respons
 
 @router.get("/readyz")
 async def readyz(request: Request, _caller: Annotated[Caller, Depends(guard.PUBLIC)], service: Service) -> Response:
-    """Catalogue and blob store answer; 503 otherwise."""
+    """Catalogue and blob store answer, and the log takes statements; 503 otherwise. Says whether this one leads."""
     readiness: Readiness = request.app.state.readiness
     await readiness.check(service)
-    return json_answer({"status": "ok"})
+    return json_answer({"status": "ok", "log": "leader" if service.ledger.leading else "follower"})
 
 
 @router.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
