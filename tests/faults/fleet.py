@@ -19,7 +19,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
 
@@ -27,20 +29,23 @@ from pq_registry.crypto.recipient import SecretRecipient
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.errors import NotFound, PqregError
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
+from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.format.name import RepositoryName
 from pq_registry.format.recipientfile import Kem
 from pq_registry.log.tree import Tree
 from pq_registry.settings import Settings
+from pq_registry.storage.logcheck import check_log
 from pq_registry.storage.stores import StoreConfig, Stores
 from tests import engines
 from tests.faults.service import DEADLINE, Relay
-from tests.local_log import damage
 from tests.publishing import Registry, make_model, publisher_at, push_as
 from tests.samples import publisher
 from tests.sealing_service import certificate, put_key
 from tests.server_harness import READY, ROOT, Api
 from tests.stack import Place
+
+Answered = TypeVar("Answered")
 
 
 class Instance:
@@ -182,7 +187,7 @@ class Fleet:
 
     def judge(self) -> None:
         """Everything acknowledged is there, once; readers saw one history; the registry's own check finds nothing."""
-        assert damage(self.stores.catalogue, self.stores.tiles) == []
+        assert [item for item in check_log(self.stores.catalogue, self.stores.tiles) if not item.note] == []
         final, _ = parse_checkpoint_note(self.stores.tiles.read("checkpoint"))
         tree = Tree(self.stores.tiles, final.size, final.root)
         sizes = [checkpoint.size for checkpoint in self.shown]
@@ -223,15 +228,16 @@ class Fleet:
                 break
             name = f"acme/model-{number}"
             model = make_model(self.root / f"model-{number}", number, size=2_500_000)
-            released = self._persistent(
-                lambda model=model, name=name: push_as(publisher_at(registry, self.root / "state"), model, f"{name}:v1")  # type: ignore[misc]
-            )
-            self.released[name] = released.release.hex
+            released = self._persistent(partial(self._push_one, registry, model, name))
+            self.released[name] = released.hex
             with registry.client() as client:
-                shown = self._persistent(lambda name=name: client.repository(RepositoryName.parse(name)).releases)
-            assert [item.digest.hex for item in shown] == [self.released[name]]
+                shown = self._persistent(partial(client.repository, RepositoryName.parse(name)))
+            assert [item.digest.hex for item in shown.releases] == [self.released[name]]
         for client in registry.clients:
             client.close()
+
+    def _push_one(self, registry: Registry, model: Path, name: str) -> Digest:
+        return push_as(publisher_at(registry, self.root / "state"), model, f"{name}:v1").release
 
     def _certify(self) -> None:
         api = Api(self.balancer.url, self.token)
@@ -257,7 +263,7 @@ class Fleet:
                 self.shown.append(parse_checkpoint_note(self.stores.tiles.read("checkpoint"))[0])
             pause.wait(0.05)
 
-    def _persistent(self, act: Callable[[], object]) -> object:
+    def _persistent(self, act: Callable[[], Answered]) -> Answered:
         """What a client does that does not give up."""
         pause, deadline = threading.Event(), time.monotonic() + DEADLINE
         while True:

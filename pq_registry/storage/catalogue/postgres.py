@@ -73,7 +73,7 @@ def connector(url: str, *, statement_seconds: int = limits.CATALOGUE_STATEMENT_S
             "the PostgreSQL driver is not installed", found=error, hint="pip install 'pq-registry[postgres]'"
         ) from None
     try:
-        options = {**_DEFAULTS, **conninfo_to_dict(url)}
+        options: dict[str, Any] = {**_DEFAULTS, **conninfo_to_dict(url)}
     except psycopg.Error:  # what libpq says about it quotes the URL, and there may be a password in it
         raise SettingError(
             "setting database is not a URL of PostgreSQL",
