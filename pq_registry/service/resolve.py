@@ -229,7 +229,7 @@ class Resolving:
         """
         with self._catalogue.reading() as session:
             blob, size = find_blob(session, caller, digest)
-        request = self._blobs.locate(blob, self._clock())
+        request = None if self._clock is None else self._blobs.locate(blob, self._clock())
         return self._blobs.open(blob, size=size) if request is None else LocatedBlob(size, request)
 
 

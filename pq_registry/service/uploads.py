@@ -291,8 +291,10 @@ class Uploads:
         self._transfer.begin(upload)
         with self._catalogue.writing() as session:
             same = (UploadRow.id == upload.id, UploadRow.storage_id == lost)
-            changed = session.execute(update(UploadRow).where(*same).values(storage_id=upload.storage_id))
-        if changed.rowcount != 1:
+            found = session.scalars(select(UploadRow).where(*same)).one_or_none()
+            if found is not None:
+                found.storage_id = upload.storage_id
+        if found is None:
             self._transfer.discard(upload)
             raise Conflict("another request began this upload again", hint="ask again")
 

@@ -36,7 +36,8 @@ def verify_blob(reader: BlobReader, *, slice_size: int, watch: Callable[[int], N
         data = reader.read(offset, min(step, reader.size - offset))
         return data, shard_digests(data, slice_size)
 
-    sha256, shards = hashlib.sha256(), []
+    sha256 = hashlib.sha256()
+    shards: list[bytes] = []
     ahead: deque[_Read] = deque()
     done = 0
     with ThreadPoolExecutor(1, thread_name_prefix="verify") as worker:

@@ -130,8 +130,8 @@ def test_f01_data_follows_one_redirect_with_nothing_of_ours(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     redirect(home, elsewhere, status)
-    allowed = parse_origins(elsewhere.url)
-    with RegistryClient(home.url, CANARY, ca=authority.ca, sleep=lambda _: None, storage_origins=allowed) as client:
+    origins = parse_origins(elsewhere.url)
+    with RegistryClient(home.url, CANARY, ca=authority.ca, sleep=lambda _: None, storage_origins=origins) as client:
         assert client.blob_bytes(Digest.of(BLOB), len(BLOB)) == BLOB
         reader = RangeReader(client.exchanger)
         buffer = bytearray(500)

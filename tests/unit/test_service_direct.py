@@ -189,7 +189,7 @@ def test_a_request_is_signed_for_one_part_of_one_length_and_digest(site: Site) -
     for call in (uploads.sign, uploads.complete, uploads.show, uploads.abort):
         arguments = ([wanted[0]],) if call == uploads.sign else ()
         with pytest.raises(NotFound):
-            call(stranger, REPOSITORY, state.id, *arguments)  # type: ignore[operator]
+            call(stranger, REPOSITORY, state.id, *arguments)
 
 
 def test_parts_of_another_length_are_not_there(site: Site) -> None:
