@@ -101,6 +101,7 @@ def replicate(
 
 
 def _reader(session: Session, url: str, token_file: Path | None) -> RegistryClient:
+    from pq_registry.client.places import parse_origins
     from pq_registry.client.rate import TokenBucket
     from pq_registry.client.transport import RegistryClient
     from pq_registry.settings import parse_rate
@@ -112,6 +113,7 @@ def _reader(session: Session, url: str, token_file: Path | None) -> RegistryClie
         _token(token_file) or settings.get("source_token"),
         ca=None if ca is None else Path(ca),
         rate=TokenBucket(parse_rate(settings.require("limit_rate"))),
+        storage_origins=parse_origins(settings.get("storage_origins")),
     )
 
 

@@ -23,21 +23,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pq_registry import limits
 from pq_registry.client.chains import Link
-from pq_registry.client.checkpoints import Checkpoints
-from pq_registry.client.consistency import ask_log
-from pq_registry.client.proofs import adopt_status, fetch_receipt
 from pq_registry.client.replicate.chaining import Chain, ChainSender
 from pq_registry.client.replicate.deliver import Delivery
+from pq_registry.client.replicate.reading import VerifiedSource
 from pq_registry.client.replicate.report import Action, Report
-from pq_registry.client.seengrants import SeenGrants
-from pq_registry.client.seenstatus import SeenStatuses
 from pq_registry.client.source import RemoteSource
-from pq_registry.client.state import SeenTags
 from pq_registry.client.transport import RegistryClient
-from pq_registry.client.trust import SeenTag, VerifiedRelease, Verifier
-from pq_registry.crypto.sealing import require_match
+from pq_registry.client.trust import Verifier
 from pq_registry.errors import (
     FormatError,
     LogMisbehaved,
@@ -45,15 +38,15 @@ from pq_registry.errors import (
     NotFound,
     PolicyError,
     ResponseInvalid,
-    TagExpired,
     TrustMissing,
     VerificationError,
 )
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.grant import GrantStatement
+from pq_registry.format.instant import is_expired
 from pq_registry.format.keystatement import KeyStatement
-from pq_registry.format.name import Namespace, Reference, RepositoryName, Tag
+from pq_registry.format.name import Namespace, Reference, RepositoryName
 from pq_registry.format.status import StatusStatement
 from pq_registry.format.tag import TagStatement
 
@@ -85,10 +78,11 @@ class Replication:
             plan: what is to be done.
         """
         self.report = Report()
-        self._source = source
+        self._source = VerifiedSource(source, verifier, state_dir=state_dir, report=self.report)
         self._delivery = delivery
-        self._verifier = verifier
-        self._state_dir = state_dir
+        self._there = delivery.client
+        self._trust = verifier.trust
+        self._now = verifier.now
         self._plan = plan
         self._chains = ChainSender(delivery, self.report, dry_run=plan.dry_run)
 
@@ -101,10 +95,10 @@ class Replication:
             LogMisbehaved: if the source's log contradicts itself.
             StorageError: if what was seen cannot be read or recorded.
         """
-        shown = self._repositories()
-        trusted = {entry.namespace.key: entry.namespace for entry in self._verifier.trust.namespaces.values()}
+        shown = self._source.repositories(self._plan.namespaces)
         wanted = {name.key: name for name in self._plan.namespaces}
         if not wanted:
+            trusted = {entry.namespace.key: entry.namespace for entry in self._trust.namespaces.values()}
             wanted = {**trusted, **{name.namespace.key: name.namespace for name in shown}}
         for key in sorted(wanted):
             of_it = [name for name in shown if name.namespace.key == key]
@@ -112,28 +106,15 @@ class Replication:
                 self._namespace(of_it[0].namespace if of_it else wanted[key], of_it)
         return self.report
 
-    def _repositories(self) -> list[RepositoryName]:
-        found: list[RepositoryName] = []
-        for namespace in self._plan.namespaces or (None,):
-            after = None
-            while True:
-                page = self._source.repos(namespace=namespace, after=after, limit=limits.PAGE_ITEMS)
-                found += [item.name for item in page.items]
-                if page.next is None or not page.items or len(found) > limits.LISTING_ITEMS:
-                    break
-                after = page.next
-        return found
-
     def _namespace(self, namespace: Namespace, repositories: list[RepositoryName]) -> None:
-        if namespace.key not in self._verifier.trust.namespaces:  # said once, and not of each statement
+        if namespace.key not in self._trust.namespaces:  # said once, and not of each statement
             raise TrustMissing(
                 f"the trust file says nothing about {namespace}", expected="a namespace of the trust file",
                 found=namespace, hint="add its publisher to the trust file, or choose namespaces: --namespace",
             )  # fmt: skip
         # 1. First, and what it refuses stops everything else of this namespace.
-        adopt_status(self._source, self._verifier, namespace, SeenStatuses(self._state_dir))
         self._status(namespace)
-        for item in self._source.certificates(namespace):
+        for item in self._source.client.certificates(namespace):
             with self._refused("key", f"{namespace}/{item.recipient}"):
                 self._key(namespace, item.recipient)
         for repository in repositories:
@@ -141,54 +122,45 @@ class Replication:
                 self._repository(repository)
 
     def _status(self, namespace: Namespace) -> None:
-        adopted = self._verifier.adopted(namespace)
-        if adopted is None:
-            if not self._verifier.wants_status(namespace) and self._source.status_envelope(namespace) is not None:
-                self.report.note(f"the status of {namespace} is let be: the trust file names no revoker for it")
-            return
-        there = self._delivery.client.status_envelope(namespace)
-        self._chains.send(
-            Chain(
-                kind="status",
-                subject=str(namespace),
-                namespace=namespace,
-                source=self._source,
-                newest=adopted.envelope,
-                there=there,
-                parse=StatusStatement.parse,
-                post=lambda some: self._delivery.client.add_status_history(namespace, some),
+        adopted = self._source.status(namespace)
+        if adopted is not None:
+            self._chains.send(
+                Chain(
+                    kind="status",
+                    subject=str(namespace),
+                    namespace=namespace,
+                    source=self._source.client,
+                    newest=adopted.envelope,
+                    there=self._there.status_envelope(namespace),
+                    parse=StatusStatement.parse,
+                    post=lambda some: self._there.add_status_history(namespace, some),
+                )
             )
-        )
+        elif not self._trust.namespaces[namespace.key].revokers and self._source.client.status_envelope(namespace):
+            self.report.note(f"the status of {namespace} is let be: the trust file names no revoker")
 
     def _key(self, namespace: Namespace, recipient: str) -> None:
-        envelope = self._source.certificate_envelope(namespace, recipient)
-        if envelope is None or envelope == self._delivery.client.certificate_envelope(namespace, recipient):
+        envelope = self._source.client.certificate_envelope(namespace, recipient)
+        if envelope is None or envelope == self._there.certificate_envelope(namespace, recipient):
             self.report.present += envelope is not None
             return
-        receipt = fetch_receipt(self._source, self._verifier, envelope)
-        statement: KeyStatement = self._verifier.certificate(envelope, namespace, receipt=receipt)
-        subject = f"{namespace}/{recipient}"
-        if statement.recipient != recipient:
-            raise ResponseInvalid("the source answered with another key statement", expected=recipient,
-                                  found=statement.recipient)  # fmt: skip
+        if not self._trust.namespaces[namespace.key].enrolment:
+            self.report.note(f"certificates of {namespace} are let be: the trust file names no enrolment identity")
+            return
+        claimed = KeyStatement.parse(Envelope.parse(envelope).payload)
+        if claimed.not_after is not None and is_expired(self._now, claimed.not_after):
+            self.report.note(f"the certificate of {claimed.node} has lapsed and is let be")
+            return
+        statement = self._source.key(namespace, recipient, envelope)
         if not self._plan.dry_run:
             self._delivery.register(namespace, statement.signer)
-            self._delivery.client.put_certificate(namespace, recipient, envelope)
-        self.report.add("key", subject, self._done)
+            self._there.put_certificate(namespace, recipient, envelope)
+        self.report.add("key", f"{namespace}/{recipient}", self._done)
 
     def _repository(self, repository: RepositoryName) -> None:
-        tags: list[Tag] = []
-        listed: list[Digest] = []
-        after = None
-        while True:
-            page = self._source.repository(repository, after=after, limit=limits.PAGE_ITEMS)
-            tags = tags or [item.tag for item in page.tags]
-            listed += [item.digest for item in page.releases]
-            if page.next is None or not page.releases or len(listed) > limits.LISTING_ITEMS:
-                break
-            after = page.next
+        tags, releases = self._source.listing(repository)
         there = self._delivery.releases(repository)
-        for digest in reversed(listed):
+        for digest in releases:
             if digest in there:
                 self.report.present += 1
                 continue
@@ -198,40 +170,25 @@ class Replication:
         for tag in tags:
             with self._refused("tag", f"{repository}:{tag}"):
                 self._tag(Reference(repository, tag), there)
-        for item in self._source.grants(repository):
+        for item in self._source.client.grants(repository):
             with self._refused("grant", f"{repository}@{item.release} for {item.recipient}"):
                 self._grant(repository, item.release, item.recipient, there)
 
     def _release(self, repository: RepositoryName, digest: Digest) -> None:
-        place = self._source.release(repository, digest)
-        envelope, receipt = self._source.statement(digest)
-        manifest = self._source.blob_bytes(place.manifest, limits.MANIFEST_BYTES)
-        verified: VerifiedRelease = self._verifier.release(
-            envelope, manifest, expected_name=repository, expected_digest=digest, receipt=receipt
-        )
-        self._ask_log(verified.receipt is not None)
+        verified = self._source.release(repository, digest)
         if not self._plan.dry_run:
-            with RemoteSource(self._source) as source:
+            with RemoteSource(self._source.client) as source:
                 self.report.sent_bytes += self._delivery.release(verified, source).sent
         self.report.add("release", f"{repository}@{digest}", self._done)
 
     def _tag(self, reference: Reference, there: Collection[Digest]) -> None:
         assert reference.tag is not None
         repository, tag = reference.repository, reference.tag
-        envelope = self._source.present_tag_envelope(repository, tag)
-        parsed = Envelope.parse(envelope)
-        known = self._delivery.client.tag_envelope(repository, tag)
-        if known is not None and Envelope.parse(known).payload_digest == parsed.payload_digest:
-            self.report.present += 1
+        envelope = self._source.client.present_tag_envelope(repository, tag)
+        known = self._there.tag_envelope(repository, tag)
+        if self._is_same(envelope, known):
             return
-        receipt = fetch_receipt(self._source, self._verifier, envelope)
-        seen = SeenTags(self._state_dir)
-        # Expiry is the last thing that is judged of a tag, so all else has passed.
-        with contextlib.suppress(TagExpired):
-            self._verifier.tag(envelope, reference, seen.get(reference), receipt=receipt)
-        statement = TagStatement.parse(parsed.payload)
-        seen.advance(reference, SeenTag(statement.sequence, parsed.payload_digest))
-        self._ask_log(receipt is not None)
+        statement = self._source.tag(reference, envelope)
         if statement.target is not None and statement.target not in there:
             raise NotFound(f"its target {statement.target} was refused, and the destination does not have it")
 
@@ -244,28 +201,21 @@ class Replication:
                 kind="tag",
                 subject=str(reference),
                 namespace=repository.namespace,
-                source=self._source,
+                source=self._source.client,
                 newest=envelope,
                 there=known,
                 parse=TagStatement.parse,
-                post=lambda some: self._delivery.client.add_tag_history(repository, tag, some),
+                post=lambda some: self._there.add_tag_history(repository, tag, some),
                 can_end=can_end,
             )
         )
 
     def _grant(self, repository: RepositoryName, release: Digest, recipient: str, there: Collection[Digest]) -> None:
-        envelope = self._source.grant_envelope(repository, release, recipient)
-        if envelope is None:
+        envelope = self._source.client.grant_envelope(repository, release, recipient)
+        known = self._there.grant_envelope(repository, release, recipient) if release in there else None
+        if envelope is None or self._is_same(envelope, known):
             return
-        known = self._delivery.client.grant_envelope(repository, release, recipient) if release in there else None
-        if known is not None and Envelope.parse(known).payload_digest == Envelope.parse(envelope).payload_digest:
-            self.report.present += 1
-            return
-        receipt = fetch_receipt(self._source, self._verifier, envelope)
-        grant: GrantStatement = self._verifier.grant(envelope, receipt=receipt)
-        require_match(grant, release=release, repository=repository, recipient=recipient)
-        SeenGrants(self._state_dir).accept(grant)
-        self._ask_log(receipt is not None)
+        self._source.grant(repository, release, recipient, envelope)
         if release not in there:
             raise NotFound(f"its release {release} was refused, and the destination does not have it")
         self._chains.send(
@@ -273,20 +223,20 @@ class Replication:
                 kind="grant",
                 subject=f"{repository}@{release} for {recipient}",
                 namespace=repository.namespace,
-                source=self._source,
+                source=self._source.client,
                 newest=envelope,
                 there=known,
                 parse=GrantStatement.parse,
-                post=lambda some: self._delivery.client.add_grant_history(repository, release, recipient, some),
+                post=lambda some: self._there.add_grant_history(repository, release, recipient, some),
             )
         )
 
-    def _ask_log(self, wanted: bool) -> None:
-        """See that the source's log stands by the receipts accepted, before anything that rests on them is sent."""
-        if wanted and self._verifier.wants_receipts:
-            found = ask_log(self._source, self._verifier, Checkpoints(self._state_dir))
-            if not found.current:
-                self.report.note(found.note)
+    def _is_same(self, envelope: bytes, known: bytes | None) -> bool:
+        """Whether the destination's newest statement is this one."""
+        if known is None or Envelope.parse(known).payload_digest != Envelope.parse(envelope).payload_digest:
+            return False
+        self.report.present += 1
+        return True
 
     @property
     def _done(self) -> Action:
