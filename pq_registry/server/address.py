@@ -46,7 +46,7 @@ class AddressMiddleware:
             address, over_tls = caller_of(scope, self._trusted)
             scope[ADDRESS] = address
             scope[OVER_TLS] = over_tls
-            if scope["path"] not in PROBES:
+            if self._rate and scope["path"] not in PROBES:
                 self._rate.admit(rate_key(address))
         await self._app(scope, receive, send)
 
@@ -54,7 +54,7 @@ class AddressMiddleware:
 def caller_of(scope: Scope, trusted: Sequence[Network]) -> tuple[str, bool]:
     """The caller's address, and whether a trusted proxy says that the caller spoke TLS."""
     peer = (scope.get("client") or ("",))[0]
-    here = _parse(peer)
+    here = _parse(peer) if trusted else None
     if here is None or not _within(here, trusted):
         return peer, False
     headers = Headers(scope=scope)

@@ -41,13 +41,16 @@ class RateLimit:
         self._clock = clock
         self._keys: OrderedDict[str, _Key] = OrderedDict()
 
+    def __bool__(self) -> bool:
+        return self._rate > 0
+
     def admit(self, key: str) -> None:
         """Count one request.
 
         Raises:
             TooManyRequests: if it is one too many; ``retry_after`` says when to come back.
         """
-        if not self._rate:
+        if not self:
             return
         now = self._clock()
         known = self._keys.get(key)

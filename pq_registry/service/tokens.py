@@ -200,7 +200,8 @@ class Tokens:
             session.add(row)
             audit.record(
                 session, caller, now, audit.Action.TOKEN_CREATED, row.id,
-                role=row.role, namespaces=row.namespaces, expires=format_instant(expires), note=note or None,
+                role=row.role, namespaces=row.namespaces, expires=format_instant(expires),
+                note=TOKEN_PATTERN.sub("[token]", note) or None,  # a pasted one must not travel with the events
             )  # fmt: skip
         return _item(row)
 
