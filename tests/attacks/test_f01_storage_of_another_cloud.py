@@ -182,6 +182,7 @@ def test_no_answer_leads_elsewhere(
                 attempt()
             assert canary.url not in str(refused.value) + str(refused.value.hint)
             assert len(proxy.requests) <= before + limits.S3_ATTEMPTS
+            assert not [each for each in proxy.requests if "us-west-2" in str(each.headers) + each.query]
             proxy.heal()
         session.close()
         assert contacted <= {proxy.url.partition("://")[2], s3_bucket.server.endpoint.partition("://")[2]}
