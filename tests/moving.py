@@ -58,6 +58,7 @@ class Move:
     source: Registry
     destination: Registry
     home: Path
+    acme: Namespace = ACME
     revoker: bool = True
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -68,7 +69,7 @@ class Move:
         entries = tuple(samples.trusted(signer) for signer in signers)
         ids = tuple(entry.id for entry in entries)
         return NamespaceTrust(
-            ACME, entries, ids[:1], min_profile=3, revokers=ids[1:] if self.revoker else (), enrolment=ids[1:]
+            self.acme, entries, ids[:1], min_profile=3, revokers=ids[1:] if self.revoker else (), enrolment=ids[1:]
         )
 
     @property
@@ -93,7 +94,9 @@ class Move:
 
     def push(self, reference: str, seed: int | str = 1, *, size: int = 100_000) -> Digest:
         """A model of its own, pushed to the source."""
-        directory = make_model(self.home / "models" / f"{reference.replace('/', '-')}-{seed}", seed, size=size)
+        directory = make_model(
+            self.home / "models" / f"{reference.replace('/', '-')}-{seed}", f"{self.acme} {seed}", size=size
+        )
         return push_as(self.publisher(), directory, reference).release
 
     def push_sealed(self, reference: str, *nodes: SecretRecipient) -> Digest:
@@ -113,11 +116,11 @@ class Move:
     def revoke(self, *releases: Digest) -> None:
         """Issue the status, with these revoked."""
         entries = [Revocation(RevocationKind.RELEASE, str(one), utc_now()) for one in releases]
-        issue(self.publisher("revoker"), ACME, entries, lifetime=timedelta(days=30))
+        issue(self.publisher("revoker"), self.acme, entries, lifetime=timedelta(days=30))
 
     def certify(self, node: SecretRecipient, name: str = "node-1") -> None:
         """Certify a node's key."""
-        certify(self.publisher("revoker"), node.public, namespace=ACME, node=name, lifetime=None)
+        certify(self.publisher("revoker"), node.public, namespace=self.acme, node=name, lifetime=None)
 
     def grant(self, reference: str, node: SecretRecipient, *, withdraw: bool = False) -> None:
         """Grant a sealed release, or take that back."""
@@ -132,20 +135,21 @@ class Move:
         self,
         *,
         state: str = "replicator",
-        namespaces: Collection[str] = (),
+        namespaces: Collection[str] | None = None,
         dry_run: bool = False,
         source: RegistryClient | None = None,
         destination: RegistryClient | None = None,
         progress: Progress | None = None,
         verifier: Verifier | None = None,
     ) -> Report:
-        """One run."""
+        """One run, of its own namespace unless told otherwise."""
         verifier = verifier or self.verifier()
         delivery = Delivery(
             destination or self.destination.client(sleep=no_pause), verifier.trust, connections=2,
             progress=progress or NullProgress(),
         )  # fmt: skip
-        plan = Plan(namespaces=tuple(map(Namespace, namespaces)), dry_run=dry_run)
+        chosen = (self.acme,) if namespaces is None else tuple(map(Namespace, namespaces))
+        plan = Plan(namespaces=chosen, dry_run=dry_run)
         reader = source or self.source.client(sleep=no_pause)
         return Replication(reader, delivery, verifier, state_dir=self.home / state, plan=plan).run()
 
