@@ -99,6 +99,31 @@ def test_a_bucket_may_be_part_of_the_host(monkeypatch: pytest.MonkeyPatch) -> No
     session.close()
 
 
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [
+        ("https://s3.example.org:443", "s3.example.org"),
+        ("https://S3.Example.ORG/", "s3.example.org"),
+        ("https://s3.example.org:80", "s3.example.org:80"),
+        ("http://[::1]:80", "[::1]"),
+        ("http://[2001:db8::80]", "[2001:db8::80]"),
+    ],
+)
+def test_the_host_is_signed_as_clients_send_it(written: str, host: str) -> None:
+    assert urlsplit(config(s3_endpoint=written).endpoint).netloc == host
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["s3.example.org", "ftp://s3.example.org", "https://a:b@s3.example.org", "https://s3.example.org/bucket", "https://",
+     "https://s3.example.org?x", "https://s3.example.org:0", "https://s3.example.org:99999", "https://user@s3.example.org"],
+)  # fmt: skip
+def test_an_endpoint_is_a_bare_origin(written: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        config(s3_endpoint=written)
+    assert "a:b" not in str(refused.value)
+
+
 def test_credentials_from_a_file_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(

@@ -16,6 +16,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9.
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _KMS_KEY = re.compile(r"[A-Za-z0-9:/_-]{1,512}", re.ASCII)
 _ADDRESSING = ("path", "virtual")
+_USUAL_PORTS = {"http": ":80", "https": ":443"}
 _RETENTION = ("governance", "compliance")
 _MOST_DAYS = 36_500
 
@@ -100,7 +101,10 @@ def parse_storage(text: str) -> tuple[str, str]:
 
 
 def parse_endpoint(name: str, text: str) -> str:
-    """An endpoint's URL without a path, without the slash at its end. The message does not quote it.
+    """An endpoint's URL without a path, without the slash at its end, and without the port its scheme has anyway.
+
+    Signatures cover the name of the host as clients send it, which is without such a port. The message does not quote
+    the URL.
 
     Raises:
         SettingError: if it is not an http or https URL of host and port only.
@@ -116,7 +120,8 @@ def parse_endpoint(name: str, text: str) -> str:
             f"setting {name} is wrong", expected="https://host[:port], without path, user and query",
             found=f"a URL of scheme {parts.scheme or '?'} and host {parts.hostname or '?'}",
         )  # fmt: skip
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    host = parts.netloc.lower()
+    return f"{parts.scheme}://{host.removesuffix(_USUAL_PORTS[parts.scheme])}"
 
 
 def _encryption(text: str | None) -> tuple[str | None, str | None]:
