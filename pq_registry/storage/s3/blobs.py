@@ -182,7 +182,7 @@ class S3BlobStore:
             raise StorageError(
                 f"blob {blob} is too large for one request", expected=f"at most {limits.S3_PUT_BYTES} bytes"
             )
-        self.session.call("put_object", "store", name_of(blob), **self.session.body(data), **self.session.encryption)
+        self.session.call("put_object", "store", name_of(blob), **self.session.body(data), **self.session.blob_options)
 
     def write(self, blob: StoredBlob, chunks: Iterable[bytes], *, size: int) -> None:
         """Store a blob of any size from bytes the service has, e.g. to replace a damaged copy.

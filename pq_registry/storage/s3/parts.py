@@ -29,7 +29,7 @@ def begin(session: S3Session, name: str) -> str:
     Raises:
         StorageError: if the store fails.
     """
-    extra: dict[str, object] = dict(session.encryption)
+    extra: dict[str, object] = dict(session.blob_options)
     if session.capabilities.declared_digest:
         extra["ChecksumAlgorithm"] = "SHA256"
     storage_id = session.call("create_multipart_upload", "begin", name, **extra).get("UploadId")

@@ -208,6 +208,11 @@ class S3Session:
         kind, key = self.config.encryption, self.config.kms_key
         return ({"ServerSideEncryption": kind} if kind else {}) | ({"SSEKMSKeyId": key} if key else {})
 
+    @property
+    def blob_options(self) -> dict[str, str]:
+        """The parameters of every blob: whatever its bytes are, a browser saves them and shows nothing."""
+        return {"ContentType": "application/octet-stream", "ContentDisposition": "attachment", **self.encryption}
+
     def body(self, data: bytes) -> dict[str, object]:
         """The parameters of a body, with the one checksum that every provider compares with what arrives.
 

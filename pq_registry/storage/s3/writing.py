@@ -24,7 +24,7 @@ def write_object(session: S3Session, name: str, digest: Digest, chunks: Iterable
     """
     pieces = _checked(_cut(chunks, part_bytes(size)), name, digest, size)
     if size <= limits.PART_BYTES:
-        session.call("put_object", "store", name, **session.body(b"".join(pieces)), **session.encryption)
+        session.call("put_object", "store", name, **session.body(b"".join(pieces)), **session.blob_options)
         return
     storage_id = parts.begin(session, name)
     try:
