@@ -51,14 +51,14 @@ def isolated_environment(
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On the second stack: only what touches a registry, and not what is about directories."""
-    from tests.stack import SHARED, touches_registry
+    """On the second stack: only what touches a registry without bringing stores, and not what is about directories."""
+    from tests.stack import SHARED, is_for_both
 
     if not SHARED:
         return
-    left_out = [item for item in items if not touches_registry(Path(item.path))]
+    left_out = [item for item in items if not is_for_both(Path(item.path))]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    items[:] = [item for item in items if is_for_both(Path(item.path))]
     for item in items:
         for mark in item.iter_markers("directory_only"):
             item.add_marker(pytest.mark.skip(f"only with a data directory: {mark.args[0]}"))

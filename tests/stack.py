@@ -29,7 +29,8 @@ STACK = os.environ.get("STACK", "directory")
 SHARED = STACK == "s3-postgres"
 _TEMPLATE = "empty_registry"
 _IMPORT = re.compile(r"^\s*(?:from|import) (tests\.[\w.]+)", re.MULTILINE)
-_FIXTURE = re.compile(r"\b(registry|shared_registry|registry_process): ")
+_REGISTRY = re.compile(r"\btests\.stack\b|\b\w*registry: RunningRegistry|\bregistry_process: RegistryProcess")
+_OWN_STORES = re.compile(r"\b(s3_bucket|postgres_url|tests\.engines|from tests import engines)\b")
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,23 @@ def forget_below(directory: Path) -> None:
         engines.drop_database(_places.pop(data).database)
 
 
+def is_for_both(path: Path) -> bool:
+    """Whether the tests of a file touch a registry and do not bring its stores, so that they differ between stacks."""
+    text = _text_of(path)
+    return bool(_REGISTRY.search(text)) and not _OWN_STORES.search(text)
+
+
 @cache
-def touches_registry(path: Path) -> bool:
-    """Whether a file of the suite uses this module, itself or through other modules of ``tests``."""
-    if path == Path(__file__):
-        return True
-    found = _IMPORT.findall(path.read_text())
-    modules = [Path(__file__).parents[1].joinpath(*name.split(".")).with_suffix(".py") for name in found]
-    return bool(_FIXTURE.search(path.read_text())) or any(map(touches_registry, filter(Path.is_file, modules)))
+def _text_of(path: Path) -> str:
+    """A file and every module of ``tests`` it imports, but for those about stores of any kind."""
+    seen, todo = {path}, [path]
+    while todo:
+        for name in _IMPORT.findall(todo.pop().read_text()):
+            module = Path(__file__).parents[1].joinpath(*name.split(".")).with_suffix(".py")
+            if module.is_file() and module.stem not in ("stack", "stored", "engines") and module not in seen:
+                seen.add(module)
+                todo.append(module)
+    return "\n".join(file.read_text() for file in seen)
 
 
 def _place(data: Path) -> Place:
