@@ -68,7 +68,9 @@ CATALOGUE_STATEMENT_SECONDS: Final = 60
 CATALOGUE_LOCK_SECONDS: Final = 15
 """How long a writing transaction waits for those before it; less than the TIMEOUT_SECONDS of clients."""
 CATALOGUE_IDLE_SECONDS: Final = 5
-"""How long a transaction may do nothing: an instance that died without a word holds up the others no longer."""
+"""How long a writing transaction may do nothing: an instance that died without a word holds up the others no longer."""
+CATALOGUE_READER_IDLE_SECONDS: Final = 3600
+"""The same for a reading one, which holds up nobody: a check or a backup looks at what it reads for a while."""
 LEASE_SECONDS: Final = 6.0
 """How long the instance that writes the log may do so without renewing that; another takes over that much later."""
 LEASE_RENEWAL_SECONDS: Final = 2.0

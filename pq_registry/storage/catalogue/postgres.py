@@ -8,8 +8,9 @@ notice a host that has gone in seconds, and is told what a session may do::
     synchronous_commit                     on, where it was off: what is committed survives a crash of the server
     statement_timeout                      limits.CATALOGUE_STATEMENT_SECONDS
     lock_timeout                           limits.CATALOGUE_LOCK_SECONDS
-    idle_in_transaction_session_timeout    limits.CATALOGUE_IDLE_SECONDS: an instance that hangs in a writing
-                                           transaction is thrown out of it, so that the others go on
+    idle_in_transaction_session_timeout    limits.CATALOGUE_IDLE_SECONDS in a writing transaction: an instance that
+                                           hangs in one is thrown out of it, so that the others go on; in a reading one
+                                           limits.CATALOGUE_READER_IDLE_SECONDS
 
 A **writing** transaction takes one advisory lock first, before it has a snapshot. So writers run one after the other
 over all instances, as they do on SQLite, and what one reads cannot change before it writes (ADR 0014). A **reading**
@@ -79,7 +80,7 @@ def connector(url: str, *, statement_seconds: int = limits.CATALOGUE_STATEMENT_S
             "setting database is not a URL of PostgreSQL",
             expected="postgresql://USER:PASSWORD@HOST/NAME?sslmode=verify-full, special characters percent-encoded",
         ) from None
-    seconds = (statement_seconds, limits.CATALOGUE_LOCK_SECONDS, limits.CATALOGUE_IDLE_SECONDS)
+    seconds = (statement_seconds, limits.CATALOGUE_LOCK_SECONDS, limits.CATALOGUE_READER_IDLE_SECONDS)
     session = [f"{each}s" for each in seconds]
 
     def connect() -> Session[Any]:
@@ -152,10 +153,14 @@ def order_by_code_point(connection: Connection) -> None:
 
 def _begin(connection: Connection) -> None:
     options = connection.get_execution_options()
+    idle = f"{limits.CATALOGUE_IDLE_SECONDS}s"
     if options.get("pqreg_patient", False):  # migrations: whatever they take, they are not stopped half-way
+        idle = "0"
         connection.exec_driver_sql(
-            "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true),"
-            " set_config('idle_in_transaction_session_timeout', '0', true)"
+            "SELECT set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)"
         )
     if options.get("pqreg_writes", False):
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})")
+        connection.exec_driver_sql(
+            f"SELECT set_config('idle_in_transaction_session_timeout', '{idle}', true),"
+            f" pg_advisory_xact_lock({WRITER_LOCK})"
+        )
