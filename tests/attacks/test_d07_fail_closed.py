@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import time
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -57,7 +58,11 @@ def test_no_route_opens_when_the_catalogue_fails(
         assert shared_registry.get("/livez").status == 200
     finally:
         event.remove(engine, "before_cursor_execute", fail)
-    assert shared_registry.get("/readyz").status == 200
+    # Where instances share the log, this one has given it up and takes it again.
+    deadline = time.monotonic() + 30
+    while shared_registry.get("/readyz").status != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_full_database_is_507(registry: RunningRegistry) -> None:
@@ -82,6 +87,7 @@ def broken_blobs(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -
         yield
 
 
+@pytest.mark.directory_only("the directory fails")
 @pytest.mark.parametrize("error", [StorageError("cannot read /srv/secret"), RuntimeError("at /srv/secret")], ids=str)
 def test_a_failing_blob_store_denies(
     registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -103,6 +109,7 @@ def test_a_failing_blob_store_denies(
     assert registry.complete(opened["id"]).status == 201
 
 
+@pytest.mark.directory_only("an object store sends its blobs itself")
 def test_a_read_that_fails_half_way_never_looks_complete(
     registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

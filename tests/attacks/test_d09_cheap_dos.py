@@ -82,6 +82,7 @@ def raw(shared_registry: RunningRegistry) -> Iterator[Raw]:
 # -- ranges ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.directory_only("an object store sends its blobs itself")
 @pytest.mark.parametrize("count", [2, 100, 10_000])
 def test_several_ranges_are_refused(shared_registry: RunningRegistry, blob: str, count: int) -> None:
     header = "bytes=" + ",".join(f"{n}-" for n in range(count))
