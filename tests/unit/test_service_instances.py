@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import OperationalError
 
 from pq_registry import limits
 from pq_registry.errors import LogHalted, LogSuperseded, SettingError, StorageError
@@ -132,8 +135,6 @@ class LeaseThief:
         self._url = url
 
     def __enter__(self) -> None:
-        import psycopg
-
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute("UPDATE leases SET until_ms = 0, holder = 'nobody'")
 
@@ -148,6 +149,30 @@ def test_the_lease_may_be_stolen_at_any_time(shared: Site) -> None:
             with LeaseThief(shared.url):
                 pass
         assert shared.persistent((one, two)[number % 2], number).index == number
+    assert shared.findings() == []
+
+
+@pytest.mark.parametrize("persisted", [True, False])
+def test_a_commit_of_which_nobody_knows_is_found_out(shared: Site, persisted: bool) -> None:
+    """E2: the connection breaks in COMMIT, before or after it happened. The log goes on; nothing is there twice."""
+    one = shared.open()
+    shared.log(one, 0)
+    sequencer = one._leadership.sequencer
+    broken = threading.Event()
+
+    def breaks(connection: Connection) -> None:
+        if threading.current_thread().name == "log-sequencer" and not broken.is_set():
+            broken.set()
+            if persisted:
+                connection.connection.driver_connection.commit()  # type: ignore[union-attr]
+            raise OperationalError("COMMIT", {}, psycopg.OperationalError("server closed the connection unexpectedly"))
+
+    event.listen(one._catalogue._engine, "commit", breaks)
+    assert shared.log(one, 1).index == 1  # waits, and does not notice
+    assert broken.is_set()
+    assert one._leadership.sequencer is not sequencer
+    assert shared.log(one, 2).index == 2
+    assert one.health().size == 3
     assert shared.findings() == []
 
 
