@@ -16,7 +16,7 @@ Statements that are not in the log, and files that are not of it, are notes: the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -94,7 +94,7 @@ def _log(session: Session, tiles: LogFiles, state: LogStateRow, shown: bytes | N
     if tree is not None:
         yield from _leaves(session, tree)
         yield from _staged(session, tree)
-    yield from _files(tiles, newest.size)
+    yield from _files(tiles, newest.size, partial_tiles(newest.size, kept_sizes(session, state)))
     yield from _not_logged(session)
 
 
@@ -251,10 +251,35 @@ def _staged(session: Session, tree: Tree) -> Iterator[Finding]:
             yield Finding(subject, "they are not the leaves of the tree")
 
 
-def _files(tiles: LogFiles, size: int) -> Iterator[Finding]:
+def kept_sizes(session: Session, state: LogStateRow) -> set[int]:
+    """The sizes of the checkpoints that are kept: receipts are made from them, and a start reads the last but one."""
+    sizes = set(session.scalars(select(LogCheckpointRow.size)))
+    for note in (state.note, state.previous, state.published):
+        try:
+            sizes |= set() if note is None else {parse_checkpoint_note(note)[0].size}
+        except FormatError:
+            continue
+    return sizes
+
+
+def partial_tiles(size: int, kept: Collection[int]) -> set[str]:
+    """The paths of the partial tiles that trees of the ``kept`` sizes have, but for those a full tile has replaced."""
+    present = {(tile.level, tile.index) for tile in tiles_of(size) if tile.width < WIDTH}
+    return {
+        tile.path
+        for each in {*kept, size}
+        if each <= size
+        for tile in tiles_of(each)
+        if tile.width < WIDTH and (tile.level, tile.index) in present
+    }
+
+
+def _files(tiles: LogFiles, size: int, needed: set[str]) -> Iterator[Finding]:
     names = list(tiles.names())
-    for missing in sorted({tile.path for tile in tiles_of(size)} - set(names)):
-        yield Finding(f"log {missing}", "it is missing from the tile store")
+    present = {tile.path for tile in tiles_of(size)}
+    for missing in sorted((present | needed) - set(names)):
+        why = "" if missing in present else ", and receipts are made from it"
+        yield Finding(f"log {missing}", f"it is missing from the tile store{why}")
     for name in names:
         if name in {CHECKPOINT_PATH, VKEY_PATH}:
             continue

@@ -3,8 +3,9 @@
 
 1. The leaves of the newest checkpoint's tree, from the rows of ``log_entries``; one that no row gives is taken from the
    tile store. Together they must have the checkpoint's root: otherwise nothing is written, and the log needs a backup.
-2. Every tile that is missing is written, every damaged one replaced. Left-over partial tiles of smaller trees become
-   the start of the present ones.
+2. Every tile that is missing is written, every damaged one replaced: those of the newest tree, and the partial ones of
+   every checkpoint that is kept, from which receipts are made. Other left-over partial tiles become the start of the
+   present ones.
 3. The checkpoint in the tile store: one that is missing, cannot be read or is not signed by the log's keys is replaced
    by the one published last, an older one is brought forward. A checkpoint that is signed and of another tree is a
    fork: it is evidence and stays.
@@ -14,7 +15,7 @@ It may run beside a service: whatever is written is of a tree that was committed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,12 +26,12 @@ from pq_registry import limits
 from pq_registry.errors import FormatError, LogError, NotFound, PqregError
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.note import VerifierKey
-from pq_registry.format.tile import ENTRIES, HASH_BYTES, WIDTH, TilePath, encode_entry, parse_entries, tile_at, tiles_of
+from pq_registry.format.tile import ENTRIES, HASH_BYTES, WIDTH, TilePath, encode_entry, parse_entries, tile_at
 from pq_registry.log.stores import CHECKPOINT_PATH
 from pq_registry.log.tree import Edge, Tree
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import LogStateRow
-from pq_registry.storage.logcheck import log_keys, signed_checkpoint
+from pq_registry.storage.logcheck import kept_sizes, log_keys, partial_tiles, signed_checkpoint
 from pq_registry.storage.logleaves import recorded_leaves
 from pq_registry.storage.tiles import VKEY_PATH, LogFiles
 
@@ -65,7 +66,7 @@ def rebuild_log(catalogue: Catalogue, tiles: LogFiles) -> Iterator[Repaired]:
             hint = "the recorded statements do not lead to the newest checkpoint; restore the catalogue from a backup"
             yield Repaired("log tiles", hint, done=False)
             return
-        yield from _tiles(session, tiles, newest.size, _before(state))
+        yield from _tiles(session, tiles, newest.size, kept_sizes(session, state))
     yield from _left_over(tiles, newest.size)
     yield from _checkpoint(tiles, newest, state.published)
 
@@ -77,36 +78,21 @@ def _root(session: Session, tiles: LogFiles, size: int) -> bytes:
     return edge.root
 
 
-def _before(state: LogStateRow) -> int:
-    """Where the newest batch began: a start of the service reads the right edge there (``log.recovery``)."""
-    try:
-        return 0 if state.previous is None else parse_checkpoint_note(state.previous)[0].size
-    except FormatError:
-        return 0
-
-
-def _tiles(session: Session, tiles: LogFiles, size: int, before: int) -> Iterator[Repaired]:
-    present = {(tile.level, tile.index) for tile in tiles_of(size) if tile.width < WIDTH}
-    # A partial tile that a full one has replaced is gone for good.
-    partial = {
-        tile.path
-        for each in (before, size)
-        for tile in tiles_of(each)
-        if tile.width < WIDTH and (tile.level, tile.index) in present
-    }
+def _tiles(session: Session, tiles: LogFiles, size: int, kept: Collection[int]) -> Iterator[Repaired]:
+    needed = partial_tiles(size, kept)
     edge = Edge()
-    for entries in _batches(session, tiles, size, before):
+    for entries in _batches(session, tiles, size, kept):
         growth = edge.grow(entries)
         edge = growth.edge
         for path, data in growth.tiles:
-            if path in partial or TilePath.parse(path).width == WIDTH:
+            if path in needed or TilePath.parse(path).width == WIDTH:
                 yield from _put(tiles, path, data)
 
 
-def _batches(session: Session, tiles: LogFiles, size: int, stop: int = 0) -> Iterator[list[bytes]]:
-    """All leaves, in batches; one of them ends at ``stop``."""
-    bounds = sorted({*range(0, size, limits.LOG_BATCH_ENTRIES), min(stop, size), size})
-    for start, end in pairwise(bounds):
+def _batches(session: Session, tiles: LogFiles, size: int, stops: Collection[int] = ()) -> Iterator[list[bytes]]:
+    """All leaves, in batches; one of them ends at each of ``stops``."""
+    ends = {stop for stop in stops if stop < size}
+    for start, end in pairwise(sorted({*range(0, size, limits.LOG_BATCH_ENTRIES), *ends, size})):
         entries: dict[int, bytes] = {
             recorded.index: recorded.leaf.encode()
             for recorded in recorded_leaves(session, start, end)

@@ -17,7 +17,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
-from pq_registry.storage.blobs import DirectUploads, StoredBlob
+from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.catalogue.tables import BlobRow
 from pq_registry.storage.fsck import check_registry
 from pq_registry.storage.logrepair import Repaired, rebuild_log
@@ -28,6 +28,7 @@ from tests import stack
 from tests.faults.publishing import FILES, publish
 from tests.local_log import LocalLog, damage, open_catalogue, seeded
 from tests.logsetup import log_setup
+from tests.stored import change_blob
 
 CONTENT = FILES["weights.json"]
 DIGEST = Digest.of(CONTENT)
@@ -68,27 +69,10 @@ def stored(registry: Registry) -> StoredBlob:
 
 def harm(registry: Registry, content: bytes | None, tmp_path: Path) -> None:
     """Put other bytes, or none, in the place of the blob, behind the registry's back."""
-    blob = stored(registry)
-    if isinstance(registry.blobs, DirectUploads):
-        place = stack.store_config(tmp_path / "registry").s3
-        assert place is not None
-        from pq_registry.storage.s3.session import S3Session
-
-        session = S3Session(place)
-        key = next(key for key in _keys(session, place.bucket) if key.endswith(f"{DIGEST.hex}/{blob.copy}"))
-        if content is None:
-            session.client.delete_object(Bucket=place.bucket, Key=key)
-        else:
-            session.client.put_object(Bucket=place.bucket, Key=key, Body=content)
-        return
-    path: Path = registry.blobs.path(DIGEST)  # type: ignore[attr-defined]
-    path.chmod(0o600)
-    path.unlink() if content is None else path.write_bytes(content)
-
-
-def _keys(session: object, bucket: str) -> list[str]:
-    listed = session.client.list_objects_v2(Bucket=bucket)  # type: ignore[attr-defined]
-    return [item["Key"] for item in listed["Contents"]]
+    if content is None:
+        registry.blobs.remove(stored(registry))
+    else:
+        change_blob(tmp_path / "registry", DIGEST, lambda _: content)
 
 
 def findings(registry: Registry) -> list[str]:
@@ -147,7 +131,7 @@ def test_a_damaged_row_is_made_again_from_the_bytes(registry: Registry, change: 
     assert findings(registry) == []
 
 
-# -- the log -------------------------------------------------------------------------------------------------------------
+# -- the log ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
