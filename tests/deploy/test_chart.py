@@ -136,7 +136,7 @@ def test_helm_lints_and_renders_everything() -> None:
     run("helm", "lint", "--strict", CHART, "--values", CHART / "ci" / "example-values.yaml")
     kinds = [document["kind"] for document in rendered()]
     assert sorted(kinds) == sorted(
-        ["ConfigMap", "CronJob", "CronJob", "CronJob", "Deployment", "Ingress", "NetworkPolicy", "PodDisruptionBudget",
+        ["ConfigMap", "CronJob", "CronJob", "CronJob", "CronJob", "Deployment", "Ingress", "NetworkPolicy", "PodDisruptionBudget",
          "PrometheusRule", "PrometheusRule", "Service", "ServiceAccount", "ServiceMonitor"]
     )  # fmt: skip
     assert "existingSecret" in run("helm", "template", "site", CHART, "--kube-version", "1.32", status=1).stderr
@@ -156,7 +156,7 @@ def test_resources_are_to_the_schemas_of_kubernetes() -> None:
 @needs("helm")
 def test_every_pod_is_confined() -> None:
     found = dict(pods())
-    assert set(found) == {"site", "site-fsck", "site-gc", "site-backup"}
+    assert set(found) == {"site", "site-fsck", "site-gc", "site-backup", "site-events"}
     for name, template in found.items():
         spec = template["spec"]
         assert spec["automountServiceAccountToken"] is False
