@@ -82,7 +82,7 @@ class Move:
         now = utc_now()
         trust = samples.trust_file(self.namespace)
         fields = {"created": now, "expires": now + YEAR, "log": tuple(policies), **self.options}
-        return replace(trust, **fields)  # type: ignore[arg-type]
+        return replace(trust, **fields)
 
     def verifier(self, *, online: bool = True, now: datetime | None = None) -> Verifier:
         """What is believed now."""

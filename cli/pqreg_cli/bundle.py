@@ -80,13 +80,12 @@ def export_(
       pqreg bundle export acme/llm:v1 /media/usb/ --volume-size 4G
       pqreg bundle export acme/minilm:v1 - | ssh diode 'cat > minilm.tar'
     """
-    from datetime import UTC, datetime
-
     from pq_registry.client.bundle.collect import Collection
     from pq_registry.client.bundle.export import VolumeWriter
     from pq_registry.client.bundle.layout import check_layout, lay_out
     from pq_registry.client.resolve import resolve
     from pq_registry.client.source import RemoteSource
+    from pq_registry.format.instant import utc_now
     from pq_registry.format.name import Reference, Tag
 
     output = Output(json=json, quiet=quiet)
@@ -112,7 +111,7 @@ def export_(
             collection.add_status_history()
         bundle = lay_out(
             release.name, release.digest, release.manifest.files, collection.documents,
-            created=datetime.now(UTC).replace(microsecond=0), volume_size=size,
+            created=utc_now(), volume_size=size,
         )  # fmt: skip
         files = check_layout(bundle, release.manifest.files)
         with RemoteSource(client) as source, session.progress() as progress:
@@ -120,7 +119,9 @@ def export_(
                 bundle, collection.documents, files, source, connections=session.connections, progress=progress
             )
             progress.start(f"export {release.name}", sum(entry.size for entry in files.values()))
-            written = _write(writer, out, f"{release.name.name}-{release.digest.hex[:12]}", len(bundle.volumes), size)
+            written = _write(
+                writer, out, f"{release.name.name}-{tags[0] if tags else release.digest.hex}", len(bundle.volumes), size
+            )
     if out == STREAM:
         output.note(f"{release.name}@{release.digest} is in the bundle {writer.id}")
         return

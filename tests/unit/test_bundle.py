@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pq_registry import limits
-from pq_registry.client import staging
+from pq_registry.client import staging, tree
 from pq_registry.client.bundle.layout import check_layout, lay_out
 from pq_registry.client.trust import Verifier
 from pq_registry.client.verify import verify_directory
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_nothing_half_and_the_next_try_goes_on(move: Move, mo
     original = os.pwritev if hasattr(os, "pwritev") else None
     assert original is not None
 
-    real = staging.write_fully
+    real = tree.write_fully
     written = 0
 
     def write(descriptor: int, view: memoryview, offset: int) -> None:
