@@ -280,14 +280,31 @@ def test_the_checkpoint_never_shrinks(tiles: S3Tiles, conditional: bool, monkeyp
         tiles.write_checkpoint(note(6))
     with pytest.raises(LogHalted, match="another log"):
         tiles.write_checkpoint(note(8, "other.example"))
+    tiles.write_checkpoint(note(8))
     tiles.replace("checkpoint", b"damaged")
     with pytest.raises(LogHalted, match="damaged"):
-        tiles.write_checkpoint(note(8))
+        tiles.write_checkpoint(note(9))
 
 
-def test_another_writer_of_the_checkpoint_is_noticed(tiles: S3Tiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look and the write another instance publishes; the condition refuses, and the second look decides."""
+@pytest.mark.parametrize("conditional", [True, False])
+def test_another_writer_of_the_checkpoint_is_noticed(
+    tiles: S3Tiles, conditional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_conditions(tiles.session, monkeypatch, conditional)
     tiles.write_checkpoint(note(1))
+    larger = note(9)
+    S3Tiles(tiles.session).write_checkpoint(larger)
+    with pytest.raises(LogHalted, match="larger tree"):
+        tiles.write_checkpoint(note(5))
+    assert tiles.read("checkpoint") == larger
+    largest = note(12)
+    tiles.write_checkpoint(largest)
+    assert tiles.read("checkpoint") == largest
+
+
+def test_a_writer_between_look_and_write_is_noticed(tiles: S3Tiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The condition refuses, and the second look decides."""
+    tiles.replace("checkpoint", note(1))
     larger = note(9)
     look, others = tiles._read, [larger]
 
@@ -301,6 +318,21 @@ def test_another_writer_of_the_checkpoint_is_noticed(tiles: S3Tiles, monkeypatch
     with pytest.raises(LogHalted, match="larger tree"):
         tiles.write_checkpoint(note(5))
     assert tiles.read("checkpoint") == larger
+
+
+def test_a_checkpoint_that_is_gone_is_written_again(tiles: S3Tiles) -> None:
+    tiles.write_checkpoint(note(1))
+    tiles.session.call("delete_object", "remove", "log/checkpoint")
+    newest = note(2)
+    tiles.write_checkpoint(newest)
+    assert tiles.read("checkpoint") == newest
+
+
+def test_an_unchallenged_writer_does_not_look_again(tiles: S3Tiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles.write_checkpoint(note(1))
+    monkeypatch.setattr(tiles, "_read", lambda path: pytest.fail(f"{path} was looked at"))
+    for size in range(2, 5):
+        tiles.write_checkpoint(note(size))
 
 
 def test_a_file_that_is_too_large_is_not_read(tiles: S3Tiles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, SSLError
 from urllib3.exceptions import HTTPError
 
 from pq_registry import limits
@@ -31,6 +31,7 @@ _HINTS = {
 _ACCESS_HINT = "check the credentials and what their policy allows (docs/operations/storage.md)"
 _LATER_HINT = "the provider is unavailable; try again later"
 _SILENT_HINT = "the object store does not answer; check s3_endpoint, or try again later"
+_TLS_HINT = "its certificate is not accepted (see tls_ca), or the endpoint speaks no TLS"
 _CODE = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 _ACCESS = frozenset({401, 403})
 _REDIRECTS = frozenset({301, 302, 307, 308})
@@ -52,7 +53,9 @@ def reported(action: str, name: str) -> Iterator[None]:
     except (BotoCoreError, HTTPError, OSError, ValueError) as error:
         # ValueError: an answer botocore cannot read. Only its class is told: some quote the URL they failed at.
         failure = StorageError(
-            f"cannot {action} {name} in the object store", found=type(error).__name__, hint=_SILENT_HINT
+            f"cannot {action} {name} in the object store",
+            found=type(error).__name__,
+            hint=_TLS_HINT if isinstance(error, SSLError) else _SILENT_HINT,
         )
         failure.retry_after = limits.S3_SLOW_DOWN_SECONDS
     if failure is not None:

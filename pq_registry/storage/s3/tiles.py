@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, LogHalted, NotFound, StorageError
-from pq_registry.format.checkpoint import parse_checkpoint_note
+from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.tile import WIDTH, TilePath
 from pq_registry.log.stores import CHECKPOINT_PATH
 from pq_registry.storage.s3.answers import reported, status_of
@@ -29,6 +29,8 @@ PREFIX = "log/"
 _HINT = "see docs/operations/log.md, and run pqreg fsck"
 _MOST_BYTES = max(limits.ENTRY_BUNDLE_BYTES, limits.NOTE_BYTES)
 _TAKEN = frozenset({409, 412})
+_OTHERWISE = _TAKEN | {404}
+"""How a provider says that a condition does not hold; 404 where what should be replaced is gone."""
 _BINARY, _TEXT = "application/octet-stream", "text/plain; charset=utf-8"
 _FOR_GOOD, _FOR_NOW = "public, max-age=31536000, immutable", "public, max-age=2"
 
@@ -38,6 +40,7 @@ class S3Tiles:
 
     def __init__(self, session: S3Session) -> None:
         self.session = session
+        self._written: tuple[bytes, str] | None = None
 
     def read(self, path: str) -> bytes:
         """The file at ``path``.
@@ -77,28 +80,21 @@ class S3Tiles:
             StorageError: if the store fails.
         """
         new, _ = parse_checkpoint_note(note)
+        # What was written last is looked at again only where the provider's condition would not notice another's.
+        present = self._written if self.session.capabilities.conditional_replace else None
+        self._written = None
         for _ in range(limits.S3_ATTEMPTS):
-            condition = {"IfNoneMatch": "*"}
-            try:
-                present, etag = self._read(CHECKPOINT_PATH)
-                old, _ = parse_checkpoint_note(present)
-            except NotFound:
-                pass
-            except FormatError as error:
-                raise LogHalted("the checkpoint in the tile store is damaged", found=error, hint=_HINT) from error
-            else:
-                if present == note:
+            present = present or self._present()
+            if present is not None:
+                if present[0] == note:
+                    self._written = present
                     return
-                if old.origin != new.origin or old.size > new.size:
-                    raise LogHalted(
-                        "the tile store shows a larger tree, or another log",
-                        expected=f"at most {new.size} leaves of {new.origin}",
-                        found=f"{old.size} of {old.origin}",
-                        hint=_HINT,
-                    )
-                condition = {"IfMatch": etag}
-            if self._replaced(note, condition):
+                _require_growth(present[0], new)
+            etag = self._replaced(note, None if present is None else present[1])
+            if etag is not None:
+                self._written = (note, etag) if etag else None
                 return
+            present = None
         raise StorageError("the checkpoint in the object store changes faster than it can be replaced", hint=_HINT)
 
     def write_vkey(self, text: bytes) -> None:
@@ -159,18 +155,27 @@ class S3Tiles:
                 f"{path} stands in the tile store with other bytes", expected=f"{len(data)} bytes as signed", hint=_HINT
             )
 
-    def _replaced(self, note: bytes, condition: dict[str, str]) -> bool:
+    def _present(self) -> tuple[bytes, str] | None:
+        try:
+            return self._read(CHECKPOINT_PATH)
+        except NotFound:
+            return None
+
+    def _replaced(self, note: bytes, etag: str | None) -> str | None:
+        """Write the checkpoint if the one of ``etag``, or none, is there; answers its new tag, None if it was not."""
         able = self.session.capabilities
-        if not (able.conditional_replace if "IfMatch" in condition else able.conditional_put):
-            condition = {}
+        condition: dict[str, str] = {}
+        if etag is None and able.conditional_put:
+            condition = {"IfNoneMatch": "*"}
+        elif etag is not None and able.conditional_replace:
+            condition = {"IfMatch": etag}
         with reported("write", PREFIX + CHECKPOINT_PATH):
             try:
-                self._attempt(CHECKPOINT_PATH, note, **condition)
+                return self._attempt(CHECKPOINT_PATH, note, **condition)
             except ClientError as error:
-                if not condition or status_of(error) not in _TAKEN:
+                if not condition or status_of(error) not in _OTHERWISE:
                     raise
-                return False
-        return True
+                return None
 
     def _read(self, path: str) -> tuple[bytes, str]:
         try:
@@ -182,12 +187,13 @@ class S3Tiles:
         with reported("write", PREFIX + path):
             self._attempt(path, data)
 
-    def _attempt(self, path: str, data: bytes, **condition: str) -> None:
+    def _attempt(self, path: str, data: bytes, **condition: str) -> str:
         changing = path in (CHECKPOINT_PATH, VKEY_PATH)
-        self.session.attempt(
+        answer = self.session.attempt(
             "put_object", _name(path), **self.session.body(data), ContentType=_TEXT if changing else _BINARY,
             CacheControl=_FOR_NOW if changing else _FOR_GOOD, **self.session.encryption, **condition,
         )  # fmt: skip
+        return str(answer.get("ETag", ""))
 
     def _drop_partial(self, path: str) -> None:
         """Remove the partial tiles that a full one has replaced: readers of old checkpoints take the full one."""
@@ -205,3 +211,17 @@ def _name(path: str) -> str:
     if path not in (CHECKPOINT_PATH, VKEY_PATH):
         TilePath.parse(path)
     return PREFIX + path
+
+
+def _require_growth(present: bytes, new: Checkpoint) -> None:
+    try:
+        old, _ = parse_checkpoint_note(present)
+    except FormatError as error:
+        raise LogHalted("the checkpoint in the tile store is damaged", found=error, hint=_HINT) from error
+    if old.origin != new.origin or old.size > new.size:
+        raise LogHalted(
+            "the tile store shows a larger tree, or another log",
+            expected=f"at most {new.size} leaves of {new.origin}",
+            found=f"{old.size} of {old.origin}",
+            hint=_HINT,
+        )
