@@ -136,7 +136,8 @@ def test_helm_lints_and_renders_everything() -> None:
     run("helm", "lint", "--strict", CHART, "--values", CHART / "ci" / "example-values.yaml")
     kinds = [document["kind"] for document in rendered()]
     assert sorted(kinds) == sorted(
-        ["ConfigMap", "CronJob", "CronJob", "CronJob", "CronJob", "Deployment", "Ingress", "NetworkPolicy", "PodDisruptionBudget",
+        ["ConfigMap", "CronJob", "CronJob", "CronJob", "CronJob", "Deployment", "Ingress", "NetworkPolicy",
+         "PodDisruptionBudget",
          "PrometheusRule", "PrometheusRule", "Service", "ServiceAccount", "ServiceMonitor"]
     )  # fmt: skip
     assert "existingSecret" in run("helm", "template", "site", CHART, "--kube-version", "1.32", status=1).stderr

@@ -251,8 +251,12 @@ def test_the_database_is_made_and_its_role_owns_it_and_nothing_else(tmp_path: Pa
     text = (FOLDER / "postgres-init.sh").read_text().replace("/run/secrets/pqreg_password", str(secret))
     # The server of the suite has an administrator of this name.
     script.write_text(re.sub(r"\bpqreg\b(?=[ ;])", "made", text))
-    where = psycopg.conninfo.conninfo_to_dict(server.create("postgres_init_test"))
-    over = {"PGHOST": str(where["host"]), "PGPORT": str(where["port"]), "PGPASSWORD": str(where.get("password", ""))}
+    where: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(server.create("postgres_init_test"))
+    over: dict[str, Any] = {
+        "PGHOST": str(where["host"]),
+        "PGPORT": str(where["port"]),
+        "PGPASSWORD": str(where.get("password", "")),
+    }
     with psycopg.connect(**{**where, "dbname": "postgres"}, autocommit=True) as connection:
         run("sh", script, POSTGRES_USER=str(where["user"]), **over)
         try:

@@ -160,7 +160,15 @@ def test_caddy_terminates_post_quantum_tls_and_shows_nothing_internal(tmp_path: 
         with pytest.raises(SSL.Error):
             handshake(HOST, front.port, newest=SSL.TLS1_2_VERSION)
         token = (tmp_path / "data" / "admin.token").read_text().strip()
-        words = ["--silent", "--cacert", authority.ca, "--output", "/dev/null", "--write-out", "%{http_code}"]
+        words: list[str | Path] = [
+            "--silent",
+            "--cacert",
+            authority.ca,
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+        ]
         asked = {
             path: run("curl", *words, "--header", f"Authorization: Bearer {token}", f"{front.url}{path}").stdout
             for path in ("/v1/whoami", "/livez", "/metrics", "/readyz", "/startupz")

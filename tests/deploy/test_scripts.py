@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def backup(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def backup(directory: Path, **environment: Any) -> subprocess.CompletedProcess[str]:
     return run(DEPLOY / "backup" / "pqreg-backup", status=None, BACKUP_DIR=str(directory), **environment)
 
 
