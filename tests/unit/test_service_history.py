@@ -17,6 +17,7 @@ from pq_registry.format.instant import utc_now
 from pq_registry.format.status import StatusStatement
 from pq_registry.format.strict_json import encode_base64
 from pq_registry.format.tag import TagStatement
+from pq_registry.storage.chains import check_chains
 from tests.revocations import revocation, status_statement
 from tests.samples import publisher, tag_statement
 from tests.server_harness import Answer, RunningRegistry
@@ -69,6 +70,10 @@ def test_a_history_is_recorded_at_once_and_nothing_of_it_twice(registry: Running
     )  # fmt: skip
     assert send(registry, TAG, [*statements, more]).status == 201  # what is there is passed over
     assert present(registry) == more
+    with registry.registry.catalogue.reading() as session:
+        found = list(check_chains(session))
+    assert [finding.note for finding in found] == [True, True]  # where it pointed once is not here, and need not be
+    assert all(str(gone) in finding.problem for finding in found)
 
 
 def test_it_is_all_or_nothing(registry: RunningRegistry) -> None:
