@@ -44,7 +44,7 @@ def after_bytes(site: Fleet, count: int) -> None:
 def test_kills(site: Fleet, record_property: object) -> None:
     source = random.Random(5)
     for number in range(KILLS):
-        after_bytes(site, source.randrange(1_000, 1_500_000))
+        after_bytes(site, source.randrange(1_000, 200_000))
         leader = site.leader()
         follower = next(each for each in site.instances if each is not leader)
         site.kill(leader if number % 2 == 0 and leader is not None else follower)
