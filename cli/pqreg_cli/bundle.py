@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ import typer
 from pq_registry.errors import StorageError, UsageError
 from pq_registry.settings import parse_rate
 from pqreg_cli.bundleimport import STREAM, import_bundle
-from pqreg_cli.console import Output, count_text, size_text
+from pqreg_cli.console import Output, count_text, is_terminal, size_text
 from pqreg_cli.lazy import new_app
 from pqreg_cli.options import (
     ConnectionsOption,
@@ -91,6 +92,8 @@ def export_(
     output = Output(json=json, quiet=quiet)
     if out == STREAM and (json or volume_size is not None):
         raise UsageError("standard output takes one volume and nothing else", hint="leave --json and --volume-size out")
+    if out == STREAM and is_terminal(sys.stdout):
+        raise UsageError("a bundle is not for a terminal", expected="standard output to a file or another command")
     size = None if volume_size is None else parse_rate(volume_size)
     session = Session(
         output, registry=registry, token=token, trust=trust, provider=provider,

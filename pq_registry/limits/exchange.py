@@ -9,7 +9,7 @@ from pq_registry.limits.documents import INNER_BYTES
 from pq_registry.limits.units import GIB, KIB, MIB
 
 # -- bundles ---------------------------------------------------------------------------------------------------------
-BUNDLE_INDEX_BYTES: Final = 64 * MIB
+BUNDLE_INDEX_BYTES: Final = 32 * MIB
 """bundle.json: about 130 bytes per file, and per GiB of a larger one."""
 BUNDLE_VOLUME_INDEX_BYTES: Final = KIB
 """volume.json: about 170 bytes."""
@@ -17,7 +17,7 @@ BUNDLE_DOCUMENTS: Final = 20_000
 """Statements and receipts in a bundle; a tag that was renewed daily has as many after 27 years."""
 BUNDLE_DOCUMENT_BYTES: Final = INNER_BYTES
 """The largest of them: a release's envelope or its manifest."""
-BUNDLE_DOCUMENTS_BYTES: Final = 512 * MIB
+BUNDLE_DOCUMENTS_BYTES: Final = 256 * MIB
 """All of them together, which an import holds in memory."""
 BUNDLE_VOLUMES: Final = 10_000
 """Volumes of one bundle: 40 TB on DVDs."""
