@@ -130,8 +130,13 @@ def test_every_change_writes_one_event(registry: RunningRegistry) -> None:
     assert new() == ["upload-expired"]
 
 
-ON_THE_HOST = {audit.Action.EVENTS_PRUNED, audit.Action.BLOB_COLLECTED, audit.Action.REFERENCE_COLLECTED}
-"""What only commands on the host do; the tests of `pqreg events` and `pqreg gc` look for their events."""
+ON_THE_HOST = {
+    audit.Action.EVENTS_PRUNED,
+    audit.Action.BLOB_COLLECTED,
+    audit.Action.REFERENCE_COLLECTED,
+    audit.Action.LOG_MOVED,
+}
+"""What only commands on the host do; the tests of `pqreg events`, `gc` and `restore` look for their events."""
 
 
 def test_every_action_is_among_the_changes_above() -> None:

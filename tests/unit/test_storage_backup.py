@@ -21,7 +21,7 @@ from pq_registry.service.restoring import LogOutcome, Restored, Shown, restore
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.backup import INDEX, LEFT_OUT, read_index, write_backup
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.catalogue.tables import Base
+from pq_registry.storage.catalogue.tables import AuditEventRow, Base
 from pq_registry.storage.fsck import check_registry
 from pq_registry.storage.stores import StoreConfig, Stores
 from pq_registry.storage.tiles import LocalTiles
@@ -180,6 +180,9 @@ def test_the_log_goes_on_where_the_tile_store_was(registry: Registry, tmp_path: 
     assert (found.outcome, found.leaves) == (LogOutcome.MOVED, 3)
     assert [leaf.payload for leaf in found.lost] == [lost]
     assert damage(stores) == []
+    with stores.catalogue.reading() as session:
+        moved = session.scalars(select(AuditEventRow).where(AuditEventRow.action == "log-moved")).one()
+    assert json.loads(moved.detail) == {"start": 2, "end": 3, "lost": 1}
     notes = [item.problem for item in check_registry(stores.catalogue, stores.blobs, tiles=stores.tiles) if item.note]
     assert any("lost by the restore" in problem for problem in notes)
     stores.close()
