@@ -104,7 +104,7 @@ class Wanted:
                     self._catch_up()
                 if statements:
                     self._log(statements)
-            except PqregError:  # shown by the log's health, and asked for again
+            except Exception:  # noqa: BLE001, S112 - shown by the log's health, and asked for again; nobody else would
                 continue
 
 

@@ -200,6 +200,19 @@ def test_waiting_for_other_writers_has_an_end(postgres_url: str, monkeypatch: py
     catalogue.close()
 
 
+def test_more_readers_than_connections_wait_and_are_told(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CATALOGUE_CONNECTIONS", 1)
+    monkeypatch.setattr(limits, "CATALOGUE_LOCK_SECONDS", 1)
+    catalogue = Catalogue.open_postgres(postgres_url, upgrade=True)
+    with catalogue.reading() as session:
+        session.execute(text("SELECT 1"))
+        with pytest.raises(StorageError, match="busy") as caught:
+            catalogue.check()
+    assert caught.value.retry_after == limits.S3_SLOW_DOWN_SECONDS
+    catalogue.check()
+    catalogue.close()
+
+
 @pytest.mark.parametrize(
     ("sqlstate", "undone", "full"),
     [("40001", True, False), ("40P01", True, False), ("53100", True, True), ("25P03", True, False),

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pq_registry import limits
 from pq_registry.errors import Conflict, FormatError, PqregError, StorageError
@@ -80,6 +81,10 @@ def sqlstate(error: BaseException | None) -> str | None:
 
 def _failure(error: Exception) -> StorageError:
     original = getattr(error, "orig", None) or error
+    if isinstance(error, PoolTimeout):
+        busy = StorageError("the catalogue is busy", found="no connection was free in time")
+        busy.retry_after = limits.S3_SLOW_DOWN_SECONDS
+        return busy
     if not type(original).__module__.startswith("psycopg"):
         return StorageError("the catalogue failed", found=type(error).__name__)
     state = sqlstate(original)
