@@ -103,8 +103,10 @@ def test_a_quota_made_smaller_removes_nothing(registry: RunningRegistry) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ['acme = "5G"', '[acme]\nbytes = "5 G"', "[acme]\nsize = 1", "[acme]\nrepositories = -1", "[acme]\nrepositories = true",
-     '["not a name"]\nbytes = "1G"', "[acme]\n[ACME]", "[", "[acme]\nbytes = 1.5"],
+    [
+        'acme = "5G"', '[acme]\nbytes = "5 G"', "[acme]\nbytes = 1.5", "[acme]\nsize = 1", "[acme]\nrepositories = -1",
+        "[acme]\nrepositories = true", '["not a name"]\nbytes = "1G"', "[acme]\n[ACME]", "[",
+    ],
 )  # fmt: skip
 def test_a_file_of_quotas_that_is_wrong(tmp_path: Path, text: str) -> None:
     path = tmp_path / "quotas.toml"
