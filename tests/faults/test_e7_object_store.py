@@ -8,10 +8,8 @@ taken for a whole one, a wait without end, a secret in a message.
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -20,8 +18,7 @@ from typing import Any
 import pytest
 
 from pq_registry import limits
-from pq_registry.errors import LogHalted, NotFound, PqregError, SettingError, StorageError
-from pq_registry.format.checkpoint import Checkpoint
+from pq_registry.errors import LogHalted, NotFound, PqregError, SettingError
 from pq_registry.format.digest import Digest
 from pq_registry.server.problems import problem_of
 from pq_registry.storage.blobs import StoredBlob
@@ -46,12 +43,9 @@ from tests.faultproxy import (
     Truncated,
     flipped,
 )
-from tests.local_log import signers
-from tests.logsamples import ORIGIN, TIME
+from tests.faults.storesite import DATA, SECRET, Site, note, refused
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-DATA = os.urandom(300_000)
-PART = 5 * 1024 * 1024
 PASSING: list[Fault] = [
     Answer(503),
     Answer(500, "InternalError"),
@@ -60,30 +54,6 @@ PASSING: list[Fault] = [
     Lost(),
     LostBehind(502),
 ]
-SECRET = re.compile(r"X-Amz|Signature=|AWSAccessKeyId|http://|127\.0\.0\.1", re.IGNORECASE)
-
-
-class Site:
-    """A store behind a proxy."""
-
-    def __init__(self, proxy: FaultProxy, bucket: Bucket) -> None:
-        self.proxy = proxy
-        self.bucket = bucket
-        self.session = S3Session(bucket.config(s3_endpoint=proxy.url))
-        self.store = S3BlobStore(self.session)
-        self.tiles = S3Tiles(self.session)
-
-    def kept(self, data: bytes = DATA) -> StoredBlob:
-        blob = StoredBlob(Digest.of(data), new_upload_id())
-        self.store.put(blob, data)
-        return blob
-
-    def read(self, blob: StoredBlob) -> bytes:
-        reader = self.store.open(blob)
-        try:
-            return reader.read(0, 100_000) + reader.read(100_000, 100_000) + reader.read(200_000, 100_000)
-        finally:
-            reader.close()
 
 
 @pytest.fixture
@@ -98,23 +68,6 @@ def site(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         assert found.session.capabilities.conditional_put
         yield found
         found.session.close()
-
-
-def refused(attempt: Callable[[], object], match: str | None = None) -> StorageError:
-    """The error of an attempt that must fail, which tells no secret."""
-    with pytest.raises(StorageError, match=match) as caught:
-        attempt()
-    told = " ".join(map(str, (caught.value, caught.value.found, caught.value.hint)))
-    assert not SECRET.search(told), told
-    shown: traceback.TracebackException | None = traceback.TracebackException.from_exception(caught.value)
-    while shown is not None:
-        assert not SECRET.search(str(shown)), "a traceback would show the request"
-        shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
-    return caught.value
-
-
-def note(size: int) -> bytes:
-    return signers(ORIGIN).sign(Checkpoint(ORIGIN, size, b"r" * 32), TIME)
 
 
 def every(site: Site) -> dict[str, tuple[Callable[[], object], Callable[[], bool]]]:
