@@ -110,9 +110,8 @@ def database_server() -> PostgreSQL:
     """This worker's PostgreSQL; one that orders text as languages do, if there is one, because code must not rely on
     another order."""
     if _engines.database is None:
-        found = programs()
-        system = [path for path in found if path.is_relative_to("/usr")]
-        server = PostgreSQL(_engines.place("postgres"), synced=False, programs=(system or found or [None])[0])
+        system = next((path for path in programs() if path.is_relative_to("/usr")), None)
+        server = PostgreSQL(_engines.place("postgres"), synced=False, programs=system)
         server.start()
         _engines.database = server
     return _engines.database

@@ -96,7 +96,7 @@ def test_programs_that_only_root_may_see_are_copied(tmp_path: Path) -> None:
 
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installed, "programs", list)
-    monkeypatch.setattr(seaweedfs.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="PostgreSQL") as missing:
         PostgreSQL(tmp_path / "postgres")
