@@ -153,7 +153,7 @@ class LogUnavailable(StorageError):
 
 
 class LogSuperseded(LogUnavailable):
-    """Another instance writes the log now, or may; whoever leads finds out and goes on, so the same call may succeed."""
+    """Another instance writes the log now, or may; whoever leads finds out and goes on, so the call may succeed."""
 
 
 class LogHalted(StorageError):

@@ -67,7 +67,7 @@ NAMESPACE_IDENTITIES: Final = 64
 """Identities registered for one namespace; as many as a trust file may name."""
 
 REQUEST_RATE_KEYS: Final = 10_000
-"""Tokens, or addresses, whose requests are counted at a time: 100 bytes each. Who comes after that many others is new."""
+"""Tokens, or addresses, whose requests are counted at a time: 100 bytes each. Who comes after so many others is new."""
 REQUEST_BURST_SECONDS: Final = 10
 """How long a token or address may save up requests: a page or a listing asks many times at once."""
 REQUEST_RATE: Final = 1_000_000

@@ -56,7 +56,7 @@ RETAINING_TASKS: Final = 8
 ORPHAN_UPLOAD_SECONDS: Final = 24 * 3600
 """Age at which an upload the store has and the catalogue does not know is abandoned."""
 LOCATION_MARGIN_SECONDS: Final = 60
-"""How much earlier than its end the service lets a presigned URL count as over: clocks differ, and requests take time."""
+"""How much earlier than its end the service takes a presigned URL for over: clocks differ, and requests take time."""
 
 # -- PostgreSQL and several instances ----------------------------------------------------------------------------------
 CATALOGUE_CONNECTIONS: Final = 16
