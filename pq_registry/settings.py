@@ -317,5 +317,5 @@ def parse_rate(text: str) -> int:
     factor = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}.get(text.lstrip("0123456789").upper())
     digits = text.rstrip("kKmMgGtT")
     if factor is None or not digits.isascii() or not digits.isdigit() or len(digits) > 12:
-        raise SettingError("not a number of bytes", expected="digits, then K, M, G, T or nothing", found=repr(text)[:40])
+        raise SettingError("not a number of bytes", expected="digits, perhaps K, M, G or T", found=repr(text)[:40])
     return int(digits) * factor
