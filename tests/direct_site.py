@@ -1,115 +1,117 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instances of the upload use cases on one catalogue and one object store in memory, without HTTP."""
+"""A registry that has its clients send parts straight to storage, and the storage: two servers a test can spoil.
+
+``registry.rules`` and ``storage.rules`` go before what is honest here (``tests.fake_registry``).
+"""
 
 from __future__ import annotations
 
-import os
-import threading
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-import pytest
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs
 
 from pq_registry import limits
+from pq_registry.client.progress import NullProgress, Progress
+from pq_registry.client.transport import RegistryClient
+from pq_registry.client.upload import Blob, Sent, upload_missing
 from pq_registry.crypto.shards import shard_digests
+from pq_registry.errors import SourceChanged
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName
-from pq_registry.service.access import Caller
-from pq_registry.service.completion import Verifying
-from pq_registry.service.direct import ObjectTransfer
-from pq_registry.service.tokens import host_caller
-from pq_registry.service.uploads import Uploads, UploadState
-from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.catalogue.tables import BlobRow, RepositoryBlobRow, UploadRow
-from tests.memorystore import MemoryStore
-from tests.samples import REPOSITORY
-from tests.server_harness import MovableClock
+from tests.fake_registry import FakeRegistry, Handler, Rule, serving
 
-CALLER = host_caller()
-OTHER_REPOSITORY = RepositoryName.parse("acme/other")
+NAME = RepositoryName.parse("acme/minilm")
+TOKEN = "canary-5e1f77"
+SECRET = "X-Amz-Credential=AKIAVERYSECRET&X-Amz-Signature=0123456789abcdef"
 PART = 2 * limits.SHARD_BYTES
-BIG = os.urandom(2 * PART + 12345)
 
 
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "PART_BYTES", PART)
+@dataclass
+class DirectSite:
+    """What was sent, and how the registry answers to ``complete``."""
+
+    registry: FakeRegistry
+    storage: FakeRegistry
+    parts: dict[int, bytes] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=lambda: {"x-amz-checksum-sha256": "c2lnbmVk"})
+    verifying: list[int] = field(default_factory=list)
+    finished: set[Digest] = field(default_factory=set)
+    signed: int = 0
+    size: int = 0
+
+    def client(self, **options: object) -> RegistryClient:
+        return RegistryClient(self.registry.url, TOKEN, sleep=lambda _: None, **options)  # type: ignore[arg-type]
+
+    def push(self, content: bytes, progress: Progress | None = None, **options: object) -> Sent:
+        """Pass 2 of a push of one file."""
+        with self.client(**options) as client:
+            return upload_missing(client, NAME, [blob(content)], connections=3, progress=progress or NullProgress())
+
+    def strangers(self) -> list[dict[str, str]]:
+        """The headers of every request at the storage."""
+        return [seen.headers for seen in self.storage.seen]
 
 
-class Site:
-    """One catalogue, one store, and as many instances as a test wants."""
+def blob(content: bytes) -> Blob:
+    def read(view: memoryview, offset: int) -> None:
+        view[:] = content[offset : offset + len(view)]
 
-    def __init__(self, path: Path) -> None:
-        self.catalogue = Catalogue.open_sqlite(path / "catalogue.sqlite3", upgrade=True)
-        self.store = MemoryStore()
-        self.clock = MovableClock()
-        self.instances: list[Uploads] = []
-
-    def instance(self) -> Uploads:
-        self.instances.append(Uploads(self.catalogue, ObjectTransfer(self.store), self.clock))
-        return self.instances[-1]
-
-    def row(self, upload: str) -> UploadRow | None:
-        with self.catalogue.reading() as session:
-            return session.get(UploadRow, upload)
-
-    def blob(self, content: bytes) -> BlobRow | None:
-        with self.catalogue.reading() as session:
-            return session.get(BlobRow, Digest.of(content).hex)
-
-    def links(self, content: bytes) -> int:
-        with self.catalogue.reading() as session:
-            return session.query(RepositoryBlobRow).filter_by(digest=Digest.of(content).hex).count()
-
-    def send(self, state: UploadState, content: bytes, *numbers: int) -> None:
-        """What a client does with the requests it got signed."""
-        row = self.row(state.id)
-        assert row is not None
-        for number in numbers or range(-(-len(content) // state.part_size)):
-            self.store.send(row.storage_id, number, content[number * state.part_size : (number + 1) * state.part_size])
-
-    @contextmanager
-    def held_up(self, what: str) -> Iterator[tuple[threading.Event, threading.Event]]:
-        """The store's next ``what`` says that it begins, and waits until it may."""
-        begun, may = threading.Event(), threading.Event()
-
-        def trouble(happens: str) -> None:
-            if happens == what and not begun.is_set():
-                begun.set()
-                assert may.wait(30)
-
-        self.store.trouble = trouble
-        try:
-            yield begun, may
-        finally:
-            may.set()
-            self.store.trouble = lambda _: None
+    return Blob(Digest.of(content), len(content), shard_digests(content), read, lambda how: SourceChanged(f"x: {how}"))
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    found = Site(tmp_path)
-    yield found
-    for uploads in found.instances:
-        uploads.close()
-    found.catalogue.close()
+@contextmanager
+def direct_site(storage_host: str = "127.0.0.1") -> Iterator[DirectSite]:
+    """The two servers, while the block runs."""
+    with serving() as registry, serving(host=storage_host) as storage:
+        site = DirectSite(registry, storage)
+        registry.rules["/v1/repos/"] = lambda handler: _registry(site, handler)
+        storage.rules["PUT /bucket/"] = lambda handler: _storage(site, handler)
+        yield site
 
 
-def begin(
-    uploads: Uploads, content: bytes, repository: RepositoryName = REPOSITORY, caller: Caller = CALLER, **changes: int
-) -> UploadState:
-    options = {"size": len(content), "slice_size": limits.SHARD_BYTES, **changes}
-    return uploads.open(caller, repository, digest=Digest.of(content), **options)[0]
+def spoil(server: FakeRegistry, part: str, rule: Rule) -> None:
+    """Have ``rule`` go before what is honest, which goes on where it answers nothing."""
+    kept = dict(server.rules)
+
+    def first(handler: Handler) -> bool:
+        return rule(handler) or (part in kept and kept[part](handler))
+
+    server.rules = {part: first, **{name: honest for name, honest in kept.items() if name != part}}
 
 
-def relay(uploads: Uploads, state: UploadState, data: bytes) -> None:
-    writer = uploads.begin_part(CALLER, REPOSITORY, state.id, number=0, length=len(data), shards=shard_digests(data))
-    if writer is not None:
-        writer.write(data)
-        writer.finish()
-        writer.close()
+def _registry(site: DirectSite, handler: Handler) -> bool:
+    body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+    asked = json.loads(body) if body else {}
+    path = handler.path.partition("?")[0]
+    if path.endswith("/missing"):
+        found = [digest for digest in asked["digests"] if Digest.parse(digest) not in site.finished]
+        return handler.json({"missing": found})
+    if path.endswith("/urls"):
+        site.signed += 1
+        return handler.json({"parts": [_signed(site, part["number"]) for part in asked["parts"]]})
+    if path.endswith("/complete"):
+        if site.verifying:
+            return handler.json({"verified": site.verifying.pop(0), "size": site.size}, 202)
+        content = b"".join(site.parts[number] for number in sorted(site.parts))
+        site.finished.add(Digest.of(content))
+        return handler.json({"digest": str(Digest.of(content))}, 201)
+    if handler.command == "POST":
+        site.size = asked["size"]
+    state = {"id": "u", "part_size": PART, "parts": sorted(site.parts), "transfer": "direct"}
+    return handler.json(state, 201)
 
 
-def complete(uploads: Uploads, state: UploadState, repository: RepositoryName = REPOSITORY) -> Digest | Verifying:
-    return uploads.complete(CALLER, repository, state.id)
+def _signed(site: DirectSite, number: int) -> dict[str, object]:
+    url = f"{site.storage.url}/bucket/key?partNumber={number}&{SECRET}&try={site.signed}"
+    return {"number": number, "url": url, "headers": site.headers, "expires": "2026-11-22T00:00:00Z"}
+
+
+def _storage(site: DirectSite, handler: Handler) -> bool:
+    body = handler.rfile.read(int(handler.headers["Content-Length"]))
+    match = re.search(r"\?(.*)", handler.path)
+    assert match is not None
+    site.parts[int(parse_qs(match[1])["partNumber"][0])] = body
+    return handler.send(200, b"", "application/xml", {"ETag": '"etag"'})

@@ -16,8 +16,8 @@ from pq_registry.format.digest import Digest
 from pq_registry.service.transfer import WantedPart
 from pq_registry.service.uploads import UploadState
 from pq_registry.storage.blobs import StoredBlob
-from tests.direct_site import BIG, CALLER, PART, Site, begin, complete, relay, site, small_parts
 from tests.samples import REPOSITORY
+from tests.upload_instances import BIG, CALLER, PART, Site, begin, complete, relay, site, small_parts
 
 __all__ = ["site", "small_parts"]  # fixtures
 

@@ -14,8 +14,8 @@ from pq_registry.format.digest import Digest
 from pq_registry.service.completion import Verifying
 from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.catalogue.tables import UploadRow
-from tests.direct_site import BIG, CALLER, OTHER_REPOSITORY, Site, begin, complete, site, small_parts
 from tests.samples import REPOSITORY
+from tests.upload_instances import BIG, CALLER, OTHER_REPOSITORY, Site, begin, complete, site, small_parts
 
 __all__ = ["site", "small_parts"]  # fixtures
 
