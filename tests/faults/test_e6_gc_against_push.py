@@ -69,7 +69,7 @@ class Clock:
 
 
 @contextmanager
-def at_call(target: Any, names: tuple[str, ...], number: int, action: Callable[[], None]) -> Iterator[None]:
+def at_call(target: Any, names: tuple[str, ...], number: int, action: Callable[[], object]) -> Iterator[None]:
     """Do ``action`` before call ``number`` of one of the methods, once."""
     count = 0
 

@@ -14,7 +14,6 @@ from pq_registry import limits
 from pq_registry.errors import LogHalted, StorageError, UsageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
-from pq_registry.log.stores import CHECKPOINT_PATH
 from pq_registry.service.collection import Collected, Collection, Kind, Stock
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
@@ -147,25 +146,12 @@ def test_a_catalogue_that_is_behind_decides_nothing(registry: Registry, stores: 
     other.ledger.catch_up()
     registry.close()
     with opened(stack.store_config(tmp_path / "longer")) as longer:
-        stock = Stock(
-            catalogue=longer.catalogue,
-            blobs=stores.blobs,
-            tiles=_Shows(stores.tiles.read(CHECKPOINT_PATH)),
-            incoming=None,
-        )  # type: ignore[arg-type]
+        stock = Stock(catalogue=longer.catalogue, blobs=stores.blobs, tiles=stores.tiles, incoming=None)
         with longer.catalogue.writing() as session:
             session.connection().exec_driver_sql("DELETE FROM log_state")
         with pytest.raises(LogHalted, match="not the newest of this store"):
             list(Collection(stock, now=utc_now() + 30 * DAY, grace=DAY, dry=False).run())
     other.close()
-
-
-class _Shows:
-    def __init__(self, checkpoint: bytes) -> None:
-        self.checkpoint = checkpoint
-
-    def read(self, _path: str) -> bytes:
-        return self.checkpoint
 
 
 def test_a_grace_shorter_than_a_push_is_refused(stores: Stores) -> None:

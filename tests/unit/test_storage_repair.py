@@ -163,7 +163,7 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-LOG_DAMAGE: dict[str, Callable[[Path], None]] = {
+LOG_DAMAGE: dict[str, Callable[[Path], object]] = {
     "all tiles lost": lambda log: shutil.rmtree(log / "tile"),
     "a full tile": lambda log: flip(log / "tile/0/001"),
     "a full bundle": lambda log: flip(log / "tile/entries/000"),
@@ -177,7 +177,7 @@ LOG_DAMAGE: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("harmed", LOG_DAMAGE.values(), ids=list(LOG_DAMAGE))
-def test_the_log_is_made_again(root: Path, whole: Path, harmed: Callable[[Path], None]) -> None:
+def test_the_log_is_made_again(root: Path, whole: Path, harmed: Callable[[Path], object]) -> None:
     harmed(root / "log")
     done, left = rebuilt(root)
     assert done
