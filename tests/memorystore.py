@@ -132,6 +132,10 @@ class MemoryStore:
         self.multiparts.pop(storage_id, None)
         self.objects.pop(blob, None)
 
+    def drop_parts(self, blob: StoredBlob, storage_id: str) -> None:
+        self.happens("drop_parts")
+        self.multiparts.pop(storage_id, None)
+
     def unfinished(self) -> Iterator[UnfinishedUpload]:
         for name, (blob, _, started) in list(self.multiparts.items()):
             yield UnfinishedUpload(blob, name, started)

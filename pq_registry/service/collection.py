@@ -284,7 +284,8 @@ class Collection:
             unknown = unknown_uploads(session, old)
         for upload in unknown:
             if not self._dry:
-                self._blobs.abandon(upload.blob, upload.storage_id)
+                # Only the parts: the store may have begun an upload twice, and made a blob of the other one's.
+                self._blobs.drop_parts(upload.blob, upload.storage_id)
             yield Collected(Kind.PARTS, _object(upload.blob))
 
     def _arriving(self) -> Iterator[Collected]:

@@ -110,6 +110,10 @@ class ObjectTransfer:
         else:
             self._store.remove(_blob(upload))
 
+    def withdraw(self, upload: UploadRow) -> None:
+        """Give up this multipart upload; what another one of the same upload became stays."""
+        self._store.drop_parts(_blob(upload), upload.storage_id)
+
     def is_lost(self, upload: UploadRow) -> bool:  # noqa: ARG002 - as in the protocol
         """What the store has lost is begun anew when somebody asks for it."""
         return False
@@ -123,7 +127,8 @@ class ObjectTransfer:
             upload for upload in self._store.unfinished() if upload.blob.copy not in known and upload.started < before
         ]
         for orphan in orphans:
-            self._store.abandon(orphan.blob, orphan.storage_id)
+            # Only the parts: the store may have begun an upload twice, and made the blob of the other one's.
+            self._store.drop_parts(orphan.blob, orphan.storage_id)
         return len(orphans)
 
     def close(self) -> None:

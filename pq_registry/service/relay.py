@@ -74,6 +74,9 @@ class DirectoryTransfer:
         self._frontiers.forget(upload.id)
         self._incoming.discard(upload.id)
 
+    def withdraw(self, upload: UploadRow) -> None:
+        """Nothing: a directory loses no upload, so none is begun again."""
+
     def is_lost(self, upload: UploadRow) -> bool:
         """Whether neither the file nor the finished blob is there."""
         blob = StoredBlob(Digest(upload.digest))

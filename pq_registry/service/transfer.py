@@ -100,6 +100,10 @@ class Transfer(Protocol):
         """Remove what there is of an upload that is given up. The blob of the same digest stays."""
         ...
 
+    def withdraw(self, upload: UploadRow) -> None:
+        """Take a ``begin`` back that came too late: another request began again, and may even have finished."""
+        ...
+
     def is_lost(self, upload: UploadRow) -> bool:
         """Whether a crash left a row without its bytes."""
         ...

@@ -295,7 +295,7 @@ class Uploads:
             if found is not None:
                 found.storage_id = upload.storage_id
         if found is None:
-            self._transfer.discard(upload)
+            self._transfer.withdraw(upload)
             raise Conflict("another request began this upload again", hint="ask again")
 
     def _touch(self, upload: UploadRow, now: datetime) -> None:

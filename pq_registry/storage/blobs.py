@@ -220,6 +220,17 @@ class DirectUploads(Protocol):
         """
         ...
 
+    def drop_parts(self, blob: StoredBlob, storage_id: str) -> None:
+        """Give up the parts of an unfinished upload; an object that stands under the blob's name stays.
+
+        For uploads nobody knows: a store may have begun one twice, for a request whose answer was lost, and the other
+        one may be a blob by now.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        ...
+
     def unfinished(self) -> Iterator[UnfinishedUpload]:
         """Every upload that is neither finished nor abandoned.
 

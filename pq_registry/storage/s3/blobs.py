@@ -204,6 +204,14 @@ class S3BlobStore:
             parts.abort(self.session, name, storage_id)
         remove_object(self.session, name)
 
+    def drop_parts(self, blob: StoredBlob, storage_id: str) -> None:
+        """Give up the parts of an unfinished upload; an object that stands under the blob's name stays.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        parts.abort(self.session, name_of(blob), storage_id)
+
     def unfinished(self) -> Iterator[UnfinishedUpload]:
         """Every upload of ours that is neither finished nor abandoned.
 
