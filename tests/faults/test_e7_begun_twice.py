@@ -26,12 +26,12 @@ from pq_registry.storage.incoming import new_upload_id
 from pq_registry.storage.s3.blobs import S3BlobStore
 from pq_registry.storage.s3.session import S3Session
 from pq_registry.storage.stores import StoreConfig, opened
-from tests.upload_instances import BIG, CALLER, Site, begin, complete, site, small_parts
 from tests.engines import Bucket
 from tests.faultproxy import FaultProxy, Lost
 from tests.faults.publishing import publish
 from tests.logsetup import log_setup
 from tests.samples import REPOSITORY
+from tests.upload_instances import BIG, CALLER, Site, begin, complete, site, small_parts
 
 __all__ = ["site", "small_parts"]  # fixtures
 
