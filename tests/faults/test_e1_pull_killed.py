@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,13 +119,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     from pq_registry.client.ranges import RangeReader
 
     ranges: list[tuple[str, int, int]] = []
-    ask = RangeReader._ask
+    attempt = RangeReader._attempt
 
-    def recorded(self: RangeReader, wire: object, path: str, first: int, length: int) -> object:
-        ranges.append((path.rsplit("/", 1)[1], first, length))
-        return ask(self, wire, path, first, length)  # type: ignore[arg-type]
+    def recorded(self: RangeReader, path: str, first: int, view: memoryview, *rest: Any) -> Any:
+        ranges.append((path.rsplit("/", 1)[1], first, len(view)))
+        return attempt(self, path, first, view, *rest)
 
-    monkeypatch.setattr(RangeReader, "_ask", recorded)
+    monkeypatch.setattr(RangeReader, "_attempt", recorded)
     return ranges
 
 
