@@ -71,15 +71,15 @@ CATALOGUE_IDLE_SECONDS: Final = 5
 """How long a writing transaction may do nothing: an instance that died without a word holds up the others no longer."""
 CATALOGUE_READER_IDLE_SECONDS: Final = 3600
 """The same for a reading one, which holds up nobody: a check or a backup looks at what it reads for a while."""
-LEASE_SECONDS: Final = 6.0
+LEASE_SECONDS: Final = 5.0
 """How long the instance that writes the log may do so without renewing that; another takes over that much later."""
-LEASE_RENEWAL_SECONDS: Final = 2.0
+LEASE_RENEWAL_SECONDS: Final = 1.5
 """How often it is renewed: two renewals may fail."""
 LEASE_MARGIN_SECONDS: Final = 1.0
 """How long before the end of its lease, as far as it knows, an instance stops to write."""
 LEASE_STATEMENT_SECONDS: Final = 2
 """Longest run of one statement about a lease."""
-LEASE_LOOK_SECONDS: Final = 0.5
+LEASE_LOOK_SECONDS: Final = 0.25
 """How often the other instances look whether it has expired."""
 LEASE_START_SECONDS: Final = 15.0
 """How long a start waits for a lease that must be its own, or for the log to be begun by another instance."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
+from pq_registry import limits
 from pq_registry.errors import CheckpointInvalid, FormatError, PqregError, QuorumNotMet
 from pq_registry.format.checkpoint import parse_checkpoint_note
 from pq_registry.format.digest import Digest
@@ -89,7 +90,7 @@ class Wanted:
         with self._arrived:
             self._closed = True
             self._arrived.notify()
-        self._thread.join(_LOOK_SECONDS)
+        self._thread.join(limits.DRAIN_SECONDS)
 
     def _run(self) -> None:
         while True:

@@ -21,6 +21,7 @@ this instance does not take it again before a restart. One that cannot be recove
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import secrets
@@ -43,6 +44,7 @@ LEASE_CHANNEL = "pqreg_lease"
 WANTED_CHANNEL = "pqreg_wanted"
 """Where an instance asks for the leaf of a recorded statement, by its digest."""
 _LEASE = "log"
+_LOGGER = logging.getLogger("pq_registry.service.leadership")
 _WAKE_SECONDS = 0.2
 _START_LOOK_SECONDS = 0.02
 
@@ -172,7 +174,7 @@ class Elected:
         if sequencer is not None:
             sequencer.close()  # meanwhile the lease is renewed
         self._closing.set()
-        self._thread.join(limits.LEASE_SECONDS)
+        self._thread.join(limits.DRAIN_SECONDS)
 
     def _run(self) -> None:
         while not self._closing.is_set():
@@ -207,7 +209,7 @@ class Elected:
         """The database did not answer: there is time until the term is over."""
         self._problem = error
         if not self._term.holds:
-            self._step_down()
+            self._step_down(f"the database did not answer: {error}")
         self._closing.wait(_WAKE_SECONDS)
 
     def _act(self, session: LeaseSession) -> None:
@@ -235,7 +237,7 @@ class Elected:
 
     def _hold(self, session: LeaseSession, asked: float) -> bool:
         if not session.take():
-            self._step_down()
+            self._step_down("another instance has the lease")
             return False
         self._term.extend(asked)
         self._renew_at = asked + limits.LEASE_RENEWAL_SECONDS
@@ -256,7 +258,7 @@ class Elected:
 
     def _judge(self, session: LeaseSession) -> None:
         if (self._sequencer is not None or self._opening is not None) and not self._term.holds:
-            self._step_down()
+            self._step_down("the lease could not be renewed in time")
         opening, sequencer = self._opening, self._sequencer
         if opening is not None and opening.done():
             self._opening = None
@@ -268,21 +270,22 @@ class Elected:
             self._problem = self._refused = None
             self._confirm_at = self._monotonic() + limits.LEASE_SECONDS
             self._led()
+            _LOGGER.info("this instance writes the log", extra={"pqreg": {"holder": self.holder}})
         elif sequencer is not None:
             problem = sequencer.health().problem
             if isinstance(problem, LogSuperseded) or (isinstance(problem, LogHalted) and self._is_replaced(sequencer)):
-                self._step_down()
+                self._step_down("another instance has committed, or may have")
                 self._look_at = self._monotonic() + _WAKE_SECONDS
             elif isinstance(problem, LogHalted):
                 self._halted = problem
-                self._step_down()
+                self._step_down(f"the log halted here: {problem}")
                 session.give_back(LEASE_CHANNEL)
 
     def _pause(self, session: LeaseSession, error: Exception) -> None:
         if not isinstance(error, PqregError):
             error = LogHalted("the log could not be recovered for a reason nobody foresaw", found=repr(error)[:200])
         self._problem = self._refused = error
-        self._step_down()
+        self._step_down(f"the log could not be recovered: {error}")
         self._not_before = self._monotonic() + limits.LEASE_PAUSE_SECONDS
         session.give_back(LEASE_CHANNEL)
 
@@ -291,10 +294,14 @@ class Elected:
         locked = self._lock.load()
         return locked is not None and locked.note != sequencer.note
 
-    def _step_down(self) -> None:
+    def _step_down(self, reason: str = "the service ends") -> None:
         self._term.end()
         sequencer, self._sequencer = self._sequencer, None
         opening, self._opening = self._opening, None
+        if sequencer is not None or opening is not None:
+            _LOGGER.warning(
+                "this instance writes the log no longer", extra={"pqreg": {"holder": self.holder, "reason": reason}}
+            )
         if sequencer is not None:
             sequencer.abandon()
         if opening is not None:
