@@ -13,6 +13,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -179,14 +180,16 @@ class Killer:
     def __init__(self, registry: RegistryProcess, after: int) -> None:
         self.registry = registry
         self.left = after
+        self.lock = threading.Lock()  # each connection tells its progress
 
     def start(self, _label: str, _total: int) -> None:
         pass
 
     def advance(self, count: int) -> None:
-        self.left -= count
-        if self.left <= 0 and self.registry._process is not None:
-            self.registry.kill()
+        with self.lock:
+            self.left -= count
+            if self.left <= 0 and self.registry._process is not None:
+                self.registry.kill()
 
     def done(self) -> None:
         pass
