@@ -96,15 +96,19 @@ def _read_shown(tiles: TileStore) -> bytes | None:
         return None
 
 
-def require_keys(lock: LogLock, signers: LogSigners) -> bool:
-    """Whether there is a log yet, which then must be that of these keys; for an instance that does not write it.
+def require_same(lock: LogLock, tiles: TileStore, signers: LogSigners) -> bool:
+    """Whether there is a log yet, which then must be that of these keys and tiles; for one who does not write it.
+
+    Weights are beside the tiles: an instance with another tile store would put them where the others do not look.
 
     Raises:
         SettingError: if it is the log of other keys.
-        StorageError: if the lock cannot be read.
+        LogHalted: if these are not its tiles.
+        StorageError: if lock or tile store cannot be read.
     """
+    before, shown = lock.load(), _read_shown(tiles)
     locked = lock.load()
-    if locked is None:
+    if before is None or locked is None:
         return False
     try:
         signers.opened(locked.note)
@@ -115,6 +119,9 @@ def require_keys(lock: LogLock, signers: LogSigners) -> bool:
             found=signers.origin,
             hint="copy their log key file, or name it with PQREG_LOG_KEY; only the first instance ever makes one",
         ) from error
+    if shown is not None:
+        _own(signers, shown, "the checkpoint in the tile store")
+    _require_between(shown, parse_checkpoint_note(locked.note)[0], before.published)
     return True
 
 
@@ -140,7 +147,7 @@ def _require_between(shown: bytes | None, newest: Checkpoint, published: bytes |
             "the tile store shows less than was published: it is from an older backup, or another one",
             expected=f"a checkpoint of at least {least} leaves",
             found="none" if size is None else size,
-            hint=f"restore the newest tile store: {_RESTORE}",
+            hint=f"give the --storage of this registry, or restore the newest tile store: {_RESTORE}",
         )
 
 

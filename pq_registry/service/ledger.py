@@ -31,7 +31,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.instant import from_unix
 from pq_registry.format.tlogpolicy import Policy
 from pq_registry.log.pending import PendingLeaf
-from pq_registry.log.recovery import require_keys
+from pq_registry.log.recovery import require_same
 from pq_registry.log.sequencer import LogHealth, Sequencer
 from pq_registry.log.signers import LogSigners
 from pq_registry.log.stores import LogLock, TileStore, WitnessPool
@@ -234,7 +234,7 @@ class Ledger:
         )  # fmt: skip
         self._leadership = elected  # its thread, which begins now, calls what looks at this
         try:
-            elected.await_start(alone=alone, is_begun=lambda: require_keys(lock, self._setup.signers))
+            elected.await_start(alone=alone, is_begun=lambda: require_same(lock, self.tiles, self._setup.signers))
         except BaseException:
             elected.close()
             self._wanted.close()

@@ -6,12 +6,13 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pq_registry import limits
-from pq_registry.errors import SettingError, StorageError
+from pq_registry.errors import LogHalted, SettingError, StorageError
 from pq_registry.format.instant import utc_now
 from pq_registry.service.access import Permission
 from pq_registry.service.registry import Registry
@@ -72,3 +73,12 @@ def test_other_keys_do_not_start(tmp_path: Path, postgres_url: str, s3_bucket: B
         with pytest.raises(SettingError, match="other log keys") as caught:
             Registry.open(config, utc_now, log=log_setup("log.example/other"))
         assert "PQREG_LOG_KEY" in str(caught.value.hint)
+
+
+def test_another_object_store_does_not_start(tmp_path: Path, postgres_url: str, s3_bucket: Bucket) -> None:
+    """It would follow, and put the weights it is given where no other instance looks for them."""
+    elsewhere = replace(s3_bucket, prefix=f"{s3_bucket.prefix}-elsewhere")
+    with closing(start(tmp_path / "one", postgres_url, s3_bucket)):
+        with pytest.raises(LogHalted, match="the tile store shows less than was published") as caught:
+            start(tmp_path / "two", postgres_url, elsewhere)
+        assert "--storage" in str(caught.value.hint)
