@@ -49,6 +49,9 @@ VERIFYING_RENEWAL_SECONDS: Final = 10
 """How often that claim is renewed, and how far it has come is written down."""
 VERIFYING_WAIT_SECONDS: Final = 20
 """How long a request to complete an upload waits for the end; less than the TIMEOUT_SECONDS of clients."""
+VERIFYING_WAITERS: Final = 64
+"""Requests that wait for that at once: a quarter of LOG_WAITERS, so that others wait for receipts. More are told to ask
+again at once."""
 VERIFYING_POLL_SECONDS: Final = 1
 """Pause between two looks at an upload that another instance verifies, and between two requests of a client."""
 RETAINING_TASKS: Final = 8

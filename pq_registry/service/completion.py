@@ -68,6 +68,7 @@ class Completion:
         # One completion per upload at a time. Which uploads share a lock does not matter, so there are always as many.
         self._locks = tuple(threading.Lock() for _ in range(_STRIPES))
         self._turns = threading.BoundedSemaphore(limits.HEAVY_TASKS)
+        self._seats = threading.BoundedSemaphore(limits.VERIFYING_WAITERS)
 
     def complete(self, caller: Caller, repository: RepositoryName, upload_id: str) -> Digest | Verifying:
         """Verify the whole and make the blob known. Doing so twice answers the same twice.
@@ -80,7 +81,23 @@ class Completion:
             FileDigestMismatch: if the bytes are another file's; the upload is dropped then.
             StorageError: if the store or the catalogue fails; the upload is left as it is.
         """
-        deadline = time.monotonic() + limits.VERIFYING_WAIT_SECONDS
+        may_wait = self._seats.acquire(blocking=False)
+        try:
+            return self._complete(caller, repository, upload_id, limits.VERIFYING_WAIT_SECONDS if may_wait else 0)
+        finally:
+            if may_wait:
+                self._seats.release()
+
+    def close(self) -> None:
+        """Stop verifying."""
+        self._verifications.close()
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _complete(
+        self, caller: Caller, repository: RepositoryName, upload_id: str, seconds: float
+    ) -> Digest | Verifying:
+        deadline = time.monotonic() + seconds
         while True:
             with self._catalogue.reading() as session:
                 done = self._completed(session, repository, upload_id)
@@ -106,12 +123,6 @@ class Completion:
                     job = self._verifications.obtain(upload_id, work)
                 if not job.wait(max(left, 0)):
                     return Verifying(job.verified, upload.size)
-
-    def close(self) -> None:
-        """Stop verifying."""
-        self._verifications.close()
-
-    # ------------------------------------------------------------------------------------------------------------------
 
     def _work(
         self, caller: Caller, repository: RepositoryName, upload_id: str, watch: Watch, *, is_whole: bool = True
