@@ -97,9 +97,7 @@ class Api:
         answer = self.request_once(method, path, body, headers)
         if answer.status != 307 or not path.startswith("/v1/blobs/"):
             return answer
-        place = urlsplit(answer.headers["location"])
-        elsewhere = Api(f"{place.scheme}://{place.netloc}", None)
-        return elsewhere.request_once(method, f"{place.path}?{place.query}", headers=headers)
+        return send_signed(method, answer.headers["location"], headers=headers)
 
     def request_once(
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
@@ -145,9 +143,7 @@ class Api:
         answer = self.post(f"/v1/repos/{repository}/uploads/{upload}/urls", wanted)
         assert answer.status == 200, answer
         signed = answer.json["parts"][0]
-        place = urlsplit(signed["url"])
-        store = Api(f"{place.scheme}://{place.netloc}", None)
-        return store.request_once("PUT", f"{place.path}?{place.query}", data, signed["headers"])
+        return send_signed("PUT", signed["url"], data, signed["headers"])
 
     def complete(self, upload: str, repository: RepositoryName = REPOSITORY) -> Answer:
         """The end of an upload, asked for until it is there: the registry may take its time to read what it stores."""
@@ -217,6 +213,14 @@ class Api:
 
     def as_role(self, role: str, *namespaces: str) -> Api:
         return self.with_token(self.make_token(role, *(namespaces or ("acme",))))
+
+
+def send_signed(method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
+    """A request to an object store as somebody signed it, without any token of ours."""
+    place = urlsplit(url)
+    return Api(f"{place.scheme}://{place.netloc}", None).request_once(
+        method, f"{place.path}?{place.query}", body, headers
+    )
 
 
 @dataclass

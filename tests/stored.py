@@ -13,8 +13,20 @@ from pq_registry.storage.catalogue.tables import BlobRow
 from pq_registry.storage.local import LocalBlobStore
 from pq_registry.storage.stores import Stores, opened
 from tests.engines import object_store
-from tests.stack import store_config
+from tests.stack import SHARED, store_config
 
+_POSTGRESQL = {
+    "zeroblob(32)": "decode(repeat('00', 32), 'hex')",
+    "sealed = 0": "sealed = false",
+    "withdrawn = 1": "withdrawn = true",
+    "(SELECT envelope FROM statements WHERE kind = 'key')": (
+        "(SELECT envelope FROM statements WHERE kind = 'key' LIMIT 1)"
+    ),
+    "zeroblob(length(shards))": "decode(repeat('00', length(shards)), 'hex')",
+    "CAST(replace(envelope, '=', 'A') AS BLOB)": (
+        "convert_to(replace(convert_from(envelope, 'UTF8'), '=', 'A'), 'UTF8')"
+    ),
+}
 Change = Callable[[bytes], bytes | None]
 """From the bytes that are there to those that shall be; None removes them."""
 
@@ -59,6 +71,13 @@ def changed_blob(data: Path, digest: Digest, change: Change) -> Iterator[None]:
             yield
         finally:
             stored.write(before)
+
+
+def in_dialect(statement: str) -> str:
+    """A statement of SQLite's as the catalogue of the stack understands it."""
+    for here, there in _POSTGRESQL.items() if SHARED else ():
+        statement = statement.replace(here, there)
+    return statement
 
 
 class _Stored:

@@ -26,6 +26,7 @@ from tests.samples import YEAR, publisher
 from tests.sealing_samples import SECRET, seal
 from tests.sealing_service import CALLER, certificate, certify, commit, store
 from tests.stack import store_config
+from tests.stored import in_dialect
 
 OTHER = revocation("cd" * 32, RevocationKind.RECIPIENT)
 
@@ -106,5 +107,5 @@ def test_nothing_is_found_where_all_is_well(whole: Registry) -> None:
 )  # fmt: skip
 def test_altered_rows(whole: Registry, change: str, subject: str) -> None:
     with whole.catalogue.writing() as session:
-        assert session.execute(text(change)).rowcount  # type: ignore[attr-defined]
+        assert session.execute(text(in_dialect(change))).rowcount  # type: ignore[attr-defined]
     assert any(line.startswith(subject) for line in findings(whole)), findings(whole)

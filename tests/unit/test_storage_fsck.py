@@ -17,16 +17,9 @@ from pq_registry.storage.local import LocalBlobStore
 from tests.faults.publishing import FILES, documents, publish
 from tests.logsetup import log_setup
 from tests.samples import publisher
-from tests.stack import SHARED, store_config
-from tests.stored import Change, change_blob
+from tests.stack import store_config
+from tests.stored import Change, change_blob, in_dialect
 
-POSTGRESQL = {
-    "zeroblob(32)": "decode(repeat('00', 32), 'hex')",
-    "CAST(replace(envelope, '=', 'A') AS BLOB)": (
-        "convert_to(replace(convert_from(envelope, 'UTF8'), '=', 'A'), 'UTF8')"
-    ),
-}
-"""How it says what SQLite says like this."""
 CONTENT = Digest.of(FILES["weights.json"])
 
 
@@ -106,9 +99,7 @@ def test_a_blob_nobody_knows_is_a_note(whole: Registry, tmp_path: Path) -> None:
 def test_altered_rows(whole: Registry, change: str, subject: str) -> None:
     with whole.catalogue.writing() as session:
         arguments = {"content": CONTENT.hex} if ":content" in change else {}
-        for here, there in POSTGRESQL.items() if SHARED else ():
-            change = change.replace(here, there)
-        assert session.execute(text(change), arguments).rowcount  # type: ignore[attr-defined]
+        assert session.execute(text(in_dialect(change)), arguments).rowcount  # type: ignore[attr-defined]
     assert any(line.startswith(subject) for line in findings(whole)), findings(whole)
 
 
