@@ -152,7 +152,10 @@ class Catalogue:
 
 
 def _sqlite(path: Path, **pool: Any) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS}, **pool)
+    # Without hide_parameters the traceback of a failing statement, which is logged, would show its values.
+    engine = create_engine(
+        f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True, **pool
+    )  # fmt: skip
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -116,6 +116,7 @@ def make_engine(url: str) -> Engine:
         max_overflow=0,
         pool_timeout=limits.CATALOGUE_LOCK_SECONDS,
         pool_pre_ping=True,
+        hide_parameters=True,
     )
     event.listen(engine, "begin", _begin)
     return engine
