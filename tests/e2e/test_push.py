@@ -176,6 +176,7 @@ def test_the_bandwidth_cap_holds(registry: Registry, model: Path, name: str, tmp
     assert sum(slept) >= 100_000 / 50_000 - limits.RATE_BURST_SECONDS
 
 
+@pytest.mark.directory_only("it counts parts that come through the registry; see test_e7_transfers")
 def test_an_unfinished_push_is_taken_up_with_the_same_release_and_no_part_twice(
     registry: Registry, name: str, tmp_path: Path
 ) -> None:

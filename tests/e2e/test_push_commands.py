@@ -123,7 +123,7 @@ def test_what_the_commands_refuse(model: Path, name: str, shell: Shell) -> None:
         (("push", model, "no-namespace"), 2, "not a repository name"),
         (("push", "nowhere", name), 2, "is not a directory"),
         (("push", model, name, "--base", "acme/x:v1"), 2, "--base is wrong"),
-        (("push", model, name, "--limit-rate", "fast"), 2, "not a rate"),
+        (("push", model, name, "--limit-rate", "fast"), 2, "not a number of bytes"),
         (("tag", name, digest), 2, "which tag?"),
         (("tag", f"{name}:v1", f"{name}:v2"), 2, "must be named by its digest"),
         (("tag", f"{name}:v1", f"acme/other@{digest}"), 2, "of its own repository"),
