@@ -200,8 +200,10 @@ class Completion:
         with self._catalogue.writing() as session:
             owner = find_repository(session, repository, lock=True)
             row = session.get(UploadRow, upload.id)
-            if row is None and self._is_kept(session, upload, copy):
-                return True  # another instance was as far, and a little quicker
+            if row is None:  # another instance may have been as far, and a little quicker
+                is_kept = self._is_kept(session, upload, copy)
+                if is_kept or self._completed(session, repository, upload.id) is not None:
+                    return is_kept
             if row is None or row.refused:
                 raise NotFound(f"no upload {upload.id}", hint="it was aborted meanwhile")
             is_kept = _record_blob(session, upload, copy, verified.shards, now)

@@ -75,6 +75,26 @@ def test_the_first_verified_copy_stays_and_later_ones_are_removed(site: Site) ->
     assert site.links(BIG) == 2
 
 
+def test_two_instances_that_both_verified_a_later_copy_say_the_same(site: Site) -> None:
+    """A blob of one part is verified in the request, by whoever is asked: a client that waited long asks another."""
+    content = BIG[: limits.PART_BYTES]
+    here, there = site.instance(), site.instance()
+    first = begin(here, content, OTHER_REPOSITORY)
+    site.send(first, content)
+    assert complete(here, first, OTHER_REPOSITORY) == Digest.of(content)
+    later = begin(here, content)
+    site.send(later, content)
+    answers: list[object] = []
+    with site.held_up("read") as (begun, _):
+        slow = threading.Thread(target=lambda: answers.append(complete(here, later)))
+        slow.start()
+        assert begun.wait(30)
+        answers.append(complete(there, later))
+    slow.join(30)
+    assert answers == [Digest.of(content)] * 2
+    assert list(site.store.objects) == [StoredBlob(Digest.of(content), first.id)]
+
+
 def test_two_instances_that_both_verified_keep_the_object(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clocks that differ make two instances verify one upload; the second to commit must not remove what the first
     one recorded."""
