@@ -116,6 +116,16 @@ def test_every_route_bounds_its_body(shared_registry: RunningRegistry) -> None:
         assert b"/problems/content-too-large" in answer
 
 
+@pytest.mark.parametrize("junk", [b"0,", b"[", b'{"a":0},', b'"",'])
+def test_a_history_of_millions_of_nothings_is_not_even_parsed(shared_registry: RunningRegistry, junk: bytes) -> None:
+    """Parsing one strictly takes eight seconds; in the event loop nobody else was answered meanwhile."""
+    body = b'{"statements":[' + junk * ((limits.HISTORY_BYTES - 100) // len(junk)) + b"0]}"
+    for path in ("repos/acme/minilm/tags/v1", "namespaces/acme/status", f"repos/acme/minilm/grants/{HEX}/{HEX}"):
+        answer = shared_registry.request("POST", f"/v1/{path}/history", body, JSON)
+        assert answer.code == "format-error", answer
+        assert "is no history" in answer.json["detail"]
+
+
 def test_routes_without_a_body_take_no_chunked_one(shared_registry: RunningRegistry) -> None:
     for (method, path), policy in policies(shared_registry.app).items():
         if policy.body or method == "HEAD":

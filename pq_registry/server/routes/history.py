@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from pq_registry import limits
+from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
 from pq_registry.format.hexid import parse_recipient_id
 from pq_registry.format.name import Namespace, Tag
@@ -21,7 +22,7 @@ from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS, RECORDED, RECORDED_ALREADY, json_body
 from pq_registry.server.bodies import JSON_TYPE, read_bytes
 from pq_registry.server.guard import Service
-from pq_registry.server.heavy import Heavy
+from pq_registry.server.heavy import Heavy, HeavyWork
 from pq_registry.server.models import HistoryRequest
 from pq_registry.server.recorded import recorded_answer
 from pq_registry.server.routes.repositories import repository_name
@@ -46,7 +47,7 @@ async def add_tag_history(
     heavy: Heavy,
 ) -> Response:
     """Record the statements of a tag that follow its present one, oldest first, all or none; they may have expired."""
-    bodies = await _statements(request, limits.TAG_ENVELOPE_BYTES)
+    bodies = await _statements(request, heavy, limits.TAG_ENVELOPE_BYTES)
     digest, is_new = await heavy.run(service.tagging.add_history, caller, repository_name(ns, name), Tag(tag), bodies)
     return await recorded_answer(request, digest, is_new=is_new)
 
@@ -68,7 +69,7 @@ async def add_grant_history(
     heavy: Heavy,
 ) -> Response:
     """Record the statements of a grant that follow its present one, oldest first, as for a tag."""
-    bodies = await _statements(request, limits.GRANT_ENVELOPE_BYTES)
+    bodies = await _statements(request, heavy, limits.GRANT_ENVELOPE_BYTES)
     digest, is_new = await heavy.run(
         service.granting.add_history,
         caller,
@@ -90,20 +91,31 @@ async def add_status_history(
     request: Request, ns: str, caller: Annotated[Caller, Depends(guard.REVOKE_HISTORY)], service: Service, heavy: Heavy
 ) -> Response:
     """Record the statuses that follow the present one, oldest first, all or none; they may have expired."""
-    bodies = await _statements(request, limits.STATUS_ENVELOPE_BYTES)
+    bodies = await _statements(request, heavy, limits.STATUS_ENVELOPE_BYTES)
     digest, is_new = await heavy.run(service.statuses.add_history, caller, Namespace(ns), bodies)
     return await recorded_answer(request, digest, is_new=is_new)
 
 
-async def _statements(request: Request, limit: int) -> list[bytes]:
+async def _statements(request: Request, heavy: HeavyWork, limit: int) -> list[bytes]:
     """The envelopes in the request's body, each of at most ``limit`` bytes.
 
     Raises:
         HTTPException: if it is of another type, too large or too slow.
         FormatError: if it is not of the form ``HistoryRequest``.
     """
-    what = "the request's body"
     data = await read_bytes(request, kind=JSON_TYPE, limit=limits.HISTORY_BYTES)
+    return await heavy.run(_read, data, limit)
+
+
+def _read(data: bytes, limit: int) -> list[bytes]:
+    what = "the request's body"
+    # Megabytes of anything but a few long texts take seconds to parse, and are refused without (attack case D9).
+    if sum(map(data.count, (b",", b"[", b"{"))) > limits.HISTORY_STATEMENTS + 1:
+        raise FormatError(
+            f"{what} is no history",
+            expected=f"at most {limits.HISTORY_STATEMENTS} base64 texts in one array",
+            found="more than that",
+        )
     fields = Fields(parse_strict(data, what=what, limit=limits.HISTORY_BYTES), what)
     items = fields.array("statements", limit=limits.HISTORY_STATEMENTS, minimum=1)
     fields.done()
