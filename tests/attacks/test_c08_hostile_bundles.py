@@ -164,6 +164,20 @@ def test_documents_of_another_bundle(move: Move, volume: bytes, other: bytes) ->
     assert str(second) in str(error)
 
 
+def test_a_receipt_of_no_statement_is_of_no_use(move: Move, volume: bytes) -> None:
+    alone = {"tags/other/1/receipt": b"x", f"grants/{'0' * 64}/1/receipt": b"x", "status/9/receipt": b"x"}
+    found = move.bring([repacked(volume, documents=lambda own: {**own, **alone})], "alone")
+    assert [str(tag) for tag in found.accepted.tags] == ["v1"]
+    assert not found.accepted.grants
+    strict = replace(move, options={"offline_status": "require"})
+    only = repacked(
+        volume,
+        documents=lambda own: {role: data for role, data in own.items() if not role.startswith("tags/")}
+        | {"tags/v1/1/receipt": b"x"},
+    )
+    refused(strict, only, BundleMismatch)
+
+
 def test_nothing_is_left_out_unnoticed(move: Move, volume: bytes) -> None:
     def without(*parts: str) -> bytes:
         return repacked(

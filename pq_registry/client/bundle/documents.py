@@ -161,7 +161,10 @@ def _with_log(
 
 
 def _names(documents: Mapping[str, bytes], kind: str) -> list[str]:
-    return sorted({role.split("/")[1] for role in documents if role.startswith(f"{kind}/")})
+    """Of which there is a statement; a receipt alone is of no use."""
+    return sorted(
+        {role.split("/")[1] for role in documents if role.startswith(f"{kind}/") and role.endswith("/envelope")}
+    )
 
 
 def _chain(documents: Mapping[str, bytes], place: str) -> Chain:
