@@ -87,7 +87,7 @@ class QuotaKeeper:
         """
         self.admit_repository(repository)
         quota = self.quotas.of(repository.namespace)
-        if quota.bytes and not self._is_counted(caller, repository, digest):
+        if quota.bytes and not self._is_counted(caller, repository, digest, size):
             self._admit_bytes(repository.namespace, size, quota.bytes)
 
     def admit_repository(self, repository: RepositoryName) -> None:
@@ -120,15 +120,18 @@ class QuotaKeeper:
             held = self._held(namespace)
         return Usage(bytes=held, repositories=self._repositories(namespace), quota=self.quotas.of(namespace))
 
-    def _is_counted(self, caller: Caller, repository: RepositoryName, digest: Digest) -> bool:
+    def _is_counted(self, caller: Caller, repository: RepositoryName, digest: Digest, size: int) -> bool:
+        # By its size, too: who announces a known digest with another one is about to send something else.
         uploads = select(UploadRow.id).join(RepositoryRow).where(
-            RepositoryRow.key == repository.key, UploadRow.digest == digest.hex, UploadRow.token_id == caller.token_id
+            RepositoryRow.key == repository.key, UploadRow.digest == digest.hex, UploadRow.size == size,
+            UploadRow.token_id == caller.token_id,
         )  # fmt: skip
         links = (
             select(RepositoryBlobRow.digest)
             .join(RepositoryRow)
             .join(NamespaceRow)
-            .where(RepositoryBlobRow.digest == digest.hex, NamespaceRow.key == repository.namespace.key)
+            .join(BlobRow, BlobRow.digest == RepositoryBlobRow.digest)
+            .where(BlobRow.digest == digest.hex, BlobRow.size == size, NamespaceRow.key == repository.namespace.key)
         )
         with self._catalogue.reading() as session:
             return any(session.scalars(query.limit(1)).first() is not None for query in (uploads, links))

@@ -61,6 +61,16 @@ def test_an_upload_that_does_not_fit_is_refused_before_it_begins(registry: Runni
     assert not refused(registry.open_upload(b"c", RepositoryName.parse("beta/model"))), "another namespace has its own"
 
 
+def test_a_digest_that_is_held_is_no_ticket_for_other_bytes(registry: RunningRegistry) -> None:
+    """Whoever announces it with another size is about to fill the disk with what is never going to be that blob."""
+    set_quota(registry, bytes=2000)
+    held = b"a" * 1500
+    registry.upload(held)
+    assert refused(registry.open_upload(held, size=1_000_000))
+    assert refused(registry.open_upload(held, OTHER, size=1_000_000))
+    assert not refused(registry.open_upload(held, OTHER))
+
+
 def test_room_that_was_made_can_be_used(registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     set_quota(registry, bytes=1000)
     upload = registry.open_upload(b"a" * 1000).json["id"]
