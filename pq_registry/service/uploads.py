@@ -204,7 +204,9 @@ class Uploads:
         idle_since = now - timedelta(seconds=limits.UPLOAD_IDLE_SECONDS)
         dropped: list[UploadRow] = []
         with self._catalogue.writing() as session:
-            for upload in session.scalars(select(UploadRow)).all():
+            # There may be very many, and no other transaction writes meanwhile: only what can go is read.
+            rows = select(UploadRow) if starting else select(UploadRow).where(UploadRow.touched <= idle_since)
+            for upload in session.scalars(rows).all():
                 if upload.touched <= idle_since or (starting and self._transfer.is_lost(upload)):
                     drop_upload(session, upload)
                     digest = f"sha256:{upload.digest}"
