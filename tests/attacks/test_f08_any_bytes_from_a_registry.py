@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pq_registry.client import answers, loganswers
+from pq_registry.client import answers, loganswers, uploadanswers
 from pq_registry.client.origin import parse_location, parse_registry
 from pq_registry.client.problems import refusal
 from pq_registry.client.verify import verify_directory
@@ -115,7 +115,8 @@ def test_f08_damaged_directories(site: Site) -> None:
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(
         ["items", "next", "name", "digest", "statement", "manifest", "tags", "releases", "id", "parts", "part_size",
          "role", "namespaces", "expires", "envelope", "missing", "token", "tlog_proof", "log_index", "receipt",
-         "quorum", "index", "time", "kind", "identity", "x"]), inner, max_size=6),
+         "quorum", "index", "time", "kind", "identity", "number", "url", "headers", "verified", "size",
+         "storage_origins", "x"]), inner, max_size=6),
     max_leaves=12,
 ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -123,7 +124,8 @@ def test_f08_any_answer_parses_or_is_refused(body: bytes) -> None:
     for parse in (
         answers.caller, answers.repository_page, answers.repository_view, answers.release_items, answers.release_view,
         loganswers.statement, loganswers.committed, loganswers.logged, loganswers.log_entries,
-        answers.digest, answers.missing, answers.upload, answers.identities, answers.tokens,
+        uploadanswers.signed_parts, uploadanswers.completion, uploadanswers.storage_origins,
+        answers.missing, answers.upload, answers.identities, answers.tokens,
         answers.new_token,
     ):  # fmt: skip
         try:
