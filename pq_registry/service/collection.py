@@ -31,7 +31,7 @@ from sqlalchemy import ColumnElement, delete, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
-from pq_registry.errors import LogHalted, NotFound, PqregError, StorageError, UsageError
+from pq_registry.errors import FormatError, LogHalted, NotFound, StorageError, UsageError
 from pq_registry.format.checkpoint import parse_checkpoint_note
 from pq_registry.format.digest import Digest
 from pq_registry.log.stores import CHECKPOINT_PATH
@@ -332,7 +332,7 @@ def _require_own_catalogue(stock: Stock) -> None:
         shown, _ = parse_checkpoint_note(stock.tiles.read(CHECKPOINT_PATH))
     except NotFound:
         shown = None
-    except PqregError as error:
+    except FormatError as error:
         raise StorageError(
             "the checkpoint in the tile store is damaged", found=error, hint="run pqreg fsck --repair"
         ) from error

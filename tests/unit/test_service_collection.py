@@ -154,6 +154,18 @@ def test_a_catalogue_that_is_behind_decides_nothing(registry: Registry, stores: 
     other.close()
 
 
+def test_a_store_that_does_not_answer_is_not_called_damaged(
+    registry: Registry, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: object, path: str) -> bytes:
+        raise StorageError(f"cannot read {path}", found="NewConnectionError")
+
+    monkeypatch.setattr(type(stores.tiles), "read", away)
+    with pytest.raises(StorageError, match="cannot read checkpoint") as raised:
+        collect(stores, 2 * DAY)
+    assert "fsck" not in str(raised.value.hint)
+
+
 def test_a_grace_shorter_than_a_push_is_refused(stores: Stores) -> None:
     stock = Stock(catalogue=stores.catalogue, blobs=stores.blobs, tiles=stores.tiles, incoming=None)
     with pytest.raises(UsageError, match="too short"):
