@@ -103,11 +103,12 @@ def _tags(session: Session, releases: dict[tuple[int, str], bool]) -> Iterator[F
         # Where a tag pointed once need not be here: a replica keeps the history, and not what was revoked before it.
         past = last[stated.key] is not stated
         yield Finding(stated.subject, f"its target {stated.statement.target} is not a release of the repository", past)
-    for tag in session.scalars(select(TagRow)):
+    named = select(TagRow, RepositoryRow.name).join(RepositoryRow, RepositoryRow.id == TagRow.repository_id)
+    for tag, name in session.execute(named):
         now = last.pop((tag.repository_id, tag.tag, None, None), None)
         entry = (tag.sequence, tag.statement, tag.target, tag.signer, tag.issued, tag.expires)
         if now is None or entry != _tag_entry(now):
-            yield Finding(f"tag {tag.tag} of repository {tag.repository_id}", "it does not repeat its last statement")
+            yield Finding(f"tag {tag.tag} of {name}", "it does not repeat its last statement")
     yield from (Finding(stated.subject, "it has statements but no entry") for stated in last.values())
 
 

@@ -29,7 +29,7 @@ from pq_registry import limits
 from pq_registry.crypto.identity import PublicIdentity
 from pq_registry.crypto.shards import shard_digests
 from pq_registry.crypto.signing import verify_envelope
-from pq_registry.errors import NotFound, PqregError
+from pq_registry.errors import NotFound, PqregError, StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.manifest import MANIFEST_NAME
@@ -106,7 +106,10 @@ def check_registry(
                 findings.extend(found)
     if tiles is not None:
         findings.extend(check_log(catalogue, tiles))
-    findings.extend(_unknown(catalogue, blobs))
+    try:
+        findings.extend(_unknown(catalogue, blobs))
+    except StorageError as error:  # something that is no blob, for one; what was found before is needed all the same
+        findings.append(Finding("what the store holds beside its blobs", str(error)))
     return findings
 
 

@@ -76,6 +76,15 @@ def test_a_blob_nobody_knows_is_a_note(whole: Registry, tmp_path: Path) -> None:
     assert [(item.subject, item.note) for item in found] == [(f"blob {Digest.of(b'orphan')}", True)]
 
 
+@pytest.mark.directory_only("in an object store its name has another form")
+def test_what_is_no_blob_hides_nothing_that_was_found(whole: Registry, tmp_path: Path) -> None:
+    change_blob(tmp_path / "registry", CONTENT, lambda _: None)
+    (tmp_path / "registry" / "blobs" / "sha256" / CONTENT.hex[:2] / "notes.txt").write_text("an operator's")
+    found = findings(whole)
+    assert any(line == f"blob {CONTENT}: it is missing from the store" for line in found)
+    assert any("no blob stands in the store" in line and "notes.txt" in line for line in found)
+
+
 @pytest.mark.parametrize(
     ("change", "subject"),
     [
@@ -88,7 +97,7 @@ def test_a_blob_nobody_knows_is_a_note(whole: Registry, tmp_path: Path) -> None:
         ("UPDATE releases SET signer = content_digest", "release "),
         ("UPDATE releases SET content_digest = manifest_digest", "release "),
         ("DELETE FROM repository_blobs WHERE digest = :content", "release "),
-        ("UPDATE tags SET sequence = 2", "tag "),
+        ("UPDATE tags SET sequence = 2", "tag v1 of acme/minilm: "),
         ("UPDATE tags SET target = NULL", "tag "),
         ("UPDATE tags SET expires = expires + 1", "tag "),
         ("DELETE FROM tags", "tag "),
