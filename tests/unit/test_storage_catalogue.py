@@ -78,8 +78,9 @@ def test_an_empty_database_is_only_filled_when_asked(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.sqlite3"
     path.write_bytes(b"this is not a database at all" * 100)
-    with pytest.raises(StorageError, match="the catalogue failed"):
+    with pytest.raises(StorageError, match="the catalogue failed") as raised:
         Catalogue.open_sqlite(path, upgrade=True)
+    assert raised.value.found == "SQLite: SQLITE_NOTADB"  # which of its failures: a full disk, a damaged file, …
 
 
 def test_durability_settings(sqlite: Catalogue) -> None:

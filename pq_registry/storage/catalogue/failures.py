@@ -86,7 +86,8 @@ def _failure(error: Exception) -> StorageError:
         busy.retry_after = limits.S3_SLOW_DOWN_SECONDS
         return busy
     if not type(original).__module__.startswith("psycopg"):
-        return StorageError("the catalogue failed", found=type(error).__name__)
+        name = getattr(original, "sqlite_errorname", None)
+        return StorageError("the catalogue failed", found=f"SQLite: {name}" if name else type(error).__name__)
     state = sqlstate(original)
     said = getattr(getattr(original, "diag", None), "message_primary", None) or str(original).partition("\n")[0]
     failed = StorageError(
