@@ -45,6 +45,13 @@ def config(**changes: str) -> S3Config:
     return found
 
 
+@pytest.mark.parametrize("storage", ["s3://x", "s3://Models", "s3://models/a b", "models"])
+def test_a_wrong_storage_says_what_a_name_may_have(storage: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        config(storage=storage)
+    assert "3 to 63" in str(raised.value.expected)
+
+
 def test_the_example_of_the_specification() -> None:
     url = EXAMPLE.presign(
         "GET", "https://examplebucket.s3.amazonaws.com", "/test.txt", query={}, headers={}, at=AT, seconds=86400

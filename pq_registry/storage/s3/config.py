@@ -12,6 +12,7 @@ from pq_registry.errors import SettingError
 from pq_registry.settings import Settings
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+_STORAGE_FORM = "s3://bucket[/prefix]; a bucket has 3 to 63 of a-z 0-9 . -, a prefix's parts have A-Z a-z 0-9 . _ -"
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,7}", re.ASCII)
 _REGION = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 _KMS_KEY = re.compile(r"[A-Za-z0-9:/_-]{1,512}", re.ASCII)
@@ -96,7 +97,7 @@ def parse_storage(text: str) -> tuple[str, str]:
     bucket, _, prefix = rest.partition("/")
     prefix = prefix.rstrip("/")
     if scheme != "s3" or not separator or not _BUCKET.fullmatch(bucket) or (prefix and not _PREFIX.fullmatch(prefix)):
-        raise SettingError("setting storage is wrong", expected="s3://bucket[/prefix]", found=repr(text)[:99])
+        raise SettingError("setting storage is wrong", expected=_STORAGE_FORM, found=repr(text)[:99])
     return bucket, f"{prefix}/" if prefix else ""
 
 
