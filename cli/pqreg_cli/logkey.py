@@ -47,9 +47,10 @@ def log_setup(config: ServerConfig) -> LogSetup:
 def _signers(config: ServerConfig) -> LogSigners:
     from pq_registry import durable
     from pq_registry.log.signers import LogSigners
-    from pq_registry.storage.logpresence import has_log
+    from pq_registry.storage.logpresence import has_log, require_named
     from pqreg_keys.notekeyfile import LOG_TYPES, generate_note_keys, load_note_keys
 
+    require_named(config.stores)
     path = config.log_key or config.stores.directory.log_key
     if not path.exists():
         if has_log(config.stores):

@@ -10,6 +10,7 @@
     DIR/incoming/…           uploads that are not finished
     DIR/log/…                the files of the transparency log, as readers see them
     DIR/log.key              the log's secret keys, 0600 (unless they are kept elsewhere)
+    DIR/stores.txt           says that catalogue and weights are elsewhere (storage.logpresence)
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class DataDirectory:
     def log(self) -> Path:
         """The transparency log's files."""
         return self.root / "log"
+
+    @property
+    def stores_mark(self) -> Path:
+        """Left by an instance whose catalogue and weights are elsewhere."""
+        return self.root / "stores.txt"
 
     @property
     def log_key(self) -> Path:

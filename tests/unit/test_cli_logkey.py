@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import stat
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from pq_registry.format.instant import utc_now
 from pq_registry.format.note import NoteKeyType
 from pq_registry.server.config import ServerConfig
 from pq_registry.service.registry import Registry
-from pq_registry.storage.stores import Stores
+from pq_registry.settings import Settings
+from pq_registry.storage.s3.config import S3Config
+from pq_registry.storage.stores import StoreConfig, Stores
 from pq_registry.storage.tiles import LocalTiles
 from pqreg_cli.logkey import log_setup
-from pqreg_keys.notekeyfile import WITNESS_TYPES, generate_note_keys
+from pqreg_keys.notekeyfile import LOG_TYPES, WITNESS_TYPES, generate_note_keys
 from tests.logsamples import compose_policy, witness_signers
 from tests.stack import store_config
 
@@ -51,6 +54,27 @@ def test_origin_and_place_can_be_chosen(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "log.key").exists()
     with pytest.raises(SettingError, match="log_origin is not the name"):
         log_setup(config(tmp_path / "data", log_origin="other.example.org", log_key=elsewhere))
+
+
+def test_forgotten_stores_begin_no_second_history(tmp_path: Path) -> None:
+    """An instance's directory has the log's keys, and nothing else of a registry whose stores are elsewhere."""
+    data, other = tmp_path / "data", tmp_path / "other"
+    generate_note_keys(tmp_path / "log.key", "log.example.org", LOG_TYPES)
+    settings = {"storage": "s3://models/registry", "s3_endpoint": "https://s3.example.org"}
+    stores = StoreConfig(
+        data=data, database="postgresql://pqreg:secret@db/pqreg",
+        s3=S3Config.from_settings(Settings(settings, environment={})),
+    )  # fmt: skip
+    key = tmp_path / "log.key"
+    made = log_setup(replace(config(data, log_key=key), stores=stores))
+    forgotten = replace(config(data, log_key=key), stores=StoreConfig(data=data))
+    with pytest.raises(SettingError, match="do not name this registry's stores") as raised:
+        log_setup(forgotten)
+    assert str(data) in str(raised.value.found)
+    assert "secret" not in (data / "stores.txt").read_text()
+    assert log_setup(replace(forgotten, stores=StoreConfig(data=other))).signers.vkeys == made.signers.vkeys
+    (data / "catalogue.sqlite3").touch()  # a backup was restored into this directory
+    log_setup(forgotten)
 
 
 def test_a_log_that_lost_its_keys_gets_no_others(tmp_path: Path) -> None:
