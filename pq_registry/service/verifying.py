@@ -117,6 +117,8 @@ class Verifications:
         job.end(error)
 
     def _claim(self, upload_id: str, job: Job, work: Callable[[Callable[[int], None]], None]) -> None:
+        if self._stopping.is_set():
+            raise _stopping()  # it was queued; each would read for a moment before it noticed
         if not self._renew(upload_id, 0, taking=True):
             return  # as for _TakenOver
         renewed = self._clock()

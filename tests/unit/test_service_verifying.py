@@ -207,3 +207,26 @@ def test_an_upload_aborted_while_it_is_verified_leaves_nothing(site: Site) -> No
     assert not site.store.objects
     assert not site.store.multiparts
     assert site.blob(BIG) is None
+
+
+def test_what_is_queued_when_the_service_stops_is_not_begun(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "VERIFYING_TASKS", 1)
+    monkeypatch.setattr(limits, "VERIFYING_WAIT_SECONDS", 0)
+    uploads = site.instance()
+    contents = [BIG + bytes([number]) for number in range(3)]
+    with site.held_up("read") as (begun, _):
+        for content in contents:
+            state = begin(uploads, content)
+            site.send(state, content)
+            assert complete(uploads, state) == Verifying(0, len(content))
+        assert begun.wait(30)
+        closing = threading.Thread(target=uploads.close)
+        closing.start()
+        while not uploads._completion._verifications._stopping.is_set():
+            pass
+    closing.join(30)
+    assert site.store.calls.count("finish") == 1
+    assert site.blob(contents[1]) is None
+    monkeypatch.setattr(limits, "VERIFYING_WAIT_SECONDS", 30)
+    other = site.instance()
+    assert complete(other, begin(other, contents[1])) == Digest.of(contents[1])
