@@ -3,11 +3,12 @@
 
 1. The backup's files are whole, and the catalogue it goes into is empty. Its rows are loaded in one transaction.
 2. The newest checkpoint anybody shows is looked for: in the tile store, and wherever the operator says (a mirror, a
-   witness). Each must be signed by the log's keys.
+   witness). Each must be signed by the log's keys. A tile store with another log in it is refused and left alone.
 3. None is newer than the backup's: the log's files are made again from the rows as far as they are missing or damaged,
    and every checkpoint must be the start of the backup's tree. One that is not is a fork: everything is taken back.
 4. One is newer: leaves were signed after the backup. If the tile store has them, and they follow the backup's tree, the
-   lock is moved forward to that checkpoint and the log goes on from there. Leaves whose statements the backup does not
+   lock is moved forward to that checkpoint and the log goes on from there, if every other checkpoint is a start of
+   its tree, too. Leaves whose statements the backup does not
    have are named: those statements are lost here, and their publishers have them.
 5. One is newer and the tile store does not have its leaves: the log must not go on from the backup. The newer one is
    written down as published, in the transaction of step 1 already, so that no start of the service gets past it
@@ -16,6 +17,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +28,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from pq_registry import durable
-from pq_registry.errors import FormatError, LogError, LogHalted, NotFound, PqregError
+from pq_registry.errors import FormatError, LogError, LogHalted, NotFound, PqregError, UsageError
 from pq_registry.format.checkpoint import Checkpoint, parse_checkpoint_note
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.instant import from_unix
@@ -98,7 +100,7 @@ def restore(source: Path, stores: Stores, *, shown: Sequence[Shown], now: dateti
         now: when.
 
     Raises:
-        UsageError: if there is no backup, or the catalogue is not empty.
+        UsageError: if there is no backup, the catalogue is not empty, or the tile store has another log.
         FormatError: if the backup is damaged or of another schema, or a checkpoint is none of this log's.
         LogHalted: if a checkpoint is of another tree than the backup's: nothing was restored.
         StorageError: if something cannot be read or written.
@@ -107,6 +109,7 @@ def restore(source: Path, stores: Stores, *, shown: Sequence[Shown], now: dateti
     require_empty(stores.catalogue)
     verify_files(source, index)
     keys = _keys(read_file(source, index, f"log/{VKEY_PATH}"), stores.tiles)
+    _require_own_log(stores.tiles, keys)
     known = [(each.source, each.note, _judge(each, keys)) for each in (*shown, *_of_store(stores.tiles, keys))]
     with stores.catalogue.writing() as session:
         load_rows(session, source, index, copies=isinstance(stores.blobs, DirectUploads))
@@ -137,6 +140,21 @@ def _keys(text: bytes | None, tiles: LogFiles) -> list[VerifierKey]:
         return []
     except UnicodeError:
         raise FormatError("the log's vkey is damaged", expected="UTF-8") from None
+
+
+def _require_own_log(tiles: LogFiles, keys: Sequence[VerifierKey]) -> None:
+    """Refuse the files of another log: what is not of this one is replaced later, as damaged."""
+    found: set[str] = set()
+    with contextlib.suppress(NotFound, FormatError):
+        found |= {key.name for key in _keys(None, tiles) if key not in keys}
+    with contextlib.suppress(NotFound, FormatError):
+        origin = parse_checkpoint_note(tiles.read(CHECKPOINT_PATH))[0].origin
+        found |= {origin} - {key.name for key in keys}
+    if found:
+        raise UsageError(
+            "the tile store holds another log", expected=f"none, or that of {', '.join({key.name for key in keys})}",
+            found=f"keys of {', '.join(sorted(found))}", hint="give --data or --storage of this registry's own",
+        )  # fmt: skip
 
 
 def _judge(shown: Shown, keys: Sequence[VerifierKey]) -> Checkpoint:
@@ -179,7 +197,7 @@ def _settle(
     own, _ = parse_checkpoint_note(state.note)
     where, note, newest = max(known, key=lambda each: each[2].size, default=("the backup", state.note, own))
     if newest.size > own.size:
-        return _behind(stores, index, own, Shown(where, note), newest, now)
+        return _behind(stores, index, own, Shown(where, note), known, now)
     repaired = [*rebuild_log(catalogue, tiles)]
     vkey = read_file(source, index, f"log/{VKEY_PATH}")
     if vkey is not None:
@@ -195,18 +213,27 @@ def _settle(
 
 
 def _behind(
-    stores: Stores, index: BackupIndex, own: Checkpoint, shown: Shown, newest: Checkpoint, now: datetime
+    stores: Stores,
+    index: BackupIndex,
+    own: Checkpoint,
+    shown: Shown,
+    known: Sequence[tuple[str, bytes, Checkpoint]],
+    now: datetime,
 ) -> Restored:
     lock = CatalogueLock(stores.catalogue)
+    newest, _ = parse_checkpoint_note(shown.note)
     try:
         tree = Tree(stores.tiles, newest.size, newest.root)
         same = tree.root_at(own.size) == own.root
         entries = list(tree.entries(own.size, newest.size)) if same else []
+        astray = [(who, each.size) for who, _, each in known if tree.root_at(each.size) != each.root]
     except (LogError, NotFound):
         lock.keep_published(newest.size, shown.note, quorum=False, at=now)
         return Restored(index=index, outcome=LogOutcome.STOPPED, leaves=newest.size, newest=shown.source)
     if not same:
         raise _forked(shown.source, own.size)
+    if astray:
+        raise _forked(*astray[0])
     with stores.catalogue.writing() as session:
         lost = list(_record_found(session, own.size, entries))
         session.execute(delete(LogStagedRow))
@@ -265,7 +292,7 @@ def _own_lines(note: bytes) -> bytes:
 
 def _forked(source: str, size: int) -> LogHalted:
     return LogHalted(
-        f"{source} shows another tree than the backup: a fork",
-        expected=f"the backup's tree at {size} leaves",
+        f"{source} shows another tree than the others: a fork",
+        expected=f"one tree at {size} leaves",
         hint="nothing was restored; keep both, they are evidence (docs/operations/log.md)",
     )

@@ -21,7 +21,7 @@ from pq_registry.service.restoring import LogOutcome, Restored, Shown, restore
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.backup import INDEX, LEFT_OUT, read_index, write_backup
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.catalogue.tables import AuditEventRow, Base
+from pq_registry.storage.catalogue.tables import AuditEventRow, Base, LogStateRow
 from pq_registry.storage.fsck import check_registry
 from pq_registry.storage.stores import StoreConfig, Stores
 from pq_registry.storage.tiles import LocalTiles
@@ -252,6 +252,39 @@ def test_a_fork_is_not_restored(registry: Registry, tmp_path: Path) -> None:
     stores = Stores.open(StoreConfig(data=tmp_path / "other"), upgrade=True)
     assert not any(rows(stores.catalogue).values())
     stores.close()
+
+
+def test_a_fork_behind_the_newest_checkpoint_is_not_gone_on_with(registry: Registry, tmp_path: Path) -> None:
+    """The tile store is ahead of the backup and follows it; what somebody else was shown before is another tree."""
+    backup = backed_up(registry, tmp_path / "backup")
+    log_further(registry)
+    registry.close()
+    other = opened(tmp_path / "fork")
+    publish(other)
+    other.ledger.catch_up()
+    with other.catalogue.reading() as session:  # of the lock: the tile store's may follow a little later
+        forked = Shown("a witness", session.scalars(select(LogStateRow.note)).one())
+    other.close()
+    shutil.copytree(tmp_path / "registry" / "log", tmp_path / "other" / "log")
+    with pytest.raises(LogHalted, match="a witness shows another tree"):
+        restored(backup, StoreConfig(data=tmp_path / "other"), forked)
+    stores = Stores.open(StoreConfig(data=tmp_path / "other"), upgrade=True)
+    assert not any(rows(stores.catalogue).values())
+    stores.close()
+
+
+@pytest.mark.parametrize("left", [{"vkey", "checkpoint"}, {"vkey"}, {"checkpoint"}])
+def test_another_log_in_the_tile_store_is_left_alone(registry: Registry, tmp_path: Path, left: set[str]) -> None:
+    backup = backed_up(registry, tmp_path / "backup")
+    Registry.open(StoreConfig(data=tmp_path / "x"), utc_now, log=log_setup("other.example/log")).close()
+    log = tmp_path / "x" / "log"
+    for name in {"vkey", "checkpoint"} - left:
+        (log / name).unlink()
+    shutil.copytree(log, tmp_path / "other" / "log")
+    before = {name: (log / name).read_bytes() for name in left}
+    with pytest.raises(UsageError, match="another log"):
+        restored(backup, StoreConfig(data=tmp_path / "other"))
+    assert {name: (tmp_path / "other" / "log" / name).read_bytes() for name in left} == before
 
 
 def test_a_checkpoint_of_another_log_is_refused(registry: Registry, tmp_path: Path) -> None:
