@@ -172,8 +172,9 @@ def test_a_receipt_of_no_statement_is_of_no_use(move: Move, volume: bytes) -> No
     strict = replace(move, options={"offline_status": "require"})
     only = repacked(
         volume,
-        documents=lambda own: {role: data for role, data in own.items() if not role.startswith("tags/")}
-        | {"tags/v1/1/receipt": b"x"},
+        documents=lambda own: (
+            {role: data for role, data in own.items() if not role.startswith("tags/")} | {"tags/v1/1/receipt": b"x"}
+        ),
     )
     refused(strict, only, BundleMismatch)
 
