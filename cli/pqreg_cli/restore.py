@@ -31,9 +31,11 @@ from pqreg_cli.stores import (
 
 if TYPE_CHECKING:
     from pq_registry.service.restoring import Restored, Shown
+    from pq_registry.storage.backup import BackupIndex
     from pq_registry.storage.chains import Finding
     from pq_registry.storage.logrepair import Repaired
     from pq_registry.storage.repair import BlobSource
+    from pq_registry.storage.stores import StoreConfig
 
 
 def restore(
@@ -81,7 +83,9 @@ def restore(
     settings = Settings(store_settings(data, database, storage, s3_endpoint))
     config = store_config(settings)
     begun = time.monotonic()
-    read_index(source)
+    moved = other_storage(read_index(source), config)
+    if moved is not None:
+        output.note(moved)
     with ExitStack() as stack:
         sources: list[BlobSource] = []
         if repair_from:
@@ -105,6 +109,15 @@ def restore(
     damaged = any(not finding.note for finding in findings)
     if damaged or restored.outcome is LogOutcome.STOPPED:
         raise typer.Exit(EXIT_REFUSED)
+
+
+def other_storage(index: BackupIndex, config: StoreConfig) -> str | None:
+    """What to say if the backup's registry kept its weights elsewhere: they moved, or a setting was forgotten."""
+    was, now = index.settings.get("storage", "").rstrip("/"), "" if config.s3 is None else config.s3.url
+    if was == now:
+        return None
+    place = "the data directory"
+    return f"the backup's registry kept its weights in {was or place}, this one in {now or place} (--storage)"
 
 
 def _show(
