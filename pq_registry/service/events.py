@@ -7,7 +7,8 @@ kept elsewhere. So an export is continued only if the database still leads to th
 removed only once an export holds them.
 
 Removing them is itself an event, ``events-pruned``, whose detail ``through`` and ``hash`` say where the chain of what
-is left begins. The database numbers events in the order of their transactions, since there is one writer at a time.
+is left begins. What fsck knows lost leaves of the log by, ``log-moved``, is recorded again as it was. The database
+numbers events in the order of their transactions, since there is one writer at a time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from pq_registry import limits
 from pq_registry.errors import EventsInvalid, StorageError
@@ -139,7 +141,8 @@ class Events:
         if last is None:
             return 0
         with self._catalogue.writing() as session:
-            # First, so that it gets a number above theirs: SQLite gives the numbers of removed rows again.
+            # First, so that these get numbers above theirs: SQLite gives the numbers of removed rows again.
+            _keep_moves(session, last.event.id)
             audit.record(
                 session, caller, self._clock(), audit.Action.EVENTS_PRUNED, "audit events",
                 through=last.event.id, hash=last.hash, events=count, until=format_instant(last.event.at),
@@ -179,6 +182,20 @@ class Events:
             if len(events) < _BATCH:
                 return
             last = events[-1].id
+
+
+def _keep_moves(session: Session, through: int) -> None:
+    query = select(AuditEventRow).where(
+        AuditEventRow.id <= through, AuditEventRow.action == audit.Action.LOG_MOVED.value
+    )
+    for row in session.scalars(query.order_by(AuditEventRow.id)).all():
+        session.add(
+            AuditEventRow(
+                at=row.at, request_id=row.request_id, token_id=row.token_id, action=row.action, subject=row.subject,
+                detail=row.detail,
+            )
+        )  # fmt: skip
+        session.flush()
 
 
 def _end(link: Link | None) -> End | None:

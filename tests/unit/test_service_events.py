@@ -181,6 +181,22 @@ def test_pruning_keeps_the_chain(catalogue: Catalogue, events: Events, tmp_path:
     assert list(events.after(End(6, extent([old, new]).last.hash)))
 
 
+def test_pruning_keeps_what_fsck_knows_lost_leaves_by(catalogue: Catalogue, events: Events, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    with catalogue.writing() as session:
+        moved = NOW - timedelta(days=400)
+        audit.record(session, host_caller(), moved, audit.Action.LOG_MOVED, "log.example", start=7, end=9, lost=2)
+    happen(catalogue, "a", days_ago=400)
+    exported = End(0, START)
+    for _ in range(2):
+        add_events(file, events.after(exported))
+        exported = end(events)
+        events.prune(host_caller(), exported, NOW + timedelta(days=1))
+        (kept,) = [link.event for link in events.chain() if link.event.action == "log-moved"]
+        assert (kept.at, kept.detail) == (moved, {"start": 7, "end": 9, "lost": 2})
+    assert extent([file]).count == 4, "what was exported is one chain"
+
+
 def test_postgresql_numbers_and_chains_them_alike(catalogue: Catalogue, postgres: Catalogue) -> None:
     chains = []
     for one in (catalogue, postgres):
