@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from pq_registry.crypto.signing import sign_envelope
 from pq_registry.errors import FormatError, LogHalted, UsageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
+from pq_registry.format.name import Tag
 from pq_registry.log.stores import CHECKPOINT_PATH
 from pq_registry.service.registry import Registry
 from pq_registry.service.restoring import LogOutcome, Restored, Shown, restore
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.backup import INDEX, LEFT_OUT, read_index, write_backup
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.catalogue.tables import AuditEventRow, Base, LogStateRow
+from pq_registry.storage.catalogue.tables import AuditEventRow, Base
 from pq_registry.storage.fsck import check_registry
 from pq_registry.storage.stores import StoreConfig, Stores
 from pq_registry.storage.tiles import LocalTiles
@@ -38,7 +40,7 @@ def opened(data: Path, **stores: object) -> Registry:
 def registry(tmp_path: Path) -> Iterator[Registry]:
     registry = opened(tmp_path / "registry")
     publish(registry)
-    registry.ledger.catch_up()
+    log_all(registry)
     yield registry
     registry.close()
 
@@ -78,10 +80,16 @@ def renew(registry: Registry) -> Digest:
     return signed.payload_digest
 
 
+def log_all(registry: Registry) -> None:
+    """Everything recorded is in the log, and its checkpoint is in the tile store."""
+    registry.ledger.catch_up()
+    registry.ledger.log(registry.resolving.tag_envelope(REPOSITORY, Tag("v1"))[0])
+
+
 def log_further(registry: Registry) -> Digest:
     """One more statement in the log."""
     statement = renew(registry)
-    registry.ledger.catch_up()
+    log_all(registry)
     return statement
 
 
@@ -239,14 +247,20 @@ def test_a_crash_before_the_log_was_looked_at_stops_it(
         opened(tmp_path / "other")
 
 
+def forked_checkpoint(data: Path) -> bytes:
+    """Of a log with the same keys and statements, a minute earlier each."""
+    other = Registry.open(StoreConfig(data=data), lambda: utc_now() - timedelta(minutes=1), log=log_setup())
+    publish(other)
+    log_all(other)
+    note = other.ledger.tiles.read(CHECKPOINT_PATH)
+    other.close()
+    return note
+
+
 def test_a_fork_is_not_restored(registry: Registry, tmp_path: Path) -> None:
     """Another history under the same keys: whoever shows it, the backup's is not silently gone on with."""
     backup = backed_up(registry, tmp_path / "backup")
-    other = opened(tmp_path / "fork")
-    publish(other)
-    other.ledger.catch_up()
-    forked = Shown("a mirror", other.ledger.tiles.read(CHECKPOINT_PATH))
-    other.close()
+    forked = Shown("a mirror", forked_checkpoint(tmp_path / "fork"))
     with pytest.raises(LogHalted, match="fork"):
         restored(backup, StoreConfig(data=tmp_path / "other"), forked)
     stores = Stores.open(StoreConfig(data=tmp_path / "other"), upgrade=True)
@@ -259,12 +273,7 @@ def test_a_fork_behind_the_newest_checkpoint_is_not_gone_on_with(registry: Regis
     backup = backed_up(registry, tmp_path / "backup")
     log_further(registry)
     registry.close()
-    other = opened(tmp_path / "fork")
-    publish(other)
-    other.ledger.catch_up()
-    with other.catalogue.reading() as session:  # of the lock: the tile store's may follow a little later
-        forked = Shown("a witness", session.scalars(select(LogStateRow.note)).one())
-    other.close()
+    forked = Shown("a witness", forked_checkpoint(tmp_path / "fork"))
     shutil.copytree(tmp_path / "registry" / "log", tmp_path / "other" / "log")
     with pytest.raises(LogHalted, match="a witness shows another tree"):
         restored(backup, StoreConfig(data=tmp_path / "other"), forked)
