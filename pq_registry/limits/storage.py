@@ -62,6 +62,8 @@ LOCATION_MARGIN_SECONDS: Final = 60
 """How much earlier than its end the service takes a presigned URL for over: clocks differ, and requests take time."""
 
 # -- PostgreSQL and several instances ----------------------------------------------------------------------------------
+CATALOGUE_CLOSE_SECONDS: Final = 10
+"""How long a catalogue that is closed waits for transactions under way in other threads."""
 CATALOGUE_CONNECTIONS: Final = 16
 """Connections to PostgreSQL that one instance keeps for requests; PostgreSQL's usual max_connections is 100."""
 CATALOGUE_CONNECT_SECONDS: Final = 5

@@ -14,6 +14,7 @@ SQLite runs in WAL mode with synchronous=FULL: a committed transaction survives 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +22,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, create_engine, event, func, select, text
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
+from pq_registry import limits
 from pq_registry.errors import StorageError
 from pq_registry.storage.catalogue import migrate, postgres
 from pq_registry.storage.catalogue.failures import reported
 
 _BUSY_SECONDS = 20
 """How long SQLite waits for another process (pqreg token --data) to finish writing."""
+_POLL_SECONDS = 0.01
 _POOL = 48
 """Connections: one per worker thread that may be inside a transaction."""
 
@@ -147,7 +150,14 @@ class Catalogue:
             session.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, once the transactions that are under way in other threads have ended.
+
+        A thread that is still stuck in one after ``limits.CATALOGUE_CLOSE_SECONDS`` keeps its connection.
+        """
+        deadline = time.monotonic() + limits.CATALOGUE_CLOSE_SECONDS
+        pool = self._engine.pool
+        while isinstance(pool, QueuePool) and pool.checkedout() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
         self._engine.dispose()
 
 
