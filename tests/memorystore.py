@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from pq_registry.errors import NotFound, StorageError
 from pq_registry.format.digest import Digest
-from pq_registry.storage.blobs import SignedRequest, StoredBlob, StoredPart, UnfinishedUpload
+from pq_registry.storage.blobs import SignedRequest, StoredBlob, StoredPart, UnfinishedUpload, ignore
 
 
 class MemoryReader:
@@ -77,7 +77,7 @@ class MemoryStore:
         self.happens("remove")
         self.objects.pop(blob, None)
 
-    def iterate(self) -> Iterator[StoredBlob]:
+    def iterate(self, *, stray: Callable[[str], None] = ignore) -> Iterator[StoredBlob]:
         yield from list(self.objects)
 
     def check(self) -> None:

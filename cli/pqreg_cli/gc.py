@@ -77,9 +77,12 @@ def gc(
         {
             "dry_run": dry_run,
             "freed": freed,
+            "strays": collection.strays,
             "collected": [{"kind": item.kind.value, "subject": item.subject, "size": item.size} for item in gone],
         }
     )
+    for name in collection.strays:
+        output.note(f"{name} is no blob and stays; move it away: pqreg did not put it there")
     counts = Counter(item.kind for item in gone)
     what = ", ".join(_counted(counts[kind], kind) for kind in Kind if counts[kind]) or "nothing"
     output.line(f"{'would remove' if dry_run else 'removed'} {what}" + (f": {size_text(freed)}" if freed else ""))

@@ -116,6 +116,8 @@ class Collection:
         self._now, self._before, self._dry = now, now - grace, dry
         self._used = References(stock.catalogue, stock.blobs)
         self._gone: set[str] = set()
+        self.strays: list[str] = []
+        """What stands among the blobs and is none, once ``run`` has ended. It is left alone."""
 
     def run(self) -> Iterator[Collected]:
         """Collect; yields what went, when it is gone.
@@ -255,7 +257,7 @@ class Collection:
     # -- 4 -----------------------------------------------------------------------------------------------------------
 
     def _objects(self) -> Iterator[Collected]:
-        for batch in batches(self._blobs.iterate()):
+        for batch in batches(self._blobs.iterate(stray=self.strays.append)):
             with self._catalogue.reading() as session:
                 unknown = unknown_blobs(session, batch)
             for blob in unknown:

@@ -11,7 +11,7 @@ from the client straight into an object store (``DirectUploads``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -40,6 +40,10 @@ class SignedRequest:
     url: str = field(repr=False)
     headers: Mapping[str, str]
     expires: datetime
+
+
+def ignore(_stray: str) -> None:
+    """For those who look for blobs and for nothing else."""
 
 
 class BlobReader(Protocol):
@@ -124,11 +128,14 @@ class BlobStore(Protocol):
         """
         ...
 
-    def iterate(self) -> Iterator[StoredBlob]:
+    def iterate(self, *, stray: Callable[[str], None] = ignore) -> Iterator[StoredBlob]:
         """Every blob, in no particular order.
 
+        Args:
+            stray: told the name of whatever stands among the blobs and is none, at most some hundred characters of it.
+
         Raises:
-            StorageError: if the store fails or holds something that is no blob.
+            StorageError: if the store fails.
         """
         ...
 

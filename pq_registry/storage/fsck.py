@@ -108,7 +108,7 @@ def check_registry(
         findings.extend(check_log(catalogue, tiles))
     try:
         findings.extend(_unknown(catalogue, blobs))
-    except StorageError as error:  # something that is no blob, for one; what was found before is needed all the same
+    except StorageError as error:  # what was found before is needed all the same
         findings.append(Finding("what the store holds beside its blobs", str(error)))
     return findings
 
@@ -181,12 +181,15 @@ def _blob(blobs: BlobStore, blob: _Blob, advance: Callable[[int], None]) -> Iter
 
 
 def _unknown(catalogue: Catalogue, blobs: BlobStore) -> Iterator[Finding]:
-    for batch in batches(blobs.iterate()):
+    strays: list[str] = []
+    for batch in batches(blobs.iterate(stray=strays.append)):
         with catalogue.reading() as session:
             unknown = unknown_blobs(session, batch)
         for blob in unknown:
             where = f", in its copy {blob.copy}" if blob.copy else ""
             yield Finding(f"blob {blob}", f"no catalogue entry knows it{where}", note=True)
+    for name in strays:
+        yield Finding(f"store {name}", "it is no blob and stands among them; move it away: pqreg did not put it there")
     if isinstance(blobs, DirectUploads):
         unfinished = list(blobs.unfinished())
         with catalogue.reading() as session:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from io import RawIOBase
 from pathlib import Path
@@ -21,7 +21,7 @@ from pathlib import Path
 from pq_registry import durable, limits
 from pq_registry.errors import AlreadyExists, NameSyntaxError, NotFound, StorageError
 from pq_registry.format.digest import Digest
-from pq_registry.storage.blobs import SignedRequest, StoredBlob
+from pq_registry.storage.blobs import SignedRequest, StoredBlob, ignore
 from pq_registry.storage.hashing import require_blob
 
 _BLOB_MODE = 0o440
@@ -199,23 +199,30 @@ class LocalBlobStore:
         """
         durable.sweep(self.root)
 
-    def iterate(self) -> Iterator[StoredBlob]:
+    def iterate(self, *, stray: Callable[[str], None] = ignore) -> Iterator[StoredBlob]:
         """Every blob.
 
+        Args:
+            stray: told the path of whatever stands among the blobs and is none.
+
         Raises:
-            StorageError: if the file system fails or something else stands among the blobs.
+            StorageError: if the file system fails.
         """
         base = self.root / "sha256"
         with durable.reported("list", base):
             for folder in sorted(base.iterdir()):
+                if folder.is_symlink() or not folder.is_dir():
+                    stray(str(folder))
+                    continue
                 for entry in sorted(folder.iterdir()):
                     try:
                         digest = Digest(entry.name)
                     except NameSyntaxError:
                         digest = None
                     if digest is None or self.path(digest) != entry:
-                        raise StorageError("something that is no blob stands in the store", found=entry)
-                    yield StoredBlob(digest)
+                        stray(str(entry))
+                    else:
+                        yield StoredBlob(digest)
 
     def check(self) -> None:
         """Make sure that the directory can be listed.

@@ -170,3 +170,16 @@ def test_a_grace_shorter_than_a_push_is_refused(stores: Stores) -> None:
     stock = Stock(catalogue=stores.catalogue, blobs=stores.blobs, tiles=stores.tiles, incoming=None)
     with pytest.raises(UsageError, match="too short"):
         Collection(stock, now=utc_now(), grace=timedelta(minutes=59), dry=True)
+
+
+@pytest.mark.directory_only("in an object store its name has another form")
+def test_what_is_no_blob_stays_and_ends_nothing(registry: Registry, stores: Stores, tmp_path: Path) -> None:
+    upload(registry, UNUSED)
+    stray = tmp_path / "registry" / "blobs" / "sha256" / "00-notes.txt"
+    stray.write_text("an operator's")
+    stock = Stock(catalogue=stores.catalogue, blobs=stores.blobs, tiles=stores.tiles, incoming=None)
+    collection = Collection(stock, now=utc_now() + 2 * DAY, grace=DAY, dry=False)
+    assert [item.kind for item in collection.run()] == [Kind.REFERENCE, Kind.BLOB]
+    assert held(registry) == 2  # the blob's file, behind the stray one, went too
+    assert collection.strays == [str(stray)]
+    assert stray.exists()

@@ -79,10 +79,16 @@ def test_a_blob_nobody_knows_is_a_note(whole: Registry, tmp_path: Path) -> None:
 @pytest.mark.directory_only("in an object store its name has another form")
 def test_what_is_no_blob_hides_nothing_that_was_found(whole: Registry, tmp_path: Path) -> None:
     change_blob(tmp_path / "registry", CONTENT, lambda _: None)
-    (tmp_path / "registry" / "blobs" / "sha256" / CONTENT.hex[:2] / "notes.txt").write_text("an operator's")
+    base = tmp_path / "registry" / "blobs" / "sha256"
+    (base / CONTENT.hex[:2] / "notes.txt").write_text("an operator's")
+    (base / "00-first.txt").write_text("before every blob")
+    (tmp_path / "temporary").write_bytes(b"orphan")
+    assert isinstance(whole.blobs, LocalBlobStore)
+    whole.blobs.adopt(tmp_path / "temporary", Digest.of(b"orphan"))
+    assert any(item.note for item in check_registry(whole.catalogue, whole.blobs))
     found = findings(whole)
     assert any(line == f"blob {CONTENT}: it is missing from the store" for line in found)
-    assert any("no blob stands in the store" in line and "notes.txt" in line for line in found)
+    assert sum("it is no blob" in line and ("notes.txt" in line or "00-first" in line) for line in found) == 2
 
 
 @pytest.mark.parametrize(

@@ -55,12 +55,15 @@ def test_whatever_is_no_blob_is_reported(tmp_path: Path) -> None:
     store, digest = stored(tmp_path, b"content")
     wrong = store.path(digest).parent / ("f" * 64 if digest.hex[:2] != "ff" else "0" * 64)
     wrong.touch()
-    with pytest.raises(StorageError, match="no blob"):
-        list(store.iterate())
-    wrong.unlink()
-    (store.path(digest).parent / "notes.txt").touch()
-    with pytest.raises(StorageError, match="no blob"):
-        list(store.iterate())
+    notes = [store.path(digest).parent / "notes.txt", store.path(digest).parent.parent / "00-notes.txt"]
+    for path in notes:
+        path.touch()
+    link = notes[1].with_name("link")
+    link.symlink_to(wrong.parent)
+    strays: list[str] = []
+    assert list(store.iterate(stray=strays.append)) == [StoredBlob(digest)]
+    assert sorted(strays) == sorted(map(str, [wrong, *notes, link]))
+    assert list(store.iterate()) == [StoredBlob(digest)]
 
 
 def test_hashing_and_reading(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ what a provider does with two writers of one name; the catalogue says which obje
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 
 from pq_registry import limits
 from pq_registry.errors import NotFound, StorageError
 from pq_registry.format.digest import Digest
-from pq_registry.storage.blobs import SignedRequest, StoredBlob, StoredPart, UnfinishedUpload
+from pq_registry.storage.blobs import SignedRequest, StoredBlob, StoredPart, UnfinishedUpload, ignore
 from pq_registry.storage.s3 import parts
 from pq_registry.storage.s3.holding import remove_object, retain_object
 from pq_registry.storage.s3.reading import S3Reader
@@ -23,6 +23,7 @@ from pq_registry.storage.s3.writing import write_object
 
 PREFIX = "sha256/"
 _NAME = re.compile(r"sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})/([0-9a-f]{32})", re.ASCII)
+_SHOWN_CHARS = 200
 
 
 def name_of(blob: StoredBlob) -> str:
@@ -49,7 +50,7 @@ def blob_of(name: str) -> StoredBlob:
     match = _NAME.fullmatch(name)
     if match is None:
         raise StorageError(
-            f"{name[:200]} in the object store is no blob", hint="move it away; pqreg did not put it there"
+            f"{name[:_SHOWN_CHARS]} in the object store is no blob", hint="move it away; pqreg did not put it there"
         )
     return StoredBlob(Digest(match[2]), match[3])
 
@@ -120,14 +121,20 @@ class S3BlobStore:
         """
         remove_object(self.session, name_of(blob))
 
-    def iterate(self) -> Iterator[StoredBlob]:
+    def iterate(self, *, stray: Callable[[str], None] = ignore) -> Iterator[StoredBlob]:
         """Every blob, in no particular order.
 
+        Args:
+            stray: told the name of whatever stands among the blobs and is none, at most some hundred characters of it.
+
         Raises:
-            StorageError: if the store fails or holds something that is no blob.
+            StorageError: if the store fails.
         """
         for item in self.session.names(PREFIX):
-            yield blob_of(item["Key"])
+            if _NAME.fullmatch(item["Key"]):
+                yield blob_of(item["Key"])
+            else:
+                stray(item["Key"][:_SHOWN_CHARS])
 
     def check(self) -> None:
         """Make sure that the store can be read.
