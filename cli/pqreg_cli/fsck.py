@@ -100,19 +100,19 @@ def mend(
 ) -> tuple[list[Finding], list[Repaired]]:
     """Repair what was found; answers what is left, verified again, and what was done."""
     from pq_registry.format.instant import utc_now
+    from pq_registry.service.mending import mend_blobs, mend_log
     from pq_registry.storage.fsck import check_registry
-    from pq_registry.storage.logrepair import rebuild_log
-    from pq_registry.storage.repair import repair_blobs
 
     damaged = sorted({finding.blob for finding in findings if finding.blob is not None}, key=str)
+    now = utc_now()
     progress.start("repair", 0)
     repaired = list(
-        repair_blobs(
-            stores.catalogue, stores.blobs, damaged, sources, now=utc_now(), advance=progress.advance
+        mend_blobs(
+            stores.catalogue, stores.blobs, damaged, sources, now=now, advance=progress.advance
         )
     )  # fmt: skip
     if any(finding.subject.startswith("log") and not finding.note for finding in findings):
-        repaired += rebuild_log(stores.catalogue, stores.tiles)
+        repaired += mend_log(stores.catalogue, stores.tiles, now=now)
     progress.done()
     left = check_registry(stores.catalogue, stores.blobs, tiles=stores.tiles, among=frozenset(damaged))
     return left, repaired

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Protocol
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from pq_registry.crypto.shards import shard_digests
 from pq_registry.errors import NotFound, PqregError
@@ -30,6 +31,9 @@ from pq_registry.storage.incoming import new_upload_id
 from pq_registry.storage.logrepair import Repaired
 
 _READ_SLICES = 8
+
+Record = Callable[[Session, Digest, str], None]
+"""Called in the transaction that changes a blob's row, with what was done: the audit trail is the caller's."""
 
 
 class BlobSource(Protocol):
@@ -51,6 +55,7 @@ def repair_blobs(
     sources: Sequence[BlobSource],
     *,
     now: datetime,
+    record: Record,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Repaired]:
     """Mend each of these blobs, or say why it cannot be.
@@ -61,6 +66,7 @@ def repair_blobs(
         digests: what fsck found damaged.
         sources: asked in this order.
         now: when.
+        record: called for each change.
         advance: told the number of bytes that were fetched, as they are.
 
     Raises:
@@ -76,10 +82,10 @@ def repair_blobs(
         stored, subject = StoredBlob(digest, found.copy), f"blob {digest}"
         try:
             if _is_whole(blobs, stored):
-                _record_again(catalogue, blobs, stored)
+                _record_again(catalogue, blobs, stored, record)
                 yield Repaired(subject, "its bytes are right; its row was made again from them")
             else:
-                yield _fetched(catalogue, blobs, stored, found.size, sources, now, advance)
+                yield _fetched(catalogue, blobs, stored, found.size, sources, now, record, advance)
         except PqregError as error:
             yield Repaired(subject, f"it cannot be repaired: {error}", done=False)
 
@@ -98,6 +104,7 @@ def _fetched(
     size: int,
     sources: Sequence[BlobSource],
     now: datetime,
+    record: Record,
     advance: Callable[[int], None],
 ) -> Repaired:
     subject = f"blob {stored}"
@@ -112,7 +119,9 @@ def _fetched(
         except PqregError as error:
             reasons.append(f"{source}: {error}")
             continue
-        _point_to(catalogue, stored, new, now)
+        with catalogue.writing() as session:
+            _point_to(session, stored, new, now)
+            record(session, stored.digest, f"fetched from {source}")
         if direct:
             _drop(blobs, stored)
         return Repaired(subject, f"its bytes were fetched from {source} and verified")
@@ -125,13 +134,12 @@ def _counted(chunks: Iterator[bytes], advance: Callable[[int], None]) -> Iterato
         yield chunk
 
 
-def _point_to(catalogue: Catalogue, old: StoredBlob, new: StoredBlob, now: datetime) -> None:
-    with catalogue.writing() as session:
-        session.execute(
-            update(BlobRow)
-            .where(BlobRow.digest == old.digest.hex, BlobRow.copy == old.copy)
-            .values(copy=new.copy, verified_at=now)
-        )
+def _point_to(session: Session, old: StoredBlob, new: StoredBlob, now: datetime) -> None:
+    session.execute(
+        update(BlobRow)
+        .where(BlobRow.digest == old.digest.hex, BlobRow.copy == old.copy)
+        .values(copy=new.copy, verified_at=now)
+    )
 
 
 def _drop(blobs: BlobStore, blob: StoredBlob) -> None:
@@ -141,7 +149,7 @@ def _drop(blobs: BlobStore, blob: StoredBlob) -> None:
         return
 
 
-def _record_again(catalogue: Catalogue, blobs: BlobStore, stored: StoredBlob) -> None:
+def _record_again(catalogue: Catalogue, blobs: BlobStore, stored: StoredBlob, record: Record) -> None:
     with catalogue.reading() as session:
         row = session.get(BlobRow, stored.digest.hex)
         if row is None:
@@ -160,6 +168,7 @@ def _record_again(catalogue: Catalogue, blobs: BlobStore, stored: StoredBlob) ->
                 .where(BlobSlicingRow.digest == stored.digest.hex, BlobSlicingRow.slice_size == slice_size)
                 .values(shards=shards[slice_size])
             )
+        record(session, stored.digest, "row made again")
 
 
 def _shards(blobs: BlobStore, stored: StoredBlob, slice_size: int) -> bytes:

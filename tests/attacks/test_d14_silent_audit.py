@@ -134,9 +134,11 @@ ON_THE_HOST = {
     audit.Action.EVENTS_PRUNED,
     audit.Action.BLOB_COLLECTED,
     audit.Action.REFERENCE_COLLECTED,
+    audit.Action.BLOB_REPAIRED,
     audit.Action.LOG_MOVED,
+    audit.Action.LOG_REPAIRED,
 }
-"""What only commands on the host do; the tests of `pqreg events`, `gc` and `restore` look for their events."""
+"""What only commands on the host do; the tests of `pqreg events`, `gc`, `fsck` and `restore` look for their events."""
 
 
 def test_every_action_is_among_the_changes_above() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -10,23 +11,25 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from pq_registry.errors import NotFound
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
+from pq_registry.service.mending import mend_blobs, mend_log
 from pq_registry.service.registry import Registry
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.blobs import StoredBlob
-from pq_registry.storage.catalogue.tables import BlobRow
+from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.tables import AuditEventRow, BlobRow
 from pq_registry.storage.fsck import check_registry
-from pq_registry.storage.logrepair import Repaired, rebuild_log
-from pq_registry.storage.repair import repair_blobs
+from pq_registry.storage.logrepair import Repaired
 from pq_registry.storage.stores import Stores
 from pq_registry.storage.tiles import LocalTiles
 from tests import stack
 from tests.faults.publishing import FILES, publish
 from tests.local_log import LocalLog, damage, open_catalogue, seeded
+from tests.logsamples import ORIGIN
 from tests.logsetup import log_setup
 from tests.stored import change_blob
 
@@ -80,10 +83,16 @@ def findings(registry: Registry) -> list[str]:
     return [f"{item.subject}: {item.problem}" for item in found if not item.note]
 
 
+def events(catalogue: Catalogue) -> list[tuple[str, str, dict[str, object]]]:
+    with catalogue.reading() as session:
+        rows = session.scalars(select(AuditEventRow).order_by(AuditEventRow.id)).all()
+        return [(row.action, row.subject, json.loads(row.detail)) for row in rows]
+
+
 def mend(registry: Registry, *sources: Source) -> list[Repaired]:
     found = check_registry(registry.catalogue, registry.blobs)
     digests = sorted({item.blob for item in found if item.blob is not None}, key=str)
-    return list(repair_blobs(registry.catalogue, registry.blobs, digests, sources, now=utc_now()))
+    return list(mend_blobs(registry.catalogue, registry.blobs, digests, sources, now=utc_now()))
 
 
 HARM = {"flipped": b"{" + CONTENT[1:], "cut": CONTENT[:-1], "long": CONTENT + b" ", "gone": None}
@@ -93,7 +102,9 @@ HARM = {"flipped": b"{" + CONTENT[1:], "cut": CONTENT[:-1], "long": CONTENT + b"
 def test_a_damaged_blob_is_fetched_again(registry: Registry, tmp_path: Path, content: bytes | None) -> None:
     harm(registry, content, tmp_path)
     assert findings(registry)
+    before = events(registry.catalogue)
     done = mend(registry, Source(None), Source(CONTENT))
+    assert events(registry.catalogue) == [*before, ("blob-repaired", str(DIGEST), {"what": "fetched from a mirror"})]
     assert [(one.subject, one.done) for one in done] == [(f"blob {DIGEST}", True)]
     assert findings(registry) == []
     reader = registry.resolving.open_blob(host_caller(), DIGEST)
@@ -109,6 +120,7 @@ def test_nothing_but_the_blob_takes_its_place(registry: Registry, tmp_path: Path
     done = mend(registry, Source(offered))
     assert [one.done for one in done] == [False]
     assert "a mirror: " in done[0].action
+    assert "blob-repaired" not in [action for action, _, _ in events(registry.catalogue)]
     assert findings(registry) == before
     listed = list(registry.blobs.iterate())
     assert len(listed) == 2  # and nothing was left behind: the file and the manifest
@@ -129,6 +141,7 @@ def test_a_damaged_row_is_made_again_from_the_bytes(registry: Registry, change: 
     assert findings(registry)
     assert [one.done for one in mend(registry)] == [True]
     assert findings(registry) == []
+    assert events(registry.catalogue)[-1] == ("blob-repaired", str(DIGEST), {"what": "row made again"})
 
 
 # -- the log ----------------------------------------------------------------------------------------------------------
@@ -151,7 +164,10 @@ def root(whole: Path, tmp_path: Path) -> Path:
 def rebuilt(root: Path) -> tuple[list[Repaired], list[str]]:
     catalogue = open_catalogue(root)
     try:
-        done = list(rebuild_log(catalogue, LocalTiles(root / "log")))
+        done = list(mend_log(catalogue, LocalTiles(root / "log"), now=utc_now()))
+        mended = [(subject, detail) for action, subject, detail in events(catalogue) if action == "log-repaired"]
+        files = sum(one.done for one in done)
+        assert mended == ([(ORIGIN, {"files": files})] if files else [])
         return done, damage(catalogue, LocalTiles(root / "log"))
     finally:
         catalogue.close()
@@ -231,7 +247,7 @@ def test_repair_beside_a_service_in_the_stores_of_its_own(registry: Registry, tm
     harm(registry, None, tmp_path)
     stores = Stores.open(stack.store_config(tmp_path / "registry"), upgrade=False)
     try:
-        done = list(repair_blobs(stores.catalogue, stores.blobs, [DIGEST], [Source(CONTENT)], now=utc_now()))
+        done = list(mend_blobs(stores.catalogue, stores.blobs, [DIGEST], [Source(CONTENT)], now=utc_now()))
     finally:
         stores.close()
     assert [one.done for one in done] == [True]
