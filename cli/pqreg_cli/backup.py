@@ -23,7 +23,10 @@ from pqreg_cli.stores import (
 
 
 def backup(
-    target: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that is not there yet.")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A directory that is not there yet, or that an interrupted backup left."),
+    ],
     *,
     data: DataOption = None,
     database: DatabaseOption = None,

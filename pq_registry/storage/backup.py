@@ -37,6 +37,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.instant import format_instant, parse_instant
 from pq_registry.format.strict_json import Fields, encode_base64, encode_canonical, encode_plain, parse_canonical
 from pq_registry.log.stores import CHECKPOINT_PATH
+from pq_registry.storage.backupdir import backup_directory
 from pq_registry.storage.catalogue import migrate
 from pq_registry.storage.catalogue.columns import InstantColumn
 from pq_registry.storage.catalogue.database import Catalogue
@@ -138,10 +139,10 @@ def write_backup(
     settings: Mapping[str, str],
     log_key: Path | None = None,
 ) -> BackupIndex:
-    """Write a backup into a new directory.
+    """Write a backup into a new directory, or one that an interrupted backup left.
 
     Args:
-        target: the directory; it must not be there yet.
+        target: the directory.
         catalogue: of the registry.
         tiles: the files of its log.
         now: when.
@@ -149,14 +150,24 @@ def write_backup(
         log_key: the file of the log's secret keys, if it is to be copied.
 
     Raises:
-        UsageError: if there is something at ``target``.
+        AlreadyExists: if there is anything else at ``target``.
         StorageError: if something cannot be read or written. A directory without ``backup.json`` is no backup.
     """
-    if target.exists():
-        raise UsageError(f"{target} is there already", hint="give a backup a new directory")
+    with backup_directory(target, parts=_parts()):
+        return _write_all(target, catalogue, tiles, now=now, settings=settings, log_key=log_key)
+
+
+def _write_all(
+    target: Path,
+    catalogue: Catalogue,
+    tiles: LogFiles,
+    *,
+    now: datetime,
+    settings: Mapping[str, str],
+    log_key: Path | None,
+) -> BackupIndex:
     durable.make_directory(target / "tables", 0o700)
     durable.make_directory(target / "log", 0o700)
-    target.chmod(0o700)
     files = list(_log_files(target, tiles))  # before the catalogue, so that it is not ahead of it
     with catalogue.reading() as session:
         tables = [table for table in Base.metadata.sorted_tables if table.name not in LEFT_OUT]
@@ -228,9 +239,13 @@ def read_file(source: Path, index: BackupIndex, path: str) -> bytes | None:
         return (source / path).read_bytes()
 
 
+def _parts() -> set[str]:
+    tables = {f"tables/{table.name}.jsonl" for table in Base.metadata.sorted_tables}
+    return {LOG_KEY, f"log/{CHECKPOINT_PATH}", f"log/{VKEY_PATH}", *tables}
+
+
 def _inside(source: Path, path: str) -> Path:
-    known = {LOG_KEY, f"log/{CHECKPOINT_PATH}", f"log/{VKEY_PATH}"}
-    if path in known or path in {f"tables/{table.name}.jsonl" for table in Base.metadata.sorted_tables}:
+    if path in _parts():
         return source / path
     raise FormatError("the backup lists a file that is none of a backup", found=repr(path)[:80])
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from pq_registry.crypto.signing import sign_envelope
-from pq_registry.errors import FormatError, LogHalted, UsageError
+from pq_registry.errors import AlreadyExists, FormatError, LogHalted, UsageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.format.name import Tag
@@ -21,7 +21,8 @@ from pq_registry.log.stores import CHECKPOINT_PATH
 from pq_registry.service.registry import Registry
 from pq_registry.service.restoring import LogOutcome, Restored, Shown, restore
 from pq_registry.service.tokens import host_caller
-from pq_registry.storage.backup import INDEX, LEFT_OUT, read_index, write_backup
+from pq_registry.storage.backup import INDEX, LEFT_OUT, read_index, verify_files, write_backup
+from pq_registry.storage.backupdir import backup_directory
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import AuditEventRow, Base
 from pq_registry.storage.fsck import check_registry
@@ -132,8 +133,9 @@ def test_a_backup_is_private_and_never_written_over(registry: Registry, tmp_path
     backup = backed_up(registry, tmp_path / "backup")
     assert backup.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o077 for path in backup.rglob("*") if path.is_file()} == {0}
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(AlreadyExists, match="there already"):
         backed_up(registry, backup)
+    assert read_index(backup)
 
 
 def test_only_an_empty_catalogue_takes_it(registry: Registry, tmp_path: Path) -> None:
@@ -164,6 +166,35 @@ def test_an_interrupted_backup_is_none(registry: Registry, tmp_path: Path) -> No
     (backup / INDEX).unlink()
     with pytest.raises(UsageError, match="not a backup"):
         read_index(backup)
+    (backup / ".backup.json.0123456789abcdef.tmp").write_bytes(b"{")
+    (backup / "tables" / "tokens.jsonl").write_bytes(b"cut o")
+    index = read_index(backed_up(registry, backup))  # the same command again
+    verify_files(backup, index)
+    assert sorted(path.name for path in backup.iterdir()) == [INDEX, "log", "tables"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "tables/notes.txt", "tables/tokens.jsonl/one", "log.key", "/"])
+def test_a_backup_takes_no_directory_that_is_none_of_its_own(registry: Registry, tmp_path: Path, name: str) -> None:
+    target = tmp_path / "backup"
+    if name == "log.key":
+        target.mkdir()
+        (tmp_path / "elsewhere").touch()
+        (target / name).symlink_to(tmp_path / "elsewhere")
+    elif name == "/":
+        target.write_bytes(b"a file")
+    else:
+        (target / name).parent.mkdir(parents=True)
+        (target / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(AlreadyExists, match="there already"):
+        backed_up(registry, target)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_two_backups_do_not_share_a_directory(registry: Registry, tmp_path: Path) -> None:
+    with backup_directory(tmp_path / "backup", parts=()), pytest.raises(AlreadyExists) as refused:
+        backed_up(registry, tmp_path / "backup")
+    assert "being written" in str(refused.value.found)
 
 
 def test_another_schema_is_refused(registry: Registry, tmp_path: Path) -> None:
