@@ -73,9 +73,8 @@ def restore(
     """
     require_server()
     from pq_registry.format.instant import utc_now
-    from pq_registry.service.restoring import LogOutcome, put_log_key
+    from pq_registry.service.restoring import LogOutcome, check_backup, put_log_key
     from pq_registry.service.restoring import restore as restore_backup
-    from pq_registry.storage.backup import read_index
     from pq_registry.storage.datadir import DataLock
     from pq_registry.storage.stores import Stores
 
@@ -83,7 +82,7 @@ def restore(
     settings = Settings(store_settings(data, database, storage, s3_endpoint))
     config = store_config(settings)
     begun = time.monotonic()
-    moved = other_storage(read_index(source), config)
+    moved = other_storage(check_backup(source), config)  # before anything is made for it
     if moved is not None:
         output.note(moved)
     with ExitStack() as stack:

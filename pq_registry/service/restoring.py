@@ -48,7 +48,7 @@ from pq_registry.storage.catalogue.tables import (
     RepositoryRow,
     StatementRow,
 )
-from pq_registry.storage.loading import empty, load_rows, require_empty
+from pq_registry.storage.loading import empty, load_rows, require_empty, require_schema
 from pq_registry.storage.logcheck import signed_checkpoint
 from pq_registry.storage.loglock import CatalogueLock
 from pq_registry.storage.logrepair import Repaired, rebuild_log
@@ -90,6 +90,20 @@ class Restored:
     repaired: tuple[Repaired, ...] = ()
 
 
+def check_backup(source: Path) -> BackupIndex:
+    """Verify a backup as far as that goes without a registry to restore it into.
+
+    Raises:
+        UsageError: if there is none.
+        FormatError: if it is damaged or of another schema.
+        StorageError: if it cannot be read.
+    """
+    index = read_index(source)
+    require_schema(index)
+    verify_files(source, index)
+    return index
+
+
 def restore(source: Path, stores: Stores, *, shown: Sequence[Shown], now: datetime) -> Restored:
     """Restore the backup at ``source`` into ``stores``.
 
@@ -105,9 +119,8 @@ def restore(source: Path, stores: Stores, *, shown: Sequence[Shown], now: dateti
         LogHalted: if a checkpoint is of another tree than the backup's: nothing was restored.
         StorageError: if something cannot be read or written.
     """
-    index = read_index(source)
     require_empty(stores.catalogue)
-    verify_files(source, index)
+    index = check_backup(source)
     keys = _keys(read_file(source, index, f"log/{VKEY_PATH}"), stores.tiles)
     _require_own_log(stores.tiles, keys)
     known = [(each.source, each.note, _judge(each, keys)) for each in (*shown, *_of_store(stores.tiles, keys))]

@@ -70,8 +70,22 @@ def require_empty(catalogue: Catalogue) -> None:
             if each.name not in LEFT_OUT and session.execute(select(1).select_from(each).limit(1)).first() is not None:
                 raise UsageError(
                     "the catalogue is not empty", expected="a new one", found=f"rows in {each.name}",
-                    hint="restore into a new data directory or database; nothing was changed",
+                    hint="restore into a new data directory or database; nothing was changed. If a restore was "
+                    "interrupted here, remove the catalogue it began and run it again (docs/operations/backup.md)",
                 )  # fmt: skip
+
+
+def require_schema(index: BackupIndex) -> None:
+    """Refuse a backup of another version's schema.
+
+    Raises:
+        FormatError: if it is one.
+    """
+    if index.revision != migrate.head():
+        raise FormatError(
+            "the backup has the schema of another version", expected=migrate.head(), found=index.revision,
+            hint=f"restore it with version {index.version}, then start this one: it brings the catalogue up to date",
+        )  # fmt: skip
 
 
 def load_rows(session: Session, source: Path, index: BackupIndex, *, copies: bool) -> None:
@@ -86,11 +100,7 @@ def load_rows(session: Session, source: Path, index: BackupIndex, *, copies: boo
     Raises:
         FormatError: if the backup's rows do not fit this version's schema.
     """
-    if index.revision != migrate.head():
-        raise FormatError(
-            "the backup has the schema of another version", expected=migrate.head(), found=index.revision,
-            hint=f"restore it with version {index.version}, then start this one: it brings the catalogue up to date",
-        )  # fmt: skip
+    require_schema(index)
     for each in Base.metadata.sorted_tables:
         if each.name in LEFT_OUT:
             continue

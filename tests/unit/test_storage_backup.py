@@ -141,11 +141,23 @@ def test_a_backup_is_private_and_never_written_over(registry: Registry, tmp_path
 def test_only_an_empty_catalogue_takes_it(registry: Registry, tmp_path: Path) -> None:
     backup, before = backed_up(registry, tmp_path / "backup"), rows(registry.catalogue)
     registry.close()
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match="not empty") as refused:
         restored(backup, StoreConfig(data=tmp_path / "registry"))
+    assert "interrupted" in str(refused.value.hint)
     again = opened(tmp_path / "registry")
     assert rows(again.catalogue) == before
     again.close()
+
+
+def test_an_interrupted_restore_is_begun_again_as_the_guide_says(registry: Registry, tmp_path: Path) -> None:
+    backup, before = backed_up(registry, tmp_path / "backup"), rows(registry.catalogue)
+    shutil.copytree(tmp_path / "registry" / "blobs", tmp_path / "other" / "blobs")
+    restored(backup, StoreConfig(data=tmp_path / "other"))[1].close()
+    for path in (tmp_path / "other").glob("catalogue.sqlite3*"):
+        path.unlink()
+    found, stores = restored(backup, StoreConfig(data=tmp_path / "other"))
+    assert (found.outcome, rows(stores.catalogue), damage(stores)) == (LogOutcome.WHOLE, before, [])
+    stores.close()
 
 
 @pytest.mark.parametrize("name", [INDEX, "tables/statements.jsonl", "tables/tokens.jsonl", "log/checkpoint"])
