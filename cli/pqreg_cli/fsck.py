@@ -91,7 +91,7 @@ def check(stores: Stores, progress: SilentProgress) -> list[Finding]:
 
     progress.start("fsck", total_bytes(stores.catalogue))
     findings = check_registry(stores.catalogue, stores.blobs, tiles=stores.tiles, advance=progress.advance)
-    progress.done()
+    progress.finished()  # of a blob that is missing or cut nothing is read
     return findings
 
 

@@ -36,6 +36,10 @@ class SilentProgress:
     def done(self) -> None:
         """The stage is over."""
 
+    def finished(self) -> None:
+        """The stage is over, and what was not counted of it did not have to be done."""
+        self.done()
+
     def __enter__(self) -> Self:
         """Itself."""
         return self
@@ -76,6 +80,13 @@ class LineProgress(SilentProgress):
             left = max(self._total - self._count, 0) / rate if rate else 0
             self._write(f"{size_text(self._count)} of {size_text(self._total)}, {_rate(rate)}, {_duration(left)} left")
 
+    def finished(self) -> None:
+        """The same as ``done``, and nothing is left."""
+        with self._lock:
+            if self._label is not None:
+                self._total = self._count
+        self.done()
+
     def done(self) -> None:
         """Write how much was done and how fast."""
         with self._lock:
@@ -113,6 +124,12 @@ class BarProgress(SilentProgress):
         """Move the bar."""
         if self._bars is not None and self._task is not None:
             self._bars.advance(self._task, count)
+
+    def finished(self) -> None:
+        """Fill the bar."""
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, total=self._bars.tasks[self._task].completed)
+        self.done()
 
     def done(self) -> None:
         """Leave the bar as it is: full, or where it stopped."""

@@ -173,6 +173,26 @@ def test_a_stage_that_failed_says_where_it_stopped(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "verify: stopped at 1.0 kB of 2.0 kB, in 0.5 s, 2.0 kB/s\n"
 
 
+def test_a_stage_that_finished_with_less_did_not_stop(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    with progress.LineProgress(lambda: now[0]) as lines:
+        lines.start("fsck", 2000)
+        lines.advance(1000)
+        now[0] = 0.5
+        lines.finished()
+    assert capsys.readouterr().err == "fsck: 1.0 kB in 0.5 s, 2.0 kB/s\n"
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.BarProgress() as bars:
+        bars.start("fsck", 100)
+        bars.advance(40)
+        bars.finished()
+        assert bars._bars is not None
+        assert bars._bars.finished
+
+
 def test_the_bar_of_a_stage_that_failed_stays_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)

@@ -100,6 +100,10 @@ def test_fsck(registry: RunningRegistry, pqreg: Pqreg) -> None:
     status, out, _ = pqreg("fsck", "--data", registry.data)
     assert status == 1
     assert str(blob) in out
+    change_blob(registry.data, blob, lambda content: content[:-1])
+    status, _, err = pqreg("fsck", "--data", registry.data)
+    assert status == 1
+    assert "fsck: " in err and "stopped" not in err
     status, out, _ = pqreg("fsck", "--data", registry.data, "--json")
     assert status == 1
     assert any(blob.hex in finding["subject"] for finding in json.loads(out)["findings"])
