@@ -164,6 +164,7 @@ class Exchanger:
                 answer.headers.get("Content-Type", ""),
                 answer.body,
                 what=what,
+                origin=self.origin,
                 changing=method not in ("GET", "HEAD"),
                 plain=plain,
             )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pq_registry import limits
+from pq_registry.client.origin import Origin
 from pq_registry.errors import (
     AccessDenied,
     Conflict,
@@ -57,7 +58,7 @@ def printable(text: object, limit: int = 300) -> str:
 
 
 def refusal(
-    status: int, content_type: str, body: bytes, *, what: str, changing: bool, plain: bool = False
+    status: int, content_type: str, body: bytes, *, what: str, origin: Origin, changing: bool, plain: bool = False
 ) -> PqregError:
     """The error for a response that is not a success.
 
@@ -66,6 +67,7 @@ def refusal(
         content_type: of the response.
         body: at most ``limits.PROBLEM_BYTES`` of it.
         what: what was asked for, in this client's words, e.g. ``GET /v1/whoami``.
+        origin: of the registry; a command may talk to two of them.
         changing: whether the request was to change something, so that the registry checked what it was sent.
         plain: whether a plain file server may be answering, whose 404 means what it says.
     """
@@ -78,7 +80,7 @@ def refusal(
     elif status == _NOT_FOUND and (plain or (not body and _is_problem(content_type))):
         kind = NotFound  # the answer to a HEAD has no body
     words = problem.get("detail") or problem.get("title")
-    message = f"the registry refused {what}" + (f": {printable(words)}" if words else "")
+    message = f"the registry at {origin} refused {what}" + (f": {printable(words)}" if words else "")
     found = problem.get("found")
     if found is None:
         found = f"HTTP {status}" + (f", request {problem['instance']}" if problem.get("instance") else "")

@@ -132,7 +132,9 @@ class RangeReader:
         status, retry_after = response.status, response.headers.get("Retry-After")
         if place is None:
             kind = response.headers.get("Content-Type", "")
-            error = refusal(status, kind, excuse(wire, response), what=f"GET {path}", changing=False)
+            error = refusal(
+                status, kind, excuse(wire, response), what=f"GET {path}", origin=wire.origin, changing=False
+            )
             if status not in AGAIN:
                 raise error
             return error, retry_after

@@ -132,7 +132,14 @@ def test_f08_any_answer_parses_or_is_refused(body: bytes) -> None:
             answers.read(body, parse, what="an answer")
         except PqregError as error:
             assert str(error).isprintable()
-    refused = refusal(500, "application/problem+json", body, what="GET /", changing=True)
+    refused = refusal(
+        500,
+        "application/problem+json",
+        body,
+        what="GET /",
+        origin=parse_registry("https://models.example.org")[0],
+        changing=True,
+    )
     assert isinstance(refused, PqregError)
     assert (str(refused) + str(refused.hint)).isprintable()
 

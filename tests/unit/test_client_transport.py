@@ -38,6 +38,8 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.name import Namespace, Reference, RepositoryName, Tag
 from tests.fake_registry import FakeRegistry, Handler, serving
 
+ORIGIN = Origin("https", "models.example.org", 443)
+
 NAME = RepositoryName.parse("acme/minilm")
 DIGEST = Digest.of(b"x")
 
@@ -167,16 +169,18 @@ def test_nobody_listening_is_a_connection_failure() -> None:
 )
 def test_a_problem_becomes_an_error_of_the_tree(status, problem, changing, kind) -> None:
     body = b"{}" if problem is None else json.dumps({"type": f"/problems/{problem}", "detail": "no"}).encode()
-    error = refusal(status, "application/problem+json; charset=utf-8", body, what="GET /x", changing=changing)
+    error = refusal(
+        status, "application/problem+json; charset=utf-8", body, what="GET /x", origin=ORIGIN, changing=changing
+    )
     assert type(error) is kind
-    assert "the registry refused GET /x" in str(error)
+    assert "the registry at https://models.example.org refused GET /x" in str(error)
 
 
 def test_a_problem_keeps_its_fields_and_loses_its_terminal_codes() -> None:
     body = json.dumps(
         {"detail": "a\x1b[31mb\r\n", "expected": 5, "found": "x" * 9999, "hint": "h\x07", "step": 6, "instance": "id"}
     ).encode()
-    error = refusal(422, "application/problem+json", body, what="GET /x", changing=False)
+    error = refusal(422, "application/problem+json", body, what="GET /x", origin=ORIGIN, changing=False)
     assert error.expected == "5"
     assert len(error.found or "") == 300
     assert error.step == 6
@@ -185,7 +189,7 @@ def test_a_problem_keeps_its_fields_and_loses_its_terminal_codes() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"type": 5, "detail": [1], "step": true}', b"\xff\xfe", b"nul\0"])
 def test_a_problem_that_is_none_is_still_a_refusal(body: bytes) -> None:
-    error = refusal(503, "application/problem+json", body, what="GET /x", changing=True)
+    error = refusal(503, "application/problem+json", body, what="GET /x", origin=ORIGIN, changing=True)
     assert isinstance(error, ServerRefused)
     assert error.step is None
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +19,7 @@ from pq_registry.client.source import RemoteSource
 from pq_registry.client.state import SeenTags
 from pq_registry.client.tagging import move_tag
 from pq_registry.client.transport import RegistryClient
-from pq_registry.errors import ConnectionFailed, NotFound, TagExpired, TagRollback, TagWithdrawn
+from pq_registry.errors import ConnectionFailed, NotAuthenticated, NotFound, TagExpired, TagRollback, TagWithdrawn
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.format.manifest import Manifest
@@ -242,6 +243,15 @@ def test_a_source_does_not_move_a_tag_back(move: Move) -> None:
     with Stale(move.source.url, move.source.token) as stale:
         report = move.replicate(source=stale)
     assert [(one.kind, one.problem) for one in report.refused] == [("tag", TagRollback.code())]
+
+
+def test_a_wrong_token_says_which_registry_refused_it(move: Move) -> None:
+    move.push(f"{move.acme}/minilm:v1", 1)
+    source, destination = (RegistryClient(site.url, f"{site.token}0") for site in (move.source, move.destination))
+    with source, pytest.raises(NotAuthenticated, match=f"the registry at {re.escape(move.source.url)} refused"):
+        move.replicate(source=source)
+    with destination, pytest.raises(NotAuthenticated, match=f"the registry at {re.escape(move.destination.url)} "):
+        move.replicate(destination=destination)
 
 
 def test_two_histories_of_one_tag_are_named(move: Move) -> None:
