@@ -76,6 +76,9 @@ def import_bundle(
       pqreg bundle import minilm.tar --to-registry
     """
     output = Output(json=json, quiet=quiet)
+    for text in volumes:
+        if text != STREAM and not Path(text).exists():
+            raise UsageError(f"there is no {text}", expected="volumes of a bundle, directories of them, or -")
     if output_directory is None and not to_registry:
         raise UsageError("where to?", expected="--output DIR, --to-registry, or both")
     session = Session(output, registry=registry, token=token, trust=trust, provider=provider, connections=connections)

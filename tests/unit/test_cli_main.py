@@ -101,6 +101,13 @@ def test_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> N
     assert re.search(r"^  next: +pqreg.* --help$", printed.err, re.MULTILINE)
 
 
+def test_an_import_says_first_that_a_volume_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["bundle", "import", str(tmp_path / "nothere")]) == 2
+    assert f"there is no {tmp_path / 'nothere'}" in " ".join(capsys.readouterr().err.split())
+    assert main.run(["bundle", "import", str(tmp_path)]) == 2
+    assert "where to?" in capsys.readouterr().err
+
+
 def test_a_mistyped_command_is_recognised(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["verfy"]) == 2
     assert "Did you mean 'verify'?" in capsys.readouterr().err
