@@ -109,6 +109,17 @@ def test_fsck(registry: RunningRegistry, pqreg: Pqreg) -> None:
     assert any(blob.hex in finding["subject"] for finding in json.loads(out)["findings"])
 
 
+@pytest.mark.directory_only("in an object store its name has another form")
+def test_gc_names_what_is_no_blob(registry: RunningRegistry, pqreg: Pqreg) -> None:
+    registry.publish()
+    stray = registry.data / "blobs" / "sha256" / "notes.txt"
+    stray.touch()
+    status, out, err = pqreg("gc", "--data", registry.data)
+    assert (status, out.startswith("removed nothing")) == (0, True)
+    assert f"{stray} is no blob and stays" in " ".join(err.split())
+    assert json.loads(pqreg("gc", "--data", registry.data, "--json")[1])["strays"] == [str(stray)]
+
+
 @pytest.mark.directory_only("it is a broken directory")
 def test_fsck_of_something_else(pqreg: Pqreg, tmp_path: Path) -> None:
     (tmp_path / "catalogue.sqlite3").write_bytes(b"no database")
