@@ -37,6 +37,7 @@ def main() -> int:
     """Measure, print and write; 1 if a contender failed."""
     arguments = _arguments()
     files, divisor = QUICK if arguments.quick else FULL
+    files = arguments.files or files
     rounds = arguments.rounds or (2 if arguments.quick else 5)
     base = ROOT / "build" / "bench"
     corpus = base / f"model-{files}x{512 // divisor}MiB"
@@ -120,6 +121,7 @@ def _publish(facts: dict[str, Any], rates: dict[str, float], sections: list[Sect
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="128 MiB and 2 rounds: does everything run?")
+    parser.add_argument("--files", type=int, help="weight files of 512 MiB (4); with --quick of 32 MiB")
     parser.add_argument("--rounds", type=int, help="rounds of each section (5; with --quick 2)")
     parser.add_argument(
         "--patience", type=float, default=PATIENCE_SECONDS, metavar="SECONDS", help="longest wait for a quiet machine"
