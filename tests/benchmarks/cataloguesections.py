@@ -81,9 +81,9 @@ def _instances(stage: Stage) -> Iterator[tuple[Registry, Registry]]:
 
 def _asking(stage: Stage, stack: str, registries: list[Registry], model: Path) -> list[Contender]:
     env = stage.env_for(registries[0])
-    state = {**env, "XDG_STATE_HOME": str(stage.work / "publisher")}
+    state = {**env, "XDG_STATE_HOME": str(stage.work / "state" / stack)}  # each stack has a history of its own
     stage.pqreg("push", str(model), REFERENCE, "--key", str(stage.key), "--quiet", env=state)
-    shown = json.loads(stage.pqreg("show", REFERENCE, "--json", env=env))
+    shown = json.loads(stage.pqreg("show", REFERENCE, "--json", env=state))
     digest = str(shown["digest"]).removeprefix("sha256:")
     missing = json.dumps({"digests": [f"sha256:{number:064x}" for number in range(100)], "slice_size": 2 << 20})
     asked = {
