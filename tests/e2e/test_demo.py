@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``pqreg demo`` on the real model: what it shows, how long it takes, and that nothing of it is left."""
+"""``pqreg demo`` on the real model: what it shows, and that nothing of it is left."""
 
 from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -37,12 +36,7 @@ def processes_below(root: str) -> list[str]:
 @pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
     shell = Shell(tmp_path, "visitor", TMPDIR=str(tmp_path))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ended = shell.run("demo", timeout=280)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # A minute at most on an idle machine. Processor time, because the tests beside this one take their share.
-    assert used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime < 60
-    text = ended.out
+    text = shell.run("demo", timeout=280).out
     refusals = re.findall(r"ok: refused at step (\d)", text)
     assert refusals == ["8", "2", "2", "2", "0", "4", "7"]
     assert "bit for bit" in text
