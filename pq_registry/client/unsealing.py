@@ -16,6 +16,7 @@ that the publisher signed a shard that does not decrypt. The caller's memory the
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pq_registry import limits
+from pq_registry.client.meter import Meter
 from pq_registry.client.progress import ignored
 from pq_registry.client.seengrants import SeenGrants
 from pq_registry.client.source import ShardSource
@@ -52,9 +54,9 @@ class Unsealed:
     inner_bytes: bytes
     key: SealingKey
 
-    def source(self, source: ShardSource, *, attempts: int = 1) -> UnsealingSource:
+    def source(self, source: ShardSource, *, attempts: int = 1, meter: Meter | None = None) -> UnsealingSource:
         """The plaintext of ``inner.files``, from a ``source`` of the stored files."""
-        return UnsealingSource(source, self, attempts=attempts)
+        return UnsealingSource(source, self, attempts=attempts, meter=meter)
 
     def __enter__(self) -> Self:
         return self
@@ -166,10 +168,11 @@ def _read_inner(manifest: Manifest, key: SealingKey, source: ShardSource, attemp
     sealer = key.file(entry.path, entry.plaintext_size)
     plaintext = bytearray(entry.plaintext_size)
     scratch = memoryview(bytearray(min(entry.slice_size, entry.size)))
+    how = _Reading(source, manifest, attempts, Meter())
     for index in range(entry.shard_count):
         offset, length = entry.plaintext_range(index)
         with memoryview(plaintext) as view:
-            span = _Span(source, manifest, entry, sealer, index, view[offset : offset + length], scratch, attempts)
+            span = _Span(how, entry, sealer, index, view[offset : offset + length], scratch)
             span.read(ignored)
     return bytes(plaintext)
 
@@ -180,11 +183,13 @@ class UnsealingSource:
     Ranges begin and end where shards of the plaintext do. Each thread keeps scratch memory for its largest read.
     """
 
-    def __init__(self, source: ShardSource, unsealed: Unsealed, *, attempts: int = 1) -> None:
+    def __init__(
+        self, source: ShardSource, unsealed: Unsealed, *, attempts: int = 1, meter: Meter | None = None
+    ) -> None:
         """Unseal what ``source`` delivers, which is closed with this one; a wrong shard is read ``attempts`` times."""
         self._source = source
-        self._manifest = manifest = unsealed.release.manifest
-        self._attempts = attempts
+        manifest = unsealed.release.manifest
+        self._how = _Reading(source, manifest, attempts, meter or Meter())
         self._stored = {
             plain.path.text: (stored, unsealed.key.file(stored.path, plain.size))
             for plain, stored in zip(unsealed.inner.files, manifest.sealed_files, strict=True)
@@ -218,7 +223,7 @@ class UnsealingSource:
         last = first + -(-len(view) // limits.SHARD_BYTES)
         end = sum(stored.shard_range(last - 1))
         scratch = self._scratch(end - stored.shard_range(first)[0])
-        _Span(self._source, self._manifest, stored, sealer, first, view, scratch, self._attempts).read(arrived)
+        _Span(self._how, stored, sealer, first, view, scratch).read(arrived)
 
     def abort(self) -> None:
         """End every read under way."""
@@ -235,27 +240,28 @@ class UnsealingSource:
         return memoryview(memory)[:size]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How stored shards are read: from ``source``, a wrong one ``attempts`` times; ``manifest`` lists them."""
+
+    source: ShardSource
+    manifest: Manifest
+    attempts: int
+    meter: Meter
+
+
 class _Span:
     """Neighbouring shards of one stored file on their way into ``view``."""
 
     def __init__(
-        self,
-        source: ShardSource,
-        manifest: Manifest,
-        stored: FileEntry,
-        sealer: FileSealer,
-        first: int,
-        view: memoryview,
-        scratch: memoryview,
-        attempts: int,
+        self, how: _Reading, stored: FileEntry, sealer: FileSealer, first: int, view: memoryview, scratch: memoryview
     ) -> None:
-        self._source = source
-        self._manifest = manifest
+        self._how = how
         self._stored = stored
         self._sealer = sealer
         self._view = view
         self._scratch = scratch
-        self._attempts = attempts
+        self._busy = 0.0
         self._base, _ = stored.shard_range(first)
         self._first = self._next = first
         self._end = first + -(-len(view) // limits.SHARD_BYTES)
@@ -265,9 +271,12 @@ class _Span:
     def read(self, arrived: Callable[[int], None]) -> None:
         """Read, check and decrypt all of them, in order; ``arrived`` hears of plaintext."""
         size = sum(self._stored.shard_range(self._end - 1)) - self._base
-        self._source.read_into(
+        begun = time.perf_counter()
+        self._how.source.read_into(
             self._stored, self._base, self._scratch[:size], arrived=lambda more: self._count(more, arrived)
         )
+        # Shards are taken while others still arrive, in this thread: that time is not reading.
+        self._how.meter.add("read", time.perf_counter() - begun - self._busy, size)
         self._got = size
         while self._next < self._end:
             if self._wrong:
@@ -284,23 +293,28 @@ class _Span:
             begin, end = self._place()
             if end > self._got:
                 return
-            if shard_digest(self._scratch[begin:end]) != self._stored.shard_digest(self._next):
-                self._wrong = True
+            begun = time.perf_counter()
+            with self._how.meter.timed("hash", end - begin):
+                self._wrong = shard_digest(self._scratch[begin:end]) != self._stored.shard_digest(self._next)
+            if self._wrong:
                 return
-            arrived(self._take(self._scratch[begin:end]))
+            with self._how.meter.timed("unseal", end - begin):
+                count = self._take(self._scratch[begin:end])
+            self._busy += time.perf_counter() - begun
+            arrived(count)
 
     def _again(self) -> None:
         """Read the wrong shard by itself until it is right."""
         begin, end = self._place()
         shard = self._scratch[begin:end]
-        for attempt in range(1, self._attempts + 1):
+        for attempt in range(1, self._how.attempts + 1):
             if attempt > 1:
-                self._source.read_into(self._stored, self._base + begin, shard)
+                self._how.source.read_into(self._stored, self._base + begin, shard)
             try:
                 check_shard(self._stored.shard_digest(self._next), shard, path=self._stored.path, index=self._next)
             except ShardMismatch as error:
-                if attempt == self._attempts:
-                    raise _explained(error, self._manifest, shard_digest(shard)) from None
+                if attempt == self._how.attempts:
+                    raise _explained(error, self._how.manifest, shard_digest(shard)) from None
             else:
                 self._wrong = False
                 return

@@ -27,70 +27,45 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Generator, Sequence
-from typing import Any, Literal
+from collections.abc import Generator, Sequence
+from typing import Any, Unpack
 
 from pq_registry import limits
-from pq_registry.client.progress import NullProgress, Progress
-from pq_registry.crypto.recipient import RecipientKey
+from pq_registry.client.meter import Meter
 from pq_registry.errors import UsageError
 from pq_registry.format.instant import utc_now
 from pq_registry.loader import torch_bridge
 from pq_registry.loader.dtypes import Framework, Numpy
 from pq_registry.loader.memory import Arena
 from pq_registry.loader.opening import OpenRelease, open_release
+from pq_registry.loader.options import LoadOptions, Request
 from pq_registry.loader.placement import OwnMemory, Placement, WholeFiles
 from pq_registry.loader.selection import Unit, runs, select
 from pq_registry.loader.stream import Pace, TensorStream
-from pq_registry.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
 
-def load(  # noqa: PLR0913 - one keyword per thing a caller may want to say
-    release: str | os.PathLike[str],
-    *,
-    device: str = "cpu",
-    framework: Literal["auto", "numpy", "torch"] = "auto",
-    expect: str | None = None,
-    registry: str | None = None,
-    token: str | None = None,
-    trust: str | os.PathLike[str] | None = None,
-    recipient_key: str | os.PathLike[str] | RecipientKey | None = None,
-    connections: int | None = None,
-    names: Collection[str] | None = None,
-    files: Collection[str] | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """All tensors of a release, by name. The arguments are those of ``iter_tensors``.
+def load(release: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> dict[str, Any]:
+    """All tensors of a release, by name.
 
     On the CPU, tensors are views of one buffer per file, which lives as long as any of them.
+
+    Args:
+        release: as for ``iter_tensors``.
+        **options: ``loader.options.LoadOptions``.
 
     Raises:
         PqregError: if the release, or one shard of it, is not what was signed; nothing is returned then.
     """
-    form = _framework(framework, device)
-    settings = _settings(registry, token, trust, recipient_key, connections)
-    key = recipient_key if isinstance(recipient_key, RecipientKey) else None
-    opened = open_release(release, expect=expect, settings=settings, now=utc_now(), key=key)
-    with contextlib.closing(_stream(opened, form, names, files, progress, whole=form.on_cpu)) as tensors:
+    request = Request.of(options)
+    form = _framework(request)
+    with contextlib.closing(_stream(_opened(release, request), form, request, whole=form.on_cpu)) as tensors:
         return dict(tensors)
 
 
-def iter_tensors(  # noqa: PLR0913 - see load
-    release: str | os.PathLike[str],
-    *,
-    device: str = "cpu",
-    framework: Literal["auto", "numpy", "torch"] = "auto",
-    expect: str | None = None,
-    registry: str | None = None,
-    token: str | None = None,
-    trust: str | os.PathLike[str] | None = None,
-    recipient_key: str | os.PathLike[str] | RecipientKey | None = None,
-    connections: int | None = None,
-    names: Collection[str] | None = None,
-    files: Collection[str] | None = None,
-    progress: Progress | None = None,
+def iter_tensors(
+    release: str | os.PathLike[str], **options: Unpack[LoadOptions]
 ) -> Generator[tuple[str, Any], None, None]:
     """The tensors of a release one by one, in file order, read ahead in bounded memory.
 
@@ -100,18 +75,7 @@ def iter_tensors(  # noqa: PLR0913 - see load
     Args:
         release: a reference ``namespace/name[:tag][@digest]``; a path object, or text together with ``expect``, is a
             directory that holds a release.
-        device: ``cpu``, or any other device torch has here.
-        framework: ``auto`` is torch if it is installed, else numpy.
-        expect: what a directory must hold: ``namespace/name[@digest]``. Required for a directory.
-        registry: URL of the registry; this and the next three default to the settings (``PQREG_REGISTRY`` and so on).
-        token: bearer token for the registry.
-        trust: path of the trust file.
-        recipient_key: what opens a sealed release: the path of a secret key file, or a key object. Defaults to the
-            setting (``PQREG_RECIPIENT_KEY``).
-        connections: parallel connections to the registry.
-        names: read only these tensors, and only the shards that hold them.
-        files: read only these safetensors files, each a path or a folder of the release.
-        progress: told of every byte that passed its check.
+        **options: ``loader.options.LoadOptions``.
 
     Returns:
         A generator of names and tensors.
@@ -119,78 +83,55 @@ def iter_tensors(  # noqa: PLR0913 - see load
     Raises:
         PqregError: if the release, or one shard of it, is not what was signed. Tensors handed out before were.
     """
-    form = _framework(framework, device)
-    settings = _settings(registry, token, trust, recipient_key, connections)
-    key = recipient_key if isinstance(recipient_key, RecipientKey) else None
-    opened = open_release(release, expect=expect, settings=settings, now=utc_now(), key=key)
-    return _stream(opened, form, names, files, progress, whole=False)
+    request = Request.of(options)
+    form = _framework(request)
+    return _stream(_opened(release, request), form, request, whole=False)
+
+
+def _opened(release: str | os.PathLike[str], request: Request) -> OpenRelease:
+    opened = open_release(release, expect=request.expect, settings=request.settings, now=utc_now(), key=request.key)
+    verified = opened.verified
+    level = logging.WARNING if verified.unchecked else logging.INFO
+    _LOG.log(level, "%s %s: %s", verified.release.name, verified.release.digest, "; ".join(verified.notes))
+    return opened
 
 
 def _stream(
-    opened: OpenRelease,
-    form: Framework,
-    names: Collection[str] | None,
-    files: Collection[str] | None,
-    progress: Progress | None,
-    *,
-    whole: bool,
+    opened: OpenRelease, form: Framework, request: Request, *, whole: bool
 ) -> Generator[tuple[str, Any], None, None]:
-    if isinstance(names, str) or isinstance(files, str):
-        raise UsageError("names and files are collections", expected="e.g. a list", found="one text")
-    release = opened.verified.release
-    units = select(opened, names=names, files=files)
+    units = select(opened, names=request.names, files=request.files)
     form.check(unit.entry for unit in units)
-    level = logging.WARNING if opened.verified.unchecked else logging.INFO
-    _LOG.log(level, "%s %s: %s", release.name, release.digest, "; ".join(opened.verified.notes))
-    return _read(opened, form, units, progress or NullProgress(), whole=whole)
+    return _read(opened, form, units, request, whole=whole)
 
 
 def _read(
-    opened: OpenRelease, form: Framework, units: Sequence[Unit], progress: Progress, *, whole: bool
+    opened: OpenRelease, form: Framework, units: Sequence[Unit], request: Request, *, whole: bool
 ) -> Generator[tuple[str, Any], None, None]:
-    placement: Placement = WholeFiles(units) if whole else OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES))
+    meter = request.stats or Meter()
+    placement: Placement = (
+        WholeFiles(units) if whole else OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
+    )
     total = sum(run.size for run in runs(units, longest=opened.longest, by_owner=False))
-    progress.start(f"load {opened.verified.release.name}", total)
+    request.watcher.start(f"load {opened.verified.release.name}", total)
     try:
         stream = TensorStream(
             units,
             runs(units, longest=opened.longest, by_owner=not whole),
-            opened.source(),
+            opened.filler(request.watcher, meter),
             placement,
             form,
-            pace=Pace(opened.workers, opened.request, None if whole else limits.LOADER_RING_BYTES),
-            progress=progress,
-            checked=opened.checked,
+            pace=Pace(opened.workers, None if whole else limits.LOADER_RING_BYTES),
+            meter=meter,
         )
         yield from stream.tensors()
     finally:
-        progress.done()
+        request.watcher.done()
 
 
-def _framework(name: str, device: str) -> Framework:
-    if name not in ("auto", "numpy", "torch"):
-        raise UsageError("no such framework", expected="auto, numpy or torch", found=repr(name)[:40])
+def _framework(request: Request) -> Framework:
+    name, device = request.framework, request.device
     if name == "torch" or device != "cpu" or (name == "auto" and torch_bridge.is_installed()):
         if name == "numpy":
             raise UsageError("numpy has no devices", expected='device="cpu"', found=repr(device)[:40])
         return torch_bridge.Torch(device)
     return Numpy()
-
-
-def _settings(
-    registry: str | None,
-    token: str | None,
-    trust: str | os.PathLike[str] | None,
-    recipient_key: str | os.PathLike[str] | RecipientKey | None,
-    connections: int | None,
-) -> Settings:
-    key = recipient_key if isinstance(recipient_key, str | os.PathLike) else None
-    return Settings(
-        {
-            "registry": registry,
-            "token": token,
-            "trust": None if trust is None else os.fspath(trust),
-            "recipient_key": None if key is None else os.fspath(key),
-            "connections": None if connections is None else str(connections),
-        }
-    )

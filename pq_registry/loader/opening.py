@@ -21,6 +21,8 @@ from pq_registry.client.crew import cores
 from pq_registry.client.directory import ReleaseDirectory
 from pq_registry.client.keptgrants import kept_grant, kept_receipt
 from pq_registry.client.keysource import recipient_key
+from pq_registry.client.meter import Meter
+from pq_registry.client.progress import Progress
 from pq_registry.client.proofs import fetch_receipt
 from pq_registry.client.resolve import resolve
 from pq_registry.client.seengrants import SeenGrants
@@ -34,6 +36,8 @@ from pq_registry.errors import NameSyntaxError, UsageError
 from pq_registry.format.manifest import FileEntry
 from pq_registry.format.name import Reference
 from pq_registry.format.release import Release
+from pq_registry.loader import fill
+from pq_registry.loader.fill import Checked, Filler
 from pq_registry.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -45,17 +49,24 @@ class OpenRelease:
     """A release that passed steps 0 to 7, and how to read it.
 
     ``workers`` threads each take up to ``longest`` neighbouring shards, and ask for ``request`` of them at a time.
-    ``files`` are those the source delivers. ``checked`` says whether it checks every shard itself, as it must where
-    shards are unsealed: their digests are those of the ciphertext.
+    ``files`` have the tensors: those of the manifest, or of pqreg.inner. ``stored`` delivers the stored bytes, which
+    are those of ``files`` unless the release was ``unsealed``.
     """
 
     verified: VerifiedRelease
     files: tuple[FileEntry, ...]
-    source: Callable[[], ShardSource]
+    stored: Callable[[], ShardSource]
     workers: int
     longest: int
     request: int
-    checked: bool = False
+    unsealed: Unsealed | None = None
+
+    def filler(self, progress: Progress, meter: Meter) -> Filler:
+        """What brings shards of ``files`` into memory, checked and in the clear."""
+        if self.unsealed is None:
+            return Checked(self.stored(), request=self.request, progress=progress, meter=meter)
+        source = self.unsealed.source(self.stored(), meter=meter)
+        return fill.Unsealed(source, request=self.request, progress=progress)
 
 
 def open_release(
@@ -181,5 +192,4 @@ def _key(key: RecipientKey | None, settings: Settings, release: Release) -> Reci
 
 
 def _unsealing(opened: OpenRelease, unsealed: Unsealed) -> OpenRelease:
-    stored = opened.source
-    return replace(opened, files=unsealed.inner.files, source=lambda: unsealed.source(stored()), checked=True)
+    return replace(opened, files=unsealed.inner.files, unsealed=unsealed)

@@ -10,20 +10,42 @@ until they are handed out, so nobody can exchange them in between.
 In both, the data section of a file begins at an aligned address, so a tensor is aligned as its table demands, whatever
 the length of the file's header.
 
-``reserve``, ``release`` and ``clear`` are called under the stream's lock, the others by one worker per run.
+``reserve``, ``release`` and ``clear`` are called under the stream's lock, ``land`` and ``commit`` by the one worker
+that has the run.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
+from pq_registry.client.meter import Meter
 from pq_registry.format.path import ReleasePath
 from pq_registry.loader.dtypes import Raw
 from pq_registry.loader.memory import ALIGNMENT, Arena, anonymous, as_array
 from pq_registry.loader.selection import Run, Unit
+
+
+class Landing(Protocol):
+    """Memory for one run, from before it is read until it is where it belongs."""
+
+    @property
+    def view(self) -> memoryview:
+        """What the filler fills."""
+
+    def commit(self) -> None:
+        """Bring the filled run to where it belongs. Once this returns, nothing may still read ``view``.
+
+        Raises:
+            ShardMismatch: if this is where the run is checked, and it is not what was signed.
+        """
+
+    def drop(self) -> None:
+        """The run will not be committed: nothing of it may be used."""
 
 
 class Placement(Protocol):
@@ -32,17 +54,43 @@ class Placement(Protocol):
     def reserve(self, run: Run) -> None:
         """Make sure there is memory for every tensor in ``run``. Raises StorageError."""
 
-    def direct(self, run: Run) -> memoryview | None:
-        """Where to read and check the run, or None if that must be done in scratch memory."""
+    def land(self, run: Run) -> Landing:
+        """Where to read the run. May wait for memory that is still in use."""
 
-    def copy_out(self, run: Run, checked: memoryview) -> None:
-        """Copy the tensors' parts of a run that was checked in scratch memory."""
-
-    def release(self, position: int) -> Raw:
-        """The bytes of a tensor all of whose runs were checked; the placement forgets them."""
+    def release(self, position: int) -> Any:
+        """The bytes of a tensor all of whose runs were committed; the placement forgets them."""
 
     def clear(self) -> None:
         """Drop everything that was not released."""
+
+
+@dataclass(slots=True)
+class InPlace:
+    """A run that is read and checked where it belongs."""
+
+    view: memoryview
+
+    def commit(self) -> None:
+        """Nothing is left to do."""
+
+    def drop(self) -> None:
+        """The placement drops the memory."""
+
+
+@dataclass(slots=True)
+class InScratch:
+    """A run that is checked in scratch memory and then copied by ``placement``."""
+
+    placement: OwnMemory
+    run: Run
+    view: memoryview
+
+    def commit(self) -> None:
+        """Copy each tensor's part."""
+        self.placement.copy_out(self.run, self.view)
+
+    def drop(self) -> None:
+        """The scratch memory is used again."""
 
 
 class WholeFiles:
@@ -59,12 +107,9 @@ class WholeFiles:
             shift = -file.tensors.header_size % ALIGNMENT
             self._buffers[file.path] = as_array(anonymous(shift + file.size))[shift:]
 
-    def direct(self, run: Run) -> memoryview | None:
+    def land(self, run: Run) -> Landing:
         """The run's place in its file's buffer."""
-        return self._buffers[run.file.path][run.offset : run.offset + run.size].data
-
-    def copy_out(self, run: Run, checked: memoryview) -> None:
-        """Never needed: every run has its place."""
+        return InPlace(self._buffers[run.file.path][run.offset : run.offset + run.size].data)
 
     def release(self, position: int) -> Raw:
         """A view of the file's buffer."""
@@ -81,10 +126,12 @@ class WholeFiles:
 class OwnMemory:
     """Memory of its own for each tensor, from an arena."""
 
-    def __init__(self, units: Sequence[Unit], arena: Arena) -> None:
+    def __init__(self, units: Sequence[Unit], arena: Arena, *, meter: Meter) -> None:
         self._units = units
         self._arena = arena
+        self._meter = meter
         self._own: dict[int, Raw] = {}
+        self._mine = threading.local()
 
     def reserve(self, run: Run) -> None:
         """Take memory for the run's tensors that have none yet."""
@@ -93,22 +140,29 @@ class OwnMemory:
             if position not in self._own and unit.start < unit.end:
                 self._own[position] = self._arena.take(unit.end - unit.start)
 
-    def direct(self, run: Run) -> memoryview | None:
-        """The run's place in the tensor that covers it, if one does."""
+    def land(self, run: Run) -> Landing:
+        """The run's place in the tensor that covers it, if one does; else scratch memory of this thread."""
         if run.owner is None:
-            return None
+            return InScratch(self, run, self._scratch(run.size))
         begin = run.offset - self._units[run.owner].start
-        return self._own[run.owner][begin : begin + run.size].data
+        return InPlace(self._own[run.owner][begin : begin + run.size].data)
 
     def copy_out(self, run: Run, checked: memoryview) -> None:
         """Copy each tensor's part; the interpreter lock is released meanwhile."""
         source = np.frombuffer(checked, np.uint8)
-        for position in run.units:
-            unit = self._units[position]
-            begin, end = run.overlap(unit)
-            if begin < end:
-                own = self._own[position]
-                own[begin - unit.start : end - unit.start] = source[begin - run.offset : end - run.offset]
+        with self._meter.timed("copy", run.size):
+            for position in run.units:
+                unit = self._units[position]
+                begin, end = run.overlap(unit)
+                if begin < end:
+                    own = self._own[position]
+                    own[begin - unit.start : end - unit.start] = source[begin - run.offset : end - run.offset]
+
+    def _scratch(self, size: int) -> memoryview:
+        memory: bytearray = getattr(self._mine, "memory", bytearray())
+        if len(memory) < size:
+            self._mine.memory = memory = bytearray(size)
+        return memoryview(memory)[:size]
 
     def release(self, position: int) -> Raw:
         """The tensor's memory."""

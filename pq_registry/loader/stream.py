@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read, check, release: worker threads that turn shards into tensors, in file order.
 
-Each worker takes the next run of shards, reads them straight to where they belong and checks every shard's BLAKE3
-there; local shards are read one by one, so that they are still in the core's cache. A tensor is released when every
-run that holds a byte of it has been checked, and not before (DESIGN §5, step 8).
+Each worker takes the next run of shards, gets memory for it from the placement, has the filler read it there and check
+it, and commits it to where it belongs. A tensor is released when every run that holds a byte of it has been checked and
+committed, and not before (DESIGN §5, step 8).
 
 At most ``ring`` bytes are read ahead of what the caller has taken; the tensor the caller is waiting for is always read
 on, however large it is. The first error stops all workers, drops what was not yet handed out, and is raised at once,
@@ -21,20 +21,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from pq_registry import limits
-from pq_registry.client.progress import Progress
-from pq_registry.client.source import ShardSource
-from pq_registry.crypto.shards import check_shard
-from pq_registry.loader.dtypes import Framework, Raw
+from pq_registry.client.meter import Meter
+from pq_registry.loader.dtypes import Framework
+from pq_registry.loader.fill import Filler
 from pq_registry.loader.placement import Placement
 from pq_registry.loader.selection import Run, Unit
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """``workers`` threads, ``request`` shards per read, at most ``ring`` bytes ahead of the caller (None: no bound)."""
+    """``workers`` threads, at most ``ring`` bytes ahead of the caller (None: no bound)."""
 
     workers: int
-    request: int
     ring: int | None
 
 
@@ -45,34 +43,31 @@ class TensorStream:
         self,
         units: Sequence[Unit],
         runs: Iterator[Run],
-        source: ShardSource,
+        filler: Filler,
         placement: Placement,
         framework: Framework,
         *,
         pace: Pace,
-        progress: Progress,
-        checked: bool = False,
+        meter: Meter,
     ) -> None:
         """Nothing is read before the first tensor is asked for.
 
         Args:
             units: the tensors, in file order.
             runs: the runs that cover them, in order.
-            source: where shards come from; used by several threads at once; closed at the end.
+            filler: brings them; closed at the end.
             placement: where they go.
             framework: makes tensors of them.
-            pace: threads, size of reads, and how far ahead.
-            progress: told of every byte that passed its check.
-            checked: whether the source delivers nothing it did not check itself (``client.unsealing``).
+            pace: threads, and how far ahead.
+            meter: told where the time goes.
         """
-        self._checked = checked
         self._units = units
         self._runs = runs
-        self._source = source
+        self._filler = filler
         self._placement = placement
         self._framework = framework
         self._pace = pace
-        self._progress = progress
+        self._meter = meter
         self._missing = [unit.end - unit.start for unit in units]
         self._next = 0
         self._waiting_run: Run | None = None
@@ -106,19 +101,20 @@ class TensorStream:
         self._stop(None)
         started = [thread for thread in threads if thread.ident is not None]
         if self._next < len(self._units):
-            self._source.abort()
+            self._filler.abort()
         # A thread that is just connecting cannot be woken; it is left behind rather than waited for.
         deadline = time.monotonic() + limits.INTERRUPT_SECONDS
         for thread in started:
             thread.join(max(0.0, deadline - time.monotonic()))
         if not any(thread.is_alive() for thread in started):
-            self._source.close()
+            self._filler.close()
         self._placement.clear()
 
-    def _await(self, position: int) -> Raw:
+    def _await(self, position: int) -> Any:
         with self._landed:
-            while self._missing[position] and self._error is None:
-                self._landed.wait()
+            with self._meter.timed("wait"):
+                while self._missing[position] and self._error is None:
+                    self._landed.wait()
             if self._error is not None:
                 raise self._error
             unit = self._units[position]
@@ -128,45 +124,33 @@ class TensorStream:
             return self._placement.release(position)
 
     def _work(self) -> None:
-        scratch = memoryview(b"")
         try:
             while (run := self._take()) is not None:
-                scratch = self._move(run, scratch)
+                self._move(run)
+                self._land(run)
         except BaseException as error:  # noqa: BLE001 - handed to whoever iterates, whatever it is
             # Whoever keeps the error must not keep, through its traceback, buffers with bytes that failed their check.
             traceback.clear_frames(error.__traceback__)
             self._stop(error)
 
-    def _move(self, run: Run, scratch: memoryview) -> memoryview:
-        """Read and check one run; answers the scratch memory to use next time.
+    def _move(self, run: Run) -> None:
+        """Bring one run to where it belongs.
 
-        A method of its own so that no view of a tensor's memory outlives the run: the caller may already own it.
+        A method of its own so that no view of a tensor's memory outlives it: once the run lands, the caller may own it.
         """
-        view = self._placement.direct(run)
-        if view is not None:
-            self._fill(run, view)
-        else:
-            if len(scratch) < run.size:
-                scratch = memoryview(bytearray(run.size))
-            self._fill(run, scratch[: run.size])
-            self._placement.copy_out(run, scratch[: run.size])
-        self._land(run)
-        return scratch
+        landing = self._placement.land(run)
+        try:
+            self._filler.fill(run, landing.view, self._is_stopped)
+            if not self._stopped:
+                landing.commit()
+                return
+        except BaseException:
+            landing.drop()
+            raise
+        landing.drop()
 
-    def _fill(self, run: Run, view: memoryview) -> None:
-        """Read ``run`` into ``view``, ``request`` shards at a time, and check every shard of it there."""
-        for number in range(run.count):
-            if self._stopped:
-                return  # whatever is unchecked now never lands
-            begin = number * limits.SHARD_BYTES
-            if number % self._pace.request == 0:
-                part = view[begin : begin + self._pace.request * limits.SHARD_BYTES]
-                self._source.read_into(run.file, run.offset + begin, part)
-            index = run.first + number
-            shard = view[begin : begin + limits.SHARD_BYTES]
-            if not self._checked:
-                check_shard(run.file.shard_digest(index), shard, path=run.file.path, index=index)
-            self._progress.advance(len(shard))
+    def _is_stopped(self) -> bool:
+        return self._stopped
 
     def _take(self) -> Run | None:
         """The next run, once there is room for it; None at the end."""
@@ -184,7 +168,8 @@ class TensorStream:
                     self._ahead += size
                     self._placement.reserve(run)
                     return run
-                self._room.wait()
+                with self._meter.timed("held"):
+                    self._room.wait()
             return None
 
     def _land(self, run: Run) -> None:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from pq_registry import limits
+from pq_registry.client.meter import Meter
 from pq_registry.client.progress import NullProgress
 from pq_registry.errors import ConnectionFailed, ShardMismatch
 from pq_registry.format.manifest import FileEntry
 from pq_registry.loader.dtypes import Numpy
+from pq_registry.loader.fill import Checked
 from pq_registry.loader.memory import ALIGNMENT, Arena
 from pq_registry.loader.placement import OwnMemory, WholeFiles
 from pq_registry.loader.selection import Unit, runs, select
@@ -62,15 +64,16 @@ def stream(
     request: int = 1,
     ring: int | None = None,
 ) -> TensorStream:
-    placement = WholeFiles(units) if mode == "whole" else OwnMemory(units, Arena(12 * SHARD))
+    meter = Meter()
+    placement = WholeFiles(units) if mode == "whole" else OwnMemory(units, Arena(12 * SHARD), meter=meter)
     return TensorStream(
         units,
         runs(units, longest=longest, by_owner=mode == "own"),
-        source,
+        Checked(source, request=request, progress=NullProgress(), meter=meter),
         placement,
         Numpy(),
-        pace=Pace(workers, request, ring),
-        progress=NullProgress(),
+        pace=Pace(workers, ring),
+        meter=meter,
     )
 
 

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a caller of ``load``, ``iter_tensors`` or ``open_verified`` may say: one list for all of them.
+
+``LoadOptions`` is for callers and their type checkers, ``Request`` for the loader: every option with its default, and
+combinations that cannot be meant refused before anything is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypedDict, get_args
+
+from pq_registry.client.meter import Meter
+from pq_registry.client.progress import NullProgress, Progress
+from pq_registry.crypto.recipient import RecipientKey
+from pq_registry.errors import UsageError
+from pq_registry.settings import Settings
+
+FrameworkName = Literal["auto", "numpy", "torch", "dlpack"]
+ReadMode = Literal["auto", "buffered", "direct"]
+CheckedOn = Literal["cpu", "device"]
+
+
+class LoadOptions(TypedDict, total=False):
+    """Keyword arguments; each may be left out."""
+
+    device: str
+    """``cpu`` (the default), or any other device torch has here."""
+    framework: FrameworkName
+    """``auto`` (the default) is torch if it is installed, else numpy."""
+    expect: str | None
+    """What a directory must hold: ``namespace/name[@digest]``. Required for a directory."""
+    registry: str | None
+    """URL of the registry; this and the next four default to the settings (``PQREG_REGISTRY`` and so on)."""
+    token: str | None
+    """Bearer token for the registry."""
+    trust: str | os.PathLike[str] | None
+    """Path of the trust file."""
+    recipient_key: str | os.PathLike[str] | RecipientKey | None
+    """What opens a sealed release: the path of a secret key file, or a key object."""
+    connections: int | None
+    """Parallel connections to the registry."""
+    names: Collection[str] | None
+    """Read only these tensors, and only the shards that hold them."""
+    files: Collection[str] | None
+    """Read only these safetensors files, each a path or a folder of the release."""
+    io: ReadMode
+    """How local files are read: through the page cache (``buffered``), past it (``direct``), or whichever is faster."""
+    check_on: CheckedOn
+    """Who computes BLAKE3 and decrypts: the ``cpu`` (the default), or a CUDA ``device`` for what is loaded onto it."""
+    rank: int | None
+    """The rank of this process, 0 to ``world_size`` - 1; both default to torch.distributed where it is initialised."""
+    world_size: int | None
+    """How many processes share the model."""
+    plan: Any
+    """How tensors are cut among ranks (``loader.parallel``)."""
+    group: Any
+    """The torch.distributed process group that shares reading, if it is not the default one."""
+    progress: Progress | None
+    """Told of every byte that passed its check."""
+    stats: Meter | None
+    """Told where the time and the bytes went."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``LoadOptions`` with their defaults."""
+
+    device: str = "cpu"
+    framework: FrameworkName = "auto"
+    expect: str | None = None
+    registry: str | None = None
+    token: str | None = None
+    trust: str | os.PathLike[str] | None = None
+    recipient_key: str | os.PathLike[str] | RecipientKey | None = None
+    connections: int | None = None
+    names: Collection[str] | None = None
+    files: Collection[str] | None = None
+    io: ReadMode = "auto"
+    check_on: CheckedOn = "cpu"
+    rank: int | None = None
+    world_size: int | None = None
+    plan: Any = None
+    group: Any = None
+    progress: Progress | None = None
+    stats: Meter | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """The request that ``options`` make.
+
+        Raises:
+            UsageError: for an option that does not exist, or a value that cannot be meant.
+        """
+        unknown = sorted(options.keys() - LoadOptions.__annotations__.keys())
+        if unknown:
+            raise UsageError(
+                f"there is no option {unknown[0]!r}", expected=", ".join(LoadOptions.__annotations__), found=unknown[0]
+            )
+        request = cls(**options)
+        for name, value, allowed in (
+            ("framework", request.framework, get_args(FrameworkName)),
+            ("io", request.io, get_args(ReadMode)),
+            ("check_on", request.check_on, get_args(CheckedOn)),
+        ):
+            if value not in allowed:
+                raise UsageError(f"no such {name}", expected=", ".join(allowed), found=repr(value)[:40])
+        if isinstance(request.names, str) or isinstance(request.files, str):
+            raise UsageError("names and files are collections", expected="e.g. a list", found="one text")
+        return request
+
+    @property
+    def key(self) -> RecipientKey | None:
+        """The recipient key, if an object was given."""
+        return self.recipient_key if isinstance(self.recipient_key, RecipientKey) else None
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, with those that were given here in place of the environment's."""
+        key = self.recipient_key if isinstance(self.recipient_key, str | os.PathLike) else None
+        return Settings(
+            {
+                "registry": self.registry,
+                "token": self.token,
+                "trust": None if self.trust is None else os.fspath(self.trust),
+                "recipient_key": None if key is None else os.fspath(key),
+                "connections": None if self.connections is None else str(self.connections),
+            }
+        )
+
+    @property
+    def watcher(self) -> Progress:
+        """The progress, or one that watches nothing."""
+        return self.progress or NullProgress()
