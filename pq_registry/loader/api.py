@@ -59,9 +59,8 @@ def load(release: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> dic
         PqregError: if the release, or one shard of it, is not what was signed; nothing is returned then.
     """
     request = Request.of(options)
-    form = _framework(request)
-    with contextlib.closing(_stream(_opened(release, request), form, request, whole=form.on_cpu)) as tensors:
-        return dict(tensors)
+    framework_of(request)  # before the network is asked for anything
+    return load_opened(_opened(release, request), request)
 
 
 def iter_tensors(
@@ -84,8 +83,28 @@ def iter_tensors(
         PqregError: if the release, or one shard of it, is not what was signed. Tensors handed out before were.
     """
     request = Request.of(options)
-    form = _framework(request)
-    return _stream(_opened(release, request), form, request, whole=False)
+    framework_of(request)
+    return iter_opened(_opened(release, request), request)
+
+
+def load_opened(opened: OpenRelease, request: Request) -> dict[str, Any]:
+    """All tensors of a release that was opened before, by name; it may be read any number of times.
+
+    Raises:
+        PqregError: as ``load``.
+    """
+    form = framework_of(request)
+    with contextlib.closing(_stream(opened, form, request, whole=form.on_cpu)) as tensors:
+        return dict(tensors)
+
+
+def iter_opened(opened: OpenRelease, request: Request) -> Generator[tuple[str, Any], None, None]:
+    """The tensors of a release that was opened before, one by one; it may be read any number of times.
+
+    Raises:
+        PqregError: as ``iter_tensors``.
+    """
+    return _stream(opened, framework_of(request), request, whole=False)
 
 
 def _opened(release: str | os.PathLike[str], request: Request) -> OpenRelease:
@@ -128,7 +147,8 @@ def _read(
         request.watcher.done()
 
 
-def _framework(request: Request) -> Framework:
+def framework_of(request: Request) -> Framework:
+    """What makes tensors of bytes. Raises UsageError where it is not installed, or has no such device."""
     name, device = request.framework, request.device
     if name == "torch" or device != "cpu" or (name == "auto" and torch_bridge.is_installed()):
         if name == "numpy":
