@@ -115,6 +115,13 @@ def test_a_cluster_of_another_version_is_left_alone(tmp_path: Path) -> None:
     assert refused.value.expected == "the programs of PostgreSQL 7"
 
 
+def test_the_object_store_leaves_no_sockets_behind(tmp_path: Path) -> None:
+    with seaweedfs.seaweedfs(tmp_path / "s3", gently=False) as server:
+        made = {path for port in server._ports.values() for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")}
+        assert len(made) == 5
+    assert not [path for path in made if path.exists()]
+
+
 def test_two_servers_in_one_directory_are_one_too_many(tmp_path: Path) -> None:
     with claimed(tmp_path) as lock:
         child = Child(command(tmp_path, "/bin/sleep", "1000", keep=(lock,)))

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 REGION = "eu-central-1"
 _ATTEMPTS = 3
 _HINT = "pip install 'pq-registry[dev-stack]'"
+_SOCKETS = Path("/tmp")  # noqa: S108 - weed makes the sockets of its gRPC ports there and leaves them
 # weed's roles, each with an HTTP port and a gRPC port. The admin's worker looks for gRPC at port + 10000 and nowhere
 # else, so that one has its twin there.
 _ROLES = ("s3", "master", "volume", "filer")
@@ -104,15 +105,11 @@ class SeaweedFS:
 
     def stop(self) -> None:
         """Stop it."""
-        child, self._child = self._child, None
-        if child is not None:
-            (child.stop if self._gently else child.kill)()
+        self._end(gently=self._gently)
 
     def kill(self) -> None:
         """End it as a crash does; ``start`` brings it back at the same endpoint."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
+        self._end(gently=False)
 
     def client(self) -> Any:
         """A boto3 client of this store and no other, whatever the user's own settings say."""
@@ -155,6 +152,15 @@ class SeaweedFS:
             client.close()
 
     # ----------------------------------------------------------------------------------------------------------------
+
+    def _end(self, *, gently: bool) -> None:
+        child, self._child = self._child, None
+        if child is not None:
+            (child.stop if gently else child.kill)()
+            for name, port in self._ports.items():
+                if name.endswith(".grpc"):
+                    role = name.partition(".")[0]
+                    (_SOCKETS / f"seaweedfs-{role}-grpc-{port}.sock").unlink(missing_ok=True)
 
     def _credentials(self) -> Credentials:
         path = self.directory / "s3.json"
