@@ -42,6 +42,7 @@ from pq_registry.loader.options import LoadOptions, Request
 from pq_registry.loader.placement import OwnMemory, Placement, WholeFiles
 from pq_registry.loader.selection import Unit, runs, select
 from pq_registry.loader.stream import Pace, TensorStream
+from pq_registry.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,8 +108,19 @@ def iter_opened(opened: OpenRelease, request: Request) -> Generator[tuple[str, A
     return _stream(opened, framework_of(request), request, whole=False)
 
 
+def open_for(release: str | os.PathLike[str], request: Request, *, settings: Settings | None = None) -> OpenRelease:
+    """Find and verify a release for ``request``; with ``settings`` by these instead of the request's.
+
+    Raises:
+        PqregError: as ``load``.
+    """
+    return open_release(
+        release, expect=request.expect, settings=settings or request.settings, now=utc_now(), key=request.key
+    )
+
+
 def _opened(release: str | os.PathLike[str], request: Request) -> OpenRelease:
-    opened = open_release(release, expect=request.expect, settings=request.settings, now=utc_now(), key=request.key)
+    opened = open_for(release, request)
     verified = opened.verified
     level = logging.WARNING if verified.unchecked else logging.INFO
     _LOG.log(level, "%s %s: %s", verified.release.name, verified.release.digest, "; ".join(verified.notes))
