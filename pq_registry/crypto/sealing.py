@@ -183,6 +183,16 @@ class FileSealer:
                 hint="its digest is the signed one, so the publisher made it so; ask for another release",
             ) from None
 
+    def keystream(self, index: int) -> SecretBytes:
+        """Key (32 bytes) and nonce (12) of shard ``index``, for whoever decrypts elsewhere than here; to be wiped.
+
+        The keystream of AES-256-GCM is that of CTR mode whose first counter block is nonce || u32be(2). It does not
+        show whether a shard was altered: whoever uses it has compared the shard's BLAKE3 with the signed one before,
+        and learns nothing of a shard that was sealed wrongly and signed (``unseal_into`` says ``UnsealFailed``).
+        """
+        self.plaintext_length(index)
+        return self._derived(index)
+
     def _check_lengths(self, index: int, *, clear: int, stored: int) -> None:
         expected = self.plaintext_length(index)
         if clear != expected or stored != expected + limits.SEAL_TAG_BYTES:  # a caller's bug, as above

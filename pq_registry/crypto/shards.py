@@ -102,7 +102,15 @@ def check_shard(expected: bytes, data: Buffer, *, path: object, index: int) -> N
     Raises:
         ShardMismatch: if ``expected`` is not the BLAKE3 digest of ``data``.
     """
-    found = blake3(data).digest()
+    require_digest(expected, blake3(data).digest(), path=path, index=index)
+
+
+def require_digest(expected: bytes, found: bytes, *, path: object, index: int) -> None:
+    """Compare the digest of one shard of ``path``, computed wherever, with the signed one.
+
+    Raises:
+        ShardMismatch: if they differ.
+    """
     # Compared in constant time out of habit; nothing here is secret. A wrong length never compares equal.
     if not hmac.compare_digest(found, bytes(expected)):
         raise ShardMismatch(

@@ -40,6 +40,7 @@
     ├── StorageError               the disk or the object store failed                exit 3
     │   ├── LogUnavailable         the log takes no statement now; LogSuperseded: another instance writes it
     │   └── LogHalted              the log refuses to go on
+    ├── DeviceFailed               an accelerator failed, or has too little memory   exit 3
     └── SourceChanged              a file changed while it was being pushed           exit 1
 
 Every error carries what was expected, what was found and what to do next, as far as it is known; ``step`` is the
@@ -71,6 +72,7 @@ from pq_registry.errors.operation import (
     ChainDiverged,
     Conflict,
     ConnectionFailed,
+    DeviceFailed,
     KeyCustodyError,
     KeyFileExposed,
     LogHalted,
@@ -169,6 +171,7 @@ __all__ = [
     "ConnectionFailed",
     "ConsistencyInvalid",
     "ContentError",
+    "DeviceFailed",
     "DigestMismatch",
     "EventsInvalid",
     "FileDigestMismatch",

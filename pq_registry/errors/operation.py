@@ -146,6 +146,13 @@ class StorageError(PqregError):
     status = 507
 
 
+class DeviceFailed(PqregError):
+    """An accelerator failed, or has too little free memory."""
+
+    exit_code = EXIT_TRANSPORT
+    status = 503
+
+
 class LogUnavailable(StorageError):
     """The log cannot take a statement at the moment, or has no receipt for it yet."""
 
