@@ -54,6 +54,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("connections", "4", "parallel connections of a transfer"),
     Setting("limit_rate", "0", "bytes per second a transfer may use, e.g. 50M; 0 is no limit"),
     Setting("tag_lifetime_days", "365", "days until a tag that is set now must be renewed"),
+    Setting("private_dir", None, "directory for verified files that other programs read; by default one in memory"),
     Setting("data", None, "directory of the registry service's data"),
     Setting("listen", "127.0.0.1:8470", "address and port the registry service listens on"),
     Setting(
@@ -187,6 +188,12 @@ class Settings:
         """``$XDG_STATE_HOME/pqreg``: plans of unfinished pushes, and what was seen of tags, statuses and logs."""
         base = self._environment.get("XDG_STATE_HOME")
         return (Path(base) if base else Path.home() / ".local" / "state") / "pqreg"
+
+    @property
+    def runtime_dir(self) -> Path | None:
+        """``$XDG_RUNTIME_DIR``: the user's own directory for as long as they are logged in, usually in memory."""
+        base = self._environment.get("XDG_RUNTIME_DIR")
+        return Path(base) if base else None
 
     @property
     def passphrase_credential(self) -> Path | None:

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A private directory, best in memory, that goes away with whoever made it.
+
+It has mode 0700 and a random name, in the first of these that can hold what is asked for: the setting ``private_dir``
+(then nowhere else), ``$XDG_RUNTIME_DIR`` and ``/dev/shm`` where they are file systems in memory, and the directory for
+temporary files, which is said in a warning: what was sealed is then on a disk in the clear.
+
+It is removed when the context ends. A small guard process removes it when this process ends in any other way, by
+SIGTERM and SIGKILL too: it waits for the end of a pipe that only this process holds open, in a session of its own and
+deaf to the signals that end services. What neither can survive is the end of the machine, or of the container; both
+take memory with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pq_registry.durable import reported
+from pq_registry.errors import StorageError
+from pq_registry.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  the directory made in it is private
+_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+_GUARD: Final = """
+import shutil, signal, sys
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+sys.stdout.write("on guard\\n")
+sys.stdout.flush()
+sys.stdin.read()
+shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
+
+
+@contextlib.contextmanager
+def private_directory(settings: Settings, *, room: int = 0) -> Iterator[Path]:
+    """A new directory that only this user may enter, removed at the end.
+
+    Args:
+        settings: say where, with ``private_dir`` or the environment's ``XDG_RUNTIME_DIR``.
+        room: how many bytes it must be able to hold.
+
+    Raises:
+        StorageError: if there is no place for it.
+    """
+    base = _place(settings, room)
+    with reported("make a private directory in", base):
+        path = Path(tempfile.mkdtemp(prefix="pqreg-", dir=base))
+    try:
+        with _guarded(path):
+            yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            _LOG.warning("%s could not be removed; remove it", path)
+
+
+def check_private(path: Path, descriptor: int) -> None:
+    """Refuse a directory that others could read, or that is somebody else's.
+
+    Args:
+        path: names it in the message.
+        descriptor: of the directory, which therefore cannot be exchanged afterwards.
+
+    Raises:
+        StorageError: if it is not this user's with mode 0700.
+    """
+    with reported("look at", path):
+        status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise StorageError(
+            f"{path} is not private",
+            expected=f"a directory of user {os.geteuid()} with mode 700",
+            found=f"mode {stat.filemode(status.st_mode)} of user {status.st_uid}",
+            hint=f"chmod 700 {path}, or choose another directory",
+        )
+
+
+def _place(settings: Settings, room: int) -> Path:
+    chosen = settings.get("private_dir")
+    if chosen is not None:
+        return Path(chosen)
+    runtime = settings.runtime_dir
+    for place in (*([] if runtime is None else [runtime]), _SHARED_MEMORY):
+        if _file_system(place) in _IN_MEMORY and os.access(place, os.W_OK | os.X_OK) and _free(place) >= room:
+            return place
+    place = Path(tempfile.gettempdir())
+    _LOG.warning("there is no room in memory for %d bytes: verified files go to the disk, in %s", room, place)
+    return place
+
+
+def _free(place: Path) -> int:
+    status = os.statvfs(place)
+    return status.f_bavail * status.f_frsize
+
+
+def _file_system(place: Path) -> str | None:
+    """The type of the file system that ``place`` is on, as the kernel calls it; None if that cannot be told."""
+    try:
+        device = os.stat(place).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+            mount, _, origin = line.partition(" - ")  # proc_pid_mountinfo(5): device is field 3, type after the hyphen
+            if mount.split()[2] == wanted:
+                return origin.split()[0]
+    except (OSError, IndexError):
+        pass
+    return None
+
+
+@contextlib.contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    if not sys.executable:  # an interpreter inside another program: it removes the directory only if it ends well
+        yield
+        return
+    with reported("start the guard of", path):
+        guard = subprocess.Popen(  # noqa: S603  this interpreter, with a program of ours
+            [sys.executable, "-I", "-S", "-c", _GUARD, os.fspath(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+    with guard:
+        try:
+            assert guard.stdout is not None
+            if guard.stdout.readline() != b"on guard\n":
+                raise StorageError(f"{path} has no guard", expected="a process of Python", found="one that ended")
+            yield
+        finally:
+            # Killed rather than told by the end of the pipe, which children that were forked may hold open, too.
+            shutil.rmtree(path, ignore_errors=True)
+            guard.kill()
