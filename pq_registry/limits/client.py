@@ -67,6 +67,14 @@ LOADER_ARENA_BYTES: Final = 512 * MIB
 """Memory that iter_tensors uses again: the ring, and the tensors held and being read of all but the largest models."""
 LOADER_THREADS: Final = 16
 """Threads that read a local release; a few saturate memory on every machine seen."""
+LOADER_WORLD: Final = 65536
+"""Processes among which a model is cut."""
+LOADER_GROUP: Final = 128
+"""Processes that share reading: each reads one shard of a window at least, and every process holds a window."""
+LOADER_GROUP_SECONDS: Final = 1800
+"""Longest wait of one process of a group for the slowest: its consumer may be busy for as long with one tensor."""
+LOADER_WORD_BYTES: Final = KIB
+"""What each process of a group says before a window is exchanged: nothing, or why it stops."""
 SHORT_RESPONSE_BYTES: Final = MIB
 """An answer of a server that lists nothing long, e.g. to a commit or a tag's envelope."""
 PROGRESS_BYTES: Final = 256 * KIB
