@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum, unique
 from pathlib import Path
@@ -183,6 +183,10 @@ class Settings:
             raise SettingError(f"setting {name} is wrong", expected="true or false", found=repr(text))
         return text == "true"
 
+    def given_variables(self) -> dict[str, str]:
+        """What was given on the command line, as variables that give it to a program we start."""
+        return {_BY_NAME[name].variable: value for name, value in self._given.items()}
+
     @property
     def state_dir(self) -> Path:
         """``$XDG_STATE_HOME/pqreg``: plans of unfinished pushes, and what was seen of tags, statuses and logs."""
@@ -262,6 +266,17 @@ def private_environment(home: Path, additions: Mapping[str, str]) -> dict[str, s
         if not name.startswith(dropped) and not name.lower().endswith("_proxy")
     }
     return {**kept, "HOME": str(home), **additions}
+
+
+def command_environment(
+    additions: Mapping[str, str], *, defaults: Mapping[str, str], dropped: Collection[str] = ()
+) -> dict[str, str]:
+    """The environment for a command that a user asked to be run: theirs, without ``dropped`` and with ``additions``.
+
+    ``defaults`` are set where theirs says nothing.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return {**defaults, **kept, **additions}
 
 
 def tell_libraries(variables: Mapping[str, str]) -> None:

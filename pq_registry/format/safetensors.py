@@ -11,10 +11,13 @@ Use::
 
     size = header_size(first_8_bytes, file_size)
     table = parse_header(first_size_bytes, file_size)
+
+``encode_header`` goes the other way: what a signed table says, for programs that read headers.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 from pq_registry import limits
@@ -23,7 +26,7 @@ from pq_registry.format.dtypes import DTYPES
 from pq_registry.format.strict_json import Fields, Value, parse_strict
 from pq_registry.format.tensors import METADATA_NAME, TensorEntry, TensorTable, dimensions
 
-__all__ = ["DTYPES", "LENGTH_BYTES", "header_size", "parse_header"]
+__all__ = ["DTYPES", "LENGTH_BYTES", "encode_header", "header_size", "parse_header"]
 
 LENGTH_BYTES: Final = 8
 """The length field at the start of the file."""
@@ -81,6 +84,24 @@ def parse_header(prefix: bytes, file_size: int) -> TensorTable:
             "the tensors do not cover the file", expected=f"{file_size} bytes", found=f"{table.file_size} bytes"
         )
     return table
+
+
+def encode_header(table: TensorTable) -> bytes:
+    """The bytes before the data section of a file with this table: the length field, and the JSON text with padding.
+
+    As long as ``table.header_size`` says, unless whoever wrote the original needed fewer characters for the same: then
+    it is longer, and ``parse_header`` gives a table that differs in that number alone.
+    """
+    value: dict[str, object] = {METADATA_NAME: dict(table.metadata)} if table.metadata else {}
+    for entry in table.tensors:
+        value[entry.name] = {
+            "dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]
+        }  # fmt: skip
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * max(table.header_size - LENGTH_BYTES - len(text), 0)
+    if len(text) > table.header_size - LENGTH_BYTES:
+        text += b" " * (-len(text) % LENGTH_BYTES)
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
 def _metadata(value: Value) -> tuple[tuple[str, str], ...]:

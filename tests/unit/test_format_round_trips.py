@@ -16,6 +16,7 @@ from pq_registry.format.instant import format_instant, parse_instant
 from pq_registry.format.manifest import Manifest, TensorTable
 from pq_registry.format.oms import ForeignStatement
 from pq_registry.format.release import bind, statement_of
+from pq_registry.format.safetensors import encode_header, parse_header
 from pq_registry.format.statement import ReleaseStatement
 from pq_registry.format.tag import TagStatement
 from pq_registry.format.trustfile import TrustFile
@@ -50,6 +51,10 @@ def test_manifests_and_the_statements_that_bind_them(manifest: Manifest) -> None
 @given(strategies.tensor_tables())
 def test_tensor_tables(table: TensorTable) -> None:
     assert TensorTable.from_value(json.loads(json.dumps(table.to_value())), "x") == table
+    header = encode_header(table)
+    found = parse_header(header, len(header) + table.data_size)
+    assert (found.metadata, found.tensors) == (table.metadata, table.tensors)
+    assert len(header) >= table.header_size
 
 
 @given(strategies.tag_statements())

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pq_registry.errors import FormatError
-from pq_registry.format.safetensors import DTYPES, header_size, parse_header
+from pq_registry.format.safetensors import DTYPES, encode_header, header_size, parse_header
 from pq_registry.format.tensors import TensorEntry, TensorTable
 from tests.format_samples import WEIGHTS, safetensors, tensor
 
@@ -54,6 +54,23 @@ def test_what_the_library_writes_is_read(tmp_path: Path) -> None:
     for entry in table.tensors:
         data = content[table.header_size + entry.begin : table.header_size + entry.end]
         assert data == arrays[entry.name].tobytes()
+
+
+def test_a_header_made_of_a_table_says_the_same() -> None:
+    table = table_of(WEIGHTS)
+    header = encode_header(table)
+    assert len(header) == table.header_size
+    assert table_of(header + bytes(table.data_size)) == table
+
+
+def test_a_header_that_was_shorter_than_ours_grows() -> None:
+    content = b'{"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+    table = table_of(len(content).to_bytes(8, "little") + content + b"a")
+    assert encode_header(table) == len(content).to_bytes(8, "little") + content
+    cut = TensorTable(table.header_size - 5, table.metadata, table.tensors)
+    header = encode_header(cut)
+    assert len(header) % 8 == 0
+    assert table_of(header + b"a").tensors == table.tensors
 
 
 def test_order_and_spaces_of_the_header_do_not_matter_to_the_tensors() -> None:

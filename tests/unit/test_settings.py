@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pq_registry.errors import SettingError
-from pq_registry.settings import Settings, parse_rate
+from pq_registry.settings import Settings, command_environment, parse_rate
 
 
 def test_precedence(tmp_path: Path) -> None:
@@ -56,3 +56,14 @@ def test_rates(text: str, rate: int) -> None:
 def test_bad_rates(text: str) -> None:
     with pytest.raises(SettingError):
         parse_rate(text)
+
+
+def test_a_command_inherits_what_was_given_and_not_what_was_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PQREG_TOKEN", "theirs")
+    monkeypatch.setenv("VLLM_PLUGINS", "mine")
+    given = Settings({"registry": "http://localhost:1", "token": None}).given_variables()
+    assert given == {"PQREG_REGISTRY": "http://localhost:1"}
+    found = command_environment(given, defaults={"VLLM_PLUGINS": "x", "NEW": "y"}, dropped=("PQREG_TOKEN",))
+    assert "PQREG_TOKEN" not in found
+    assert (found["PQREG_REGISTRY"], found["VLLM_PLUGINS"], found["NEW"]) == ("http://localhost:1", "mine", "y")
+    assert found["PATH"]
