@@ -39,6 +39,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("status", "pqreg_cli.status:app", "Say what a namespace has revoked.", "Publish"),
     Entry("pull", "pqreg_cli.pull:pull", "Fetch a release and verify every byte of it.", "Use"),
     Entry("verify", "pqreg_cli.verify:verify", "Verify a directory, or a release in the registry.", "Use"),
+    Entry("load", "pqreg_cli.load:load", "Load verified tensors, and show where the time went.", "Use"),
     Entry("bundle", "pqreg_cli.bundle:app", "Carry releases to sites without a network.", "Use"),
     Entry("ls", "pqreg_cli.show:ls", "List repositories, tags and releases.", "Use"),
     Entry("show", "pqreg_cli.show:show", "Show what a release holds and who signed it.", "Use"),

@@ -22,8 +22,9 @@ def show_summary(
     *,
     transfer: str | None = None,
     inner: Inner | None = None,
+    more: Sequence[tuple[str, object]] = (),
 ) -> None:
-    """Name, digest, signer, size and how much was transferred, then what the trust file let pass unchecked."""
+    """Name, digest, signer, size, what was transferred, and ``more``; then what the trust file let pass unchecked."""
     from pq_registry.format.instant import format_instant
 
     manifest = verified.release.manifest
@@ -41,6 +42,7 @@ def show_summary(
             ("made from", "\n".join(lineage) or None),
             ("content", _content_text(origin.files)),
             ("transfer", transfer),
+            *more,
         ]
     )
     for note in verified.notes:

@@ -12,6 +12,7 @@ from pqreg_cli.console import Output
 from pqreg_cli.progress import SilentProgress, new_progress
 
 if TYPE_CHECKING:
+    from pq_registry.client.origin import Origin
     from pq_registry.client.seengrants import SeenGrants
     from pq_registry.client.state import SeenTags
     from pq_registry.client.transport import RegistryClient
@@ -44,8 +45,24 @@ class Session:
         if sent.withheld is not None:
             self.output.warning(sent.withheld)
         if sent.token and not client.origin.private:
-            self.output.warning(f"the token goes to {client.origin} unencrypted, for all on the way to read; use https")
+            self._warn_of_readers(client.origin)
         return client
+
+    def warn_if_readable(self) -> None:
+        """Say so if the token will go to the registry in the clear; for commands whose client the library makes.
+
+        Raises:
+            SettingError: if no registry is configured, or its URL is wrong.
+        """
+        from pq_registry.client.configured import credential
+        from pq_registry.client.origin import parse_registry
+
+        origin, *_ = parse_registry(self.settings.require("registry"))
+        if credential(self.settings).token and not origin.private:
+            self._warn_of_readers(origin)
+
+    def _warn_of_readers(self, origin: Origin) -> None:
+        self.output.warning(f"the token goes to {origin} unencrypted, for all on the way to read; use https")
 
     def verifier(self, *, online: bool) -> Verifier:
         """The verifier of the configured trust file; without one it refuses and says how to get one.

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pqreg load`` on directories: what it prints, what it measures, what it calls the limit, and what it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from pq_registry import limits
+from pq_registry.client.meter import STAGES, Meter, Stage
+from pq_registry.client.progress import NullProgress
+from pq_registry.errors import ShardMismatch
+from pq_registry.loader import api, options
+from pq_registry.loader.options import Request
+from pqreg_cli import load as command
+from pqreg_cli import loadmeasure, loadview
+from pqreg_cli.console import Output
+from pqreg_cli.loadmeasure import Coarse, Pass, available_memory, library_warnings, peak_memory
+from pqreg_cli.loadreport import CALLER, LIMITS, Limit, Report
+from pqreg_cli.loadview import SENTENCES
+from pqreg_cli.main import run
+from tests.releases import release_directory, write_trust
+from tests.samples import NOW
+from tests.tensors import safetensors_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARD = limits.SHARD_BYTES
+ONE, _ = safetensors_bytes({"größe.weight": ("BF16", (3, SHARD // 2)), "bias": ("F32", (7,))}, 1)
+TWO, _ = safetensors_bytes({"layers.0.w": ("BF16", (77,)), "layers.1.w": ("BF16", (78,)), "none": ("U8", (0, 4))}, 2)
+TENSOR_BYTES = 3 * SHARD + 28 + 154 + 156
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trust file and a release in the current directory, judged at the time it was made."""
+    monkeypatch.setattr(api, "utc_now", lambda: NOW)
+    monkeypatch.setenv("PQREG_TRUST", str(write_trust(tmp_path / "trust.json")))
+    monkeypatch.chdir(tmp_path)
+    release_directory(tmp_path / "out", {"one.safetensors": ONE, "sub/two.safetensors": TWO, "config.json": b"{}"})
+
+
+class Ended:
+    """What a command printed, and its status."""
+
+    def __init__(self, status: int, printed: Any) -> None:
+        self.status, self.out, self.err = status, printed.out, printed.err
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def pqreg(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    def call(*words: str, expect: int = 0) -> Ended:
+        capsys.readouterr()
+        ended = Ended(run(["load", *words]), capsys.readouterr())
+        assert ended.status == expect, ended.err
+        return ended
+
+    yield call
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("pqreg")] == []
+
+
+OUT = ("out", "--expect", "acme/minilm", "--framework", "numpy")
+
+
+def test_it_says_what_was_loaded_and_how_fast(pqreg: Any) -> None:
+    done = pqreg(*OUT)
+    assert done.out.startswith("loaded: acme/minilm, 5 tensors, 6.3 MB, every shard as signed\n")
+    assert re.search(
+        r"^tensors +numpy on cpu; BF16: 3 tensors, 6\.3 MB; F32: 1 tensor, 28 bytes; U8: 1", done.out, re.MULTILINE
+    )
+    assert re.search(r"^loaded +in \d+\.\d\d s, \d+\.\d\d GB/s$", done.out, re.MULTILINE)
+    assert "STAGE" not in done.out
+    assert "load acme/minilm: 6.3 MB in" in done.err
+    assert "note: transparency log: not checked" in done.err
+    assert pqreg(*OUT, "--quiet").err == ""
+
+
+def test_stats_are_a_table_whose_shares_add_up(pqreg: Any) -> None:
+    text = pqreg(*OUT, "--stats").out
+    head, *table = text[text.index("STAGE") :].split("\n\n")[0].splitlines()
+    assert head.split() == ["STAGE", "SECONDS", "SHARE", "BYTES", "ONE", "THREAD"]
+    assert [line.split()[0] for line in table] in (["read", "hash", "other"], ["read", "hash"])
+    assert sum(int(re.findall(r"(\d+)%", line)[0]) for line in table) in (99, 100, 101)
+    for name in ("threads", "processor", "memory", "limited by"):
+        assert re.search(rf"^{name} +\S", text, re.MULTILINE)
+    assert "█" not in text
+    iterated = pqreg(*OUT, "--stats", "--iterate").out
+    assert re.search(r"^copy +\d", iterated, re.MULTILINE)
+
+
+def test_the_json_has_every_figure(pqreg: Any) -> None:
+    done = pqreg(*OUT, "--json", "--repeat", "3")
+    found = done.json
+    assert done.err == ""
+    assert (found["name"], found["tensors"], found["bytes"]) == ("acme/minilm", 5, TENSOR_BYTES)
+    assert found["dtypes"]["BF16"] == {"tensors": 3, "bytes": TENSOR_BYTES - 28}
+    assert (found["source"], found["framework"], found["device"], found["io"]) == ("directory", "numpy", "cpu", "auto")
+    assert found["memory"]["peak"] >= found["memory"]["before"] > 10_000_000
+    assert found["memory"]["device"] is None
+    assert len(found["passes"]) == 3
+    assert found["seconds"] == sorted(one["seconds"] for one in found["passes"])[1]
+    for one in found["passes"]:
+        assert set(one["stages"]) == set(STAGES)
+        assert one["stages"]["hash"]["bytes"] >= TENSOR_BYTES
+        assert one["limited_by"] in get_args(Limit)
+    assert found["limited_by"] in get_args(Limit)
+
+
+def test_names_are_patterns_and_files_are_paths(pqreg: Any) -> None:
+    assert pqreg(*OUT, "--json", "--names", "layers.*", "--names", "bias").json["tensors"] == 3
+    assert pqreg(*OUT, "--json", "--names", "größe.*").json["bytes"] == 3 * SHARD
+    assert pqreg(*OUT, "--json", "--files", "sub", "--names", "*.w", "--iterate").json["tensors"] == 2
+    refused = pqreg(*OUT, "--names", "nope*", expect=2).err
+    assert "no tensor has a name like 'nope*'" in refused
+    assert "größe.weight" in refused
+    assert "the release has no safetensors file" in pqreg(*OUT, "--files", "nope", expect=2).err
+
+
+def test_a_directory_needs_expect_and_a_name_that_is_none_is_said(pqreg: Any) -> None:
+    assert "--expect NAME" in pqreg("out", expect=2).err
+    assert "neither a directory nor a reference" in pqreg("nowhere", expect=2).err
+    assert "there is no directory acme/minilm" in pqreg("acme/minilm:v1", "--expect", "acme/minilm", expect=2).err
+    assert "acme/other" in pqreg("out", "--expect", "acme/other", expect=1).err
+
+
+def test_what_lies_in_the_current_directory_changes_nothing(pqreg: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").rename(tmp_path / "acme")
+    (tmp_path / "acme" / "minilm").mkdir()
+    assert "PQREG_REGISTRY" in pqreg("acme/minilm", expect=2).err
+
+
+@pytest.mark.parametrize("iterate", [(), ("--iterate",)])
+def test_one_flipped_bit_is_exit_1_with_file_shard_and_step(
+    pqreg: Any, tmp_path: Path, iterate: tuple[str, ...]
+) -> None:
+    path = tmp_path / "out" / "one.safetensors"
+    data = bytearray(ONE)
+    data[SHARD + 5] ^= 0x10
+    path.write_bytes(data)
+    done = pqreg(*OUT, *iterate, expect=1)
+    assert done.out == ""
+    assert "shard 1 of one.safetensors" in done.err
+    assert re.search(r"^  step: +8, the content$", done.err, re.MULTILINE)
+    assert re.search(r"^  next: +\S", done.err, re.MULTILINE)
+    problem = json.loads(pqreg(*OUT, *iterate, "--json", expect=1).err)
+    assert (problem["type"], problem["exit"]) == ("/problems/shard-mismatch", 1)
+
+
+def test_errors_speak_of_options_and_not_of_keywords(pqreg: Any) -> None:
+    done = pqreg("out", "--expect", "acme/minilm", "--framework", "numpy", "--device", "cuda", expect=2)
+    assert "expected: --device cpu" in done.err
+    assert "device=" not in done.err
+    error = ShardMismatch("x", hint='give files= or framework="numpy"; iter_tensors needs less, key=5 is none of ours')
+    said = command._in_our_words(error).hint
+    assert said == "give --files or --framework numpy; --iterate needs less, key=5 is none of ours"
+
+
+def test_a_model_larger_than_memory_is_refused_before_it_is_read(pqreg: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "available_memory", lambda: TENSOR_BYTES - 1)
+    done = pqreg(*OUT, expect=2)
+    assert "do not fit into memory" in done.err
+    assert "--iterate" in done.err
+    pqreg(*OUT, "--iterate")
+    pqreg(*OUT, "--names", "bias")
+    monkeypatch.setattr(command, "available_memory", lambda: None)
+    pqreg(*OUT)
+
+
+def test_memory_is_what_the_system_says() -> None:
+    assert 1_000_000 < peak_memory() < 1 << 40
+    available = available_memory()
+    assert available is None or 1_000_000 < available < 1 << 50
+
+
+def test_a_container_bounds_what_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(loadmeasure, "_CGROUP_LIMIT", limit)
+    free = available_memory()
+    limit.write_text("12345\n")
+    assert available_memory() == (None if free is None else 12345)
+    limit.write_text("max\n")
+    assert (available_memory() is None) == (free is None)
+
+
+def report(one: Pass, *, threads: int = 2, remote: bool = False, on_cpu: bool = True) -> Report:
+    class Opened:
+        workers = threads
+        unsealed = None
+
+    request = Request() if remote else Request(expect="acme/minilm")
+    opened: Any = Opened()
+    return Report(opened, request, (), [one], "numpy", on_cpu, 0.0, 0, 0, None)
+
+
+def one_load(
+    seconds: float = 1.0, *, user: float = 2.0, system: float = 0.0, from_disk: int = 0, **stages: float
+) -> Pass:
+    meter = Meter()
+    names: dict[str, Stage] = {name: name for name in STAGES}
+    for name, spent in stages.items():
+        meter.add(names[name], spent, 10**9)
+    return Pass(seconds, 10**9, user, system, from_disk, meter)
+
+
+@pytest.mark.parametrize(
+    ("one", "how", "limit"),
+    [
+        (one_load(read=1.5, hash=0.4), {}, "memory"),
+        (one_load(read=1.5, hash=0.4, from_disk=10**9), {}, "storage"),
+        (one_load(read=1.5, hash=0.4), {"remote": True}, "network"),
+        (one_load(read=0.5, hash=1.4), {}, "blake3"),
+        (one_load(read=0.5, hash=1.4, user=0.4, system=0.1), {}, "cores"),
+        (one_load(read=0.2, hash=0.4, unseal=1.0), {}, "aes"),
+        (one_load(read=0.2, hash=0.4, unseal=1.0, user=0.6, system=1.0), {}, "memory"),
+        (one_load(read=0.2, copy=1.0), {}, "memory"),
+        (one_load(read=0.2, copy=1.0, user=0.1), {"on_cpu": False}, "device"),
+        (one_load(read=0.2, held=1.7, wait=0.01), {}, "consumer"),
+        (one_load(read=0.1, hash=0.1, wait=0.9), {}, "overhead"),
+        (one_load(hash=1.0, read=0.9), {"threads": 1}, "blake3"),
+    ],
+)
+def test_what_limited_a_load(one: Pass, how: dict[str, Any], limit: str) -> None:
+    assert report(one, **how).limit(one) == limit
+
+
+def test_the_rows_are_all_of_the_threads_time_and_none_of_the_callers() -> None:
+    one = one_load(2.0, read=1.0, hash=2.0, wait=1.9)
+    rows = report(one).rows(one)
+    assert [(row.name, row.share, row.before) for row in rows] == [
+        ("read", 0.25, 0.0), ("hash", 0.5, 0.25), ("other", 0.25, 0.75)]  # fmt: skip
+
+
+def test_every_stage_and_every_limit_has_its_words() -> None:
+    assert set(SENTENCES) == set(get_args(Limit))
+    assert set(STAGES) - {CALLER, "read", "copy"} <= set(LIMITS)
+
+
+def test_the_median_of_several_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    loads = [one_load(seconds, hash=seconds) for seconds in (3.0, 1.0, 2.0, 9.0)]
+    shown = Report(report(loads[0]).opened, Request(), (), loads, "numpy", True, 0.0, 0, 0, None)
+    assert shown.typical.seconds == 2.0
+    assert loadview._spread(loads) == "; the median of 4: 3.00, 1.00, 2.00, 9.00 s"
+
+
+def members(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, below in value.items():
+            yield name
+            yield from members(below)
+    for below in value if isinstance(value, list) else ():
+        yield from members(below)
+
+
+def test_every_member_of_the_json_and_every_limit_is_documented(pqreg: Any) -> None:
+    page = (ROOT / "docs" / "operations" / "loading.md").read_text("utf-8")
+    found = pqreg(*OUT, "--json").json
+    of_the_release = list(found)[: list(found).index("unsealed")]
+    found = set(members({name: value for name, value in found.items() if name not in of_the_release}))
+    found -= {"BF16", "F32", "U8"}
+    assert not [name for name in (*found, *get_args(Limit)) if f"`{name}`" not in page]
+
+
+def test_every_option_of_load_is_documented() -> None:
+    page = (ROOT / "docs" / "operations" / "loading.md").read_text("utf-8")
+    section = page[page.index("\n## Options\n") : page.index("\n## On the command line\n")]
+    rows = re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named == set(options.LoadOptions.__annotations__)
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("encoding", "block"), [("utf-8", "█"), ("latin-1", "#"), ("ascii", "#")])
+def test_bars_stand_on_a_terminal_where_its_letters_allow(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, block: str
+) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(Terminal, "encoding", encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    one = one_load(1.0, read=0.5, hash=1.5)
+    loadview._show_waterfall(Output(), report(one), one)
+    lines = stream.getvalue().splitlines()
+    assert "\x1b" not in stream.getvalue(), "NO_COLOR is set for the tests"
+    bars = [line[lines[1].index("WATERFALL") :] for line in lines[2:4]]
+    assert bars == [block * 6, " " * 6 + block * 18]
+    assert max(map(len, lines[:4])) <= 80
+
+
+def test_progress_is_told_in_steps_and_completely() -> None:
+    class Watched(NullProgress):
+        told: list[int]
+
+        def start(self, label: str, total_bytes: int) -> None:
+            self.told = []
+
+        def advance(self, count: int) -> None:
+            self.told.append(count)
+
+    watched = Watched()
+    coarse = Coarse(watched)
+    coarse.start("load", 100_000)
+    for _ in range(10_000):
+        coarse.advance(10)
+    coarse.done()
+    assert sum(watched.told) == 100_000
+    assert len(watched.told) <= 101
+
+
+def test_a_warning_of_the_library_is_one_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with library_warnings(Output(quiet=True)):
+        logging.getLogger("pq_registry.loader.opening").warning("token %s\x1b", "withheld")
+    logging.getLogger("pq_registry").handlers.clear()
+    assert capsys.readouterr().err == "warning: token withheld\\x1b\n"
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    assert get_args(command.Framework) == get_args(options.FrameworkName)
+    assert get_args(command.Reading) == get_args(options.ReadMode)
+    assert get_args(command.CheckedOn) == get_args(options.CheckedOn)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("--framework ", "dlpack"), ("--io ", "buffered"), ("--check-on ", "device"), ("--st", "--stats")],
+)
+def test_options_and_choices_are_completed_by_the_shell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, offered: str
+) -> None:
+    monkeypatch.setenv("_PQREG_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"pqreg load acme/minilm {typed}")
+    monkeypatch.setenv("COMP_CWORD", "4" if typed.endswith(" ") else "3")
+    with pytest.raises(SystemExit):
+        run([])
+    assert offered in capsys.readouterr().out
