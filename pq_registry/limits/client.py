@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds of transfers and of the loader."""
+"""Bounds of transfers."""
 
 from __future__ import annotations
 
@@ -59,22 +59,6 @@ SEEN_TAG_BYTES: Final = 4 * KIB
 """The record of the last statement seen of a tag: about 300 bytes."""
 INTERRUPT_SECONDS: Final = 5
 """How long an interrupted transfer waits for its threads."""
-
-# -- loader ----------------------------------------------------------------------------------------------------------
-LOADER_RING_BYTES: Final = 128 * MIB
-"""Read ahead of what the caller of iter_tensors has taken: keeps every thread busy while a few tensors wait."""
-LOADER_ARENA_BYTES: Final = 512 * MIB
-"""Memory that iter_tensors uses again: the ring, and the tensors held and being read of all but the largest models."""
-LOADER_THREADS: Final = 16
-"""Threads that read a local release; a few saturate memory on every machine seen."""
-LOADER_WORLD: Final = 65536
-"""Processes among which a model is cut."""
-LOADER_GROUP: Final = 128
-"""Processes that share reading: each reads one shard of a window at least, and every process holds a window."""
-LOADER_GROUP_SECONDS: Final = 1800
-"""Longest wait of one process of a group for the slowest: its consumer may be busy for as long with one tensor."""
-LOADER_WORD_BYTES: Final = KIB
-"""What each process of a group says before a window is exchanged: nothing, or why it stops."""
 SHORT_RESPONSE_BYTES: Final = MIB
 """An answer of a server that lists nothing long, e.g. to a commit or a tag's envelope."""
 PROGRESS_BYTES: Final = 256 * KIB

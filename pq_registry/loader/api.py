@@ -36,6 +36,7 @@ from pq_registry.errors import UsageError
 from pq_registry.format.instant import utc_now
 from pq_registry.loader import torch_bridge
 from pq_registry.loader.dtypes import Framework, Numpy
+from pq_registry.loader.existing import Existing, Given
 from pq_registry.loader.memory import Arena
 from pq_registry.loader.opening import OpenRelease, open_release
 from pq_registry.loader.options import LoadOptions, Request
@@ -139,19 +140,25 @@ def _read(
     opened: OpenRelease, form: Framework, units: Sequence[Unit], request: Request, *, whole: bool
 ) -> Generator[tuple[str, Any], None, None]:
     meter = request.stats or Meter()
-    placement: Placement = (
-        WholeFiles(units) if whole else OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
-    )
+    placement: Placement
+    if isinstance(form, Given):
+        placement = Existing(units, form, verified=opened.unsealed is not None, meter=meter)
+    elif whole:
+        placement = WholeFiles(units)
+    else:
+        placement = OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
+    # Through scratch memory no more at once than one read brings, so that it is still in the cache when it is copied.
+    longest = opened.request if isinstance(form, Given) else opened.longest
     total = sum(run.size for run in runs(units, longest=opened.longest, by_owner=False))
     request.watcher.start(f"load {opened.verified.release.name}", total)
     try:
         stream = TensorStream(
             units,
-            runs(units, longest=opened.longest, by_owner=not whole),
+            runs(units, longest=longest, by_owner=not isinstance(placement, WholeFiles)),
             opened.filler(request.watcher, meter),
             placement,
             form,
-            pace=Pace(opened.workers, None if whole else limits.LOADER_RING_BYTES),
+            pace=Pace(opened.workers, limits.LOADER_RING_BYTES if isinstance(placement, OwnMemory) else None),
             meter=meter,
         )
         yield from stream.tensors()
@@ -162,6 +169,8 @@ def _read(
 def framework_of(request: Request) -> Framework:
     """What makes tensors of bytes. Raises UsageError where it is not installed, or has no such device."""
     name, device = request.framework, request.device
+    if request.into is not None:
+        return Given(request.into)
     if name == "torch" or device != "cpu" or (name == "auto" and torch_bridge.is_installed()):
         if name == "numpy":
             raise UsageError("numpy has no devices", expected='device="cpu"', found=repr(device)[:40])

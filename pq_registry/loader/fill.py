@@ -15,7 +15,8 @@ from pq_registry import limits
 from pq_registry.client.meter import Meter
 from pq_registry.client.progress import Progress
 from pq_registry.client.source import ShardSource
-from pq_registry.crypto.shards import check_shard
+from pq_registry.crypto.shards import require_digest, shard_digest
+from pq_registry.format.manifest import FileEntry
 from pq_registry.loader.selection import Run
 
 
@@ -40,8 +41,12 @@ class Filler(Protocol):
 class Checked:
     """Plain shards, ``request`` of them per read, each checked where it was read to."""
 
-    def __init__(self, source: ShardSource, *, request: int, progress: Progress, meter: Meter) -> None:
+    def __init__(
+        self, source: ShardSource, *, request: int, progress: Progress, meter: Meter, attempts: int = 1
+    ) -> None:
+        """Read from ``source``, a shard that is not what was signed ``attempts`` times in all."""
         self._source = source
+        self._attempts = attempts
         self._request = request
         self._progress = progress
         self._meter = meter
@@ -59,8 +64,21 @@ class Checked:
             index = run.first + number
             shard = view[begin : begin + limits.SHARD_BYTES]
             with self._meter.timed("hash", len(shard)):
-                check_shard(run.file.shard_digest(index), shard, path=run.file.path, index=index)
+                found = shard_digest(shard)
+            if found != run.file.shard_digest(index):
+                self._again(run.file, index, shard, found)
             self._progress.advance(len(shard))
+
+    def _again(self, file: FileEntry, index: int, shard: memoryview, found: bytes) -> None:
+        """Fetch one damaged shard by itself until it is right. Raises ShardMismatch, or PqregError of the source."""
+        for _ in range(self._attempts - 1):
+            with self._meter.timed("read", len(shard)):
+                self._source.read_into(file, index * limits.SHARD_BYTES, shard)
+            with self._meter.timed("hash", len(shard)):
+                found = shard_digest(shard)
+            if found == file.shard_digest(index):
+                return
+        require_digest(file.shard_digest(index), found, path=file.path, index=index)
 
     def abort(self) -> None:
         """End every read under way."""

@@ -49,6 +49,7 @@ class OpenRelease:
     """A release that passed steps 0 to 7, and how to read it.
 
     ``workers`` threads each take up to ``longest`` neighbouring shards, and ask for ``request`` of them at a time.
+    A shard that is not what was signed is fetched ``attempts`` times in all.
     ``files`` have the tensors: those of the manifest, or of pqreg.inner. ``stored`` delivers the stored bytes, which
     are those of ``files`` unless the release was ``unsealed``.
     """
@@ -59,13 +60,14 @@ class OpenRelease:
     workers: int
     longest: int
     request: int
+    attempts: int = 1
     unsealed: Unsealed | None = None
 
     def filler(self, progress: Progress, meter: Meter) -> Filler:
         """What brings shards of ``files`` into memory, checked and in the clear."""
         if self.unsealed is None:
-            return Checked(self.stored(), request=self.request, progress=progress, meter=meter)
-        source = self.unsealed.source(self.stored(), meter=meter)
+            return Checked(self.stored(), request=self.request, progress=progress, meter=meter, attempts=self.attempts)
+        source = self.unsealed.source(self.stored(), attempts=self.attempts, meter=meter)
         return fill.Unsealed(source, request=self.request, progress=progress)
 
 
@@ -161,8 +163,9 @@ def _remote(reference: Reference, settings: Settings, now: datetime, key: Recipi
         longest = max(1, min(longest, limits.RANGE_SHARDS))
         release = verified.release
         opened = OpenRelease(
-            verified, release.manifest.files, lambda: RemoteSource(client), connections, longest, request=longest
-        )
+            verified, release.manifest.files, lambda: RemoteSource(client), connections, longest, request=longest,
+            attempts=limits.ATTEMPTS,
+        )  # fmt: skip
         if release.manifest.sealing is None:
             return opened
         key = _key(key, settings, release)
@@ -171,7 +174,7 @@ def _remote(reference: Reference, settings: Settings, now: datetime, key: Recipi
         with RemoteSource(client) as source:
             unsealed = unseal(
                 verified, grant, key=key, source=source, verifier=verifier, receipt=receipt,
-                seen=SeenGrants(settings.state_dir),
+                seen=SeenGrants(settings.state_dir), attempts=limits.ATTEMPTS,
             )  # fmt: skip
     return _unsealing(opened, unsealed)
 

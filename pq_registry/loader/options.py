@@ -46,8 +46,10 @@ class LoadOptions(TypedDict, total=False):
     """Read only these tensors, and only the shards that hold them."""
     files: Collection[str] | None
     """Read only these safetensors files, each a path or a folder of the release."""
+    into: Mapping[str, Any] | None
+    """Fill these numpy arrays or torch tensors, which exist in the CPU's memory, instead of making new ones."""
     io: ReadMode
-    """How local files are read: through the page cache (``buffered``), past it (``direct``), or whichever is faster."""
+    """How local files are read: through the page cache (``buffered``), past it (``direct``), or as ``auto`` decides."""
     check_on: CheckedOn
     """Who computes BLAKE3 and decrypts: the ``cpu`` (the default), or a CUDA ``device`` for what is loaded onto it."""
     rank: int | None
@@ -78,6 +80,7 @@ class Request:
     connections: int | None = None
     names: Collection[str] | None = None
     files: Collection[str] | None = None
+    into: Mapping[str, Any] | None = None
     io: ReadMode = "auto"
     check_on: CheckedOn = "cpu"
     rank: int | None = None
@@ -109,7 +112,29 @@ class Request:
                 raise UsageError(f"no such {name}", expected=", ".join(allowed), found=repr(value)[:40])
         if isinstance(request.names, str) or isinstance(request.files, str):
             raise UsageError("names and files are collections", expected="e.g. a list", found="one text")
+        if request.into is not None:
+            request.require_fillable()
         return request
+
+    def require_fillable(self) -> None:
+        """Demand that nothing else is asked for that says where tensors are.
+
+        Raises:
+            UsageError: if ``into`` is no mapping, or does not go with another option.
+        """
+        if not isinstance(self.into, Mapping):
+            raise UsageError("into= is no mapping", expected="names and tensors", found=type(self.into).__name__)
+        others = {
+            "device": self.device != "cpu", "framework": self.framework == "dlpack", "check_on": self.check_on != "cpu",
+            "rank": self.rank is not None, "world_size": self.world_size is not None, "plan": self.plan is not None,
+            "group": self.group is not None,
+        }  # fmt: skip
+        found = [name for name, given in others.items() if given]
+        if found:
+            raise UsageError(
+                "into= fills whole tensors in the memory of the CPU", expected="none of these beside it",
+                found=", ".join(found), hint="iter_tensors, and a copy to where each tensor belongs",
+            )  # fmt: skip
 
     @property
     def key(self) -> RecipientKey | None:

@@ -77,11 +77,18 @@ class InPlace:
         """The placement drops the memory."""
 
 
+class CopiesOut(Protocol):
+    """A placement that takes runs out of scratch memory."""
+
+    def copy_out(self, run: Run, checked: memoryview) -> None:
+        """Copy each tensor's part of ``run``, whose bytes are ``checked``."""
+
+
 @dataclass(slots=True)
 class InScratch:
     """A run that is checked in scratch memory and then copied by ``placement``."""
 
-    placement: OwnMemory
+    placement: CopiesOut
     run: Run
     view: memoryview
 
@@ -123,29 +130,26 @@ class WholeFiles:
         self._buffers.clear()
 
 
-class OwnMemory:
-    """Memory of its own for each tensor, from an arena."""
+class TensorMemory:
+    """Memory for each tensor apart: what ``OwnMemory`` and ``existing.Existing`` share."""
 
-    def __init__(self, units: Sequence[Unit], arena: Arena, *, meter: Meter) -> None:
+    def __init__(self, units: Sequence[Unit], *, meter: Meter) -> None:
         self._units = units
-        self._arena = arena
         self._meter = meter
         self._own: dict[int, Raw] = {}
         self._mine = threading.local()
 
-    def reserve(self, run: Run) -> None:
-        """Take memory for the run's tensors that have none yet."""
-        for position in run.units:
-            unit = self._units[position]
-            if position not in self._own and unit.start < unit.end:
-                self._own[position] = self._arena.take(unit.end - unit.start)
+    def in_tensor(self, run: Run, owner: int) -> Landing:
+        """The run's place in the tensor that covers it."""
+        begin = run.offset - self._units[owner].start
+        return InPlace(self._own[owner][begin : begin + run.size].data)
 
-    def land(self, run: Run) -> Landing:
-        """The run's place in the tensor that covers it, if one does; else scratch memory of this thread."""
-        if run.owner is None:
-            return InScratch(self, run, self._scratch(run.size))
-        begin = run.offset - self._units[run.owner].start
-        return InPlace(self._own[run.owner][begin : begin + run.size].data)
+    def in_scratch(self, run: Run) -> Landing:
+        """Scratch memory of this thread, used again for its next run: small enough, it stays in the core's cache."""
+        memory: memoryview = getattr(self._mine, "memory", memoryview(b""))
+        if len(memory) < run.size:
+            self._mine.memory = memory = as_array(anonymous(run.size)).data
+        return InScratch(self, run, memory[: run.size])
 
     def copy_out(self, run: Run, checked: memoryview) -> None:
         """Copy each tensor's part; the interpreter lock is released meanwhile."""
@@ -158,16 +162,29 @@ class OwnMemory:
                     own = self._own[position]
                     own[begin - unit.start : end - unit.start] = source[begin - run.offset : end - run.offset]
 
-    def _scratch(self, size: int) -> memoryview:
-        memory: bytearray = getattr(self._mine, "memory", bytearray())
-        if len(memory) < size:
-            self._mine.memory = memory = bytearray(size)
-        return memoryview(memory)[:size]
-
     def release(self, position: int) -> Raw:
         """The tensor's memory."""
         own = self._own.pop(position, None)
         return np.empty(0, np.uint8) if own is None else own
+
+
+class OwnMemory(TensorMemory):
+    """Memory of its own for each tensor, from an arena."""
+
+    def __init__(self, units: Sequence[Unit], arena: Arena, *, meter: Meter) -> None:
+        super().__init__(units, meter=meter)
+        self._arena = arena
+
+    def reserve(self, run: Run) -> None:
+        """Take memory for the run's tensors that have none yet."""
+        for position in run.units:
+            unit = self._units[position]
+            if position not in self._own and unit.start < unit.end:
+                self._own[position] = self._arena.take(unit.end - unit.start)
+
+    def land(self, run: Run) -> Landing:
+        """The run's place in the tensor that covers it, if one does; else scratch memory of this thread."""
+        return self.in_scratch(run) if run.owner is None else self.in_tensor(run, run.owner)
 
     def clear(self) -> None:
         """Drop what was not released, and let the arena keep nothing."""

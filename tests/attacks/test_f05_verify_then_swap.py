@@ -15,7 +15,7 @@ import pq_registry
 from pq_registry import limits
 from pq_registry.client.directory import ReleaseDirectory
 from pq_registry.client.source import DirectorySource
-from pq_registry.crypto.shards import check_shard
+from pq_registry.crypto.shards import shard_digest
 from pq_registry.errors import FileSetMismatch, PqregError, ShardMismatch
 from pq_registry.loader import api
 from tests.releases import release_directory, write_trust
@@ -45,14 +45,16 @@ def test_f05_a_file_rewritten_in_place_after_its_check_changes_nothing(call, rel
     path, truth = release
     file = path / "model.safetensors"
 
-    def check_then_overwrite(expected: bytes, data: memoryview, **where: object) -> None:
-        check_shard(expected, data, **where)  # type: ignore[arg-type]
-        offset = int(where["index"]) * SHARD  # type: ignore[call-overload]
-        with file.open("r+b") as target:
-            target.seek(offset)
-            target.write(b"\xee" * len(data))
+    places = {shard_digest(file.read_bytes()[at : at + SHARD]): at for at in range(0, file.stat().st_size, SHARD)}
 
-    monkeypatch.setattr("pq_registry.loader.stream.check_shard", check_then_overwrite)
+    def check_then_overwrite(data: memoryview) -> bytes:
+        digest = shard_digest(data)
+        with file.open("r+b") as target:
+            target.seek(places[digest])
+            target.write(b"\xee" * len(data))
+        return digest
+
+    monkeypatch.setattr("pq_registry.loader.fill.shard_digest", check_then_overwrite)
     found = call(path, expect="acme/minilm", framework="numpy")
     assert file.read_bytes().count(b"\xee") > 4 * SHARD, "the file was overwritten"
     for name, array in found.items():
