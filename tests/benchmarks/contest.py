@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures contenders against each other: every run a fresh process, in rounds, so that the machine's moods hit all.
 
-A round runs every contender once, and each round begins with another one. What is compared is the median over the
-rounds. Per run: wall-clock time of the process from start to exit, user and system CPU of it and its children, and the
-peak resident memory of the largest of them (``wait4``). A process may print one JSON object as its last line; its
+A round runs every contender once, in an order of its own. What is compared is the median over the rounds. Per run:
+wall-clock time of the process from start to exit, user and system CPU of it and its children, the peak resident memory
+of the largest of them (``wait4``), and that of the process itself split into private and mapped memory, looked at every
+few milliseconds. A process may print one JSON object as its last line; its
 ``seconds`` then replaces the wall-clock time, for contenders whose start-up is not the question. Before each run the
 harness waits, up to a bound, for the other processes of the machine to be quiet; how busy they were during the run is
 recorded.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -26,6 +28,7 @@ QUIET_BUSY = 0.25
 """CPUs that other processes may use when a run begins."""
 QUIET_SECONDS = 10.0
 """Longest wait for that, before one run."""
+_PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def nothing() -> None:
@@ -67,6 +70,8 @@ class Run:
     foreign_cpus: float
     peak_mib: float
     printed: dict[str, Any]
+    private_mib: float = 0.0
+    mapped_mib: float = 0.0
 
 
 @dataclass
@@ -121,10 +126,10 @@ def contest(
 ) -> Section:
     """Run every contender ``rounds`` times, interleaved. One that fails is reported and left out of later rounds."""
     results = [Result(contender) for contender in contenders]
+    order = random.Random(key)  # the same in every execution, so that two of them can be compared
     print(f"\n{title}", file=sys.stderr, flush=True)
     for number in range(rounds):
-        turn = number % len(results)
-        for result in results[turn:] + results[:turn]:
+        for result in order.sample(results, len(results)):
             if result.error:
                 continue
             try:
@@ -160,7 +165,7 @@ def _measure(contender: Contender) -> Run:
             list(contender.command), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment
         )
         try:
-            usage = _wait(process, begun + contender.timeout)
+            usage, private, mapped = _wait(process, begun + contender.timeout)
         except BaseException:
             process.kill()
             process.wait()
@@ -182,16 +187,24 @@ def _measure(contender: Contender) -> Run:
         foreign_cpus=max(0.0, busy - cpu - helpers) / wall,
         peak_mib=usage.ru_maxrss / 1024,
         printed=printed,
+        private_mib=private * _PAGE_MIB,
+        mapped_mib=mapped * _PAGE_MIB,
     )
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float) -> Any:
-    """wait4 with a deadline. Looks often enough not to matter: the shortest runs take tenths of a second."""
+def _wait(process: subprocess.Popen[bytes], deadline: float) -> tuple[Any, int, int]:
+    """wait4 with a deadline; its usage, and the most pages of private and of mapped memory that were seen.
+
+    Looks often enough not to matter: the shortest runs take tenths of a second.
+    """
+    private = mapped = 0
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return usage
+            return usage, private, mapped
+        own, files = resident_pages(process.pid)
+        private, mapped = max(private, own), max(mapped, files)
         if time.perf_counter() > deadline:
             raise RuntimeError("timed out")
         time.sleep(0.002)
@@ -204,6 +217,16 @@ def _last_object(text: bytes) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
     return {}
+
+
+def resident_pages(pid: int | str) -> tuple[int, int]:
+    """Pages of private and of mapped memory a process has now; none where /proc does not say."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            resident, mapped = map(int, file.read().split()[1:3])
+    except (OSError, ValueError):
+        return 0, 0
+    return resident - mapped, mapped
 
 
 def machine_busy() -> float:

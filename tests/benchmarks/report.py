@@ -20,6 +20,9 @@ PACKAGES = (
     "numpy",
     "safetensors",
     "torch",
+    "fastsafetensors",
+    "runai-model-streamer",
+    "tensorizer",
     "model-signing",
     "proofbundle",
     "huggingface_hub",
@@ -73,6 +76,8 @@ def _result_json(section: Section, result: Result) -> dict[str, Any]:
                     "helper_cpu_seconds": round(run.helper_cpu, 3),
                     "other_processes_cpus": round(run.foreign_cpus, 2),
                     "peak_mib": round(run.peak_mib, 1),
+                    "private_mib": round(run.private_mib, 1),
+                    "mapped_mib": round(run.mapped_mib, 1),
                     "printed": run.printed,
                 }
                 for run in result.runs
@@ -85,18 +90,29 @@ def as_text(section: Section) -> str:
     """A section as a table."""
     reference = section.reference
     lines = [section.title, *(f"  {note}" for note in section.notes)]
-    rows = [HEADER, *(_row(section, result) for result in section.results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines += table([HEADER, *(_row(section, result) for result in section.results)])
+    if section.size:
+        lines.append(f"  x ref: times as fast as {reference!r}")
+    return "\n".join([*lines, *trouble(section)])
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
     for row in rows:
         cells = (text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))
         lines.append(f"  {row[0].ljust(widths[0])}  {'  '.join(cells)}".rstrip())
-    lines += [f"  {result.contender.name}: FAILED: {result.error}" for result in section.results if result.error]
-    if section.size:
-        lines.append(f"  x ref: times as fast as {reference!r}")
+    return lines
+
+
+def trouble(section: Section) -> list[str]:
+    """Contenders that failed, and whether other processes disturbed."""
+    lines = [f"  {result.contender.name}: FAILED: {result.error}" for result in section.results if result.error]
     foreign = [run.foreign_cpus for result in section.results for run in result.runs]
     if foreign and max(foreign) > 0.2:
         lines.append(f"  disturbed: other processes used up to {max(foreign):.1f} CPUs during a run")
-    return "\n".join(lines)
+    return lines
 
 
 def _row(section: Section, result: Result) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sealing costs: sealing and unsealing beside age and openssl; pulling and loading sealed beside plain."""
+"""What sealing costs: sealing and unsealing beside age and openssl; pulling sealed beside plain."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ RAW = "-aes-256-ctr -K " + "07" * 32 + " -iv " + "00" * 16
 
 
 def seal_sections(stage: Stage, rounds: int, registry: Registry) -> list[Section]:
-    """Both directions, then pulls and loads."""
+    """Both directions, then pulls."""
     directions = _directions(stage, rounds)
     stage.make_sealed(registry)
-    return [*directions, _pull(stage, rounds, registry), _load(stage, rounds)]
+    return [*directions, _pull(stage, rounds, registry)]
 
 
 def _directions(stage: Stage, rounds: int) -> list[Section]:
@@ -108,32 +108,6 @@ def _pull(stage: Stage, rounds: int, registry: Registry) -> Section:
         "pull-sealed", "pull a sealed release beside the plain one", contenders,
         rounds=rounds, patience=stage.patience, size=stage.size, reference=plain,
         notes=["over loopback to disk; every byte verified and fsynced; start-up included"],
-    )  # fmt: skip
-
-
-def _load(stage: Stage, rounds: int) -> Section:
-    """The same model, sealed and plain, from local directories."""
-    plain = "pq_registry.load of the plain release"
-    contenders = [
-        Contender(
-            name=name,
-            command=stage.child("child_load", mode, "numpy", str(directory)),
-            env={**stage.env, "PQREG_RECIPIENT_KEY": str(stage.recipient)},
-            ours=True,
-        )
-        for name, mode, directory in (
-            (plain, "pqreg-load", stage.release),
-            (f"pq_registry.load of the sealed release ({SEALED_REPOSITORY})", "pqreg-sealed", stage.sealed),
-            ("pq_registry.iter_tensors of the plain release, dropped after use", "pqreg-pass", stage.release),
-            ("pq_registry.iter_tensors of the sealed release, dropped after use", "pqreg-sealedpass", stage.sealed),
-        )
-    ]
-    stage.warm(stage.release)
-    stage.warm(stage.sealed)
-    return contest(
-        "load-sealed", "load a sealed local release beside the plain one", contenders,
-        rounds=rounds, patience=stage.patience, size=stage.size, reference=plain,
-        notes=["framework numpy; from page cache; imports excluded; signatures, grant and manifest included"],
     )  # fmt: skip
 
 

@@ -204,52 +204,6 @@ def pull_section(stage: Stage, rounds: int, registry: Registry) -> Section:
     )
 
 
-def load_section(stage: Stage, rounds: int) -> Section:
-    """Verified tensors in memory, beside unverified ones."""
-    torch = importlib.util.find_spec("torch") is not None
-    framework = "torch" if torch else "numpy"
-    notes = [f"framework {framework}; from page cache; imports excluded, signatures and manifest included"]
-
-    def contender(name: str, mode: str, *, ours: bool = False) -> Contender:
-        command = stage.child("child_load", mode, framework, str(stage.release))
-        return Contender(name=name, command=command, env=stage.env, ours=ours)
-
-    contenders = [
-        contender("pq_registry.load", "pqreg-load", ours=True),
-        contender("pq_registry.load, again in the same process", "pqreg-again", ours=True),
-        contender("pq_registry.iter_tensors, each tensor dropped after use", "pqreg-pass", ours=True),
-        contender("pq_registry.iter_tensors, copied into existing parameters", "pqreg-stream", ours=True),
-        contender("readv into fresh memory (no tensors, not verified)", "read"),
-    ]
-    reference = contenders[-1].name
-    if torch:
-        # The one that ends like ours: in memory that nobody else can change.
-        reference = "safetensors load_file, cloned to own memory (not verified)"
-        contenders += [
-            contender("safetensors load_file, mapped, every page touched (not verified)", "safetensors-map"),
-            contender(reference, "safetensors-own"),
-            contender("safetensors load_file, copied into existing parameters (not verified)", "safetensors-stream"),
-        ]
-    else:
-        notes.append("torch is not installed, so safetensors.torch was left out: make torch, then make bench again")
-    stage.warm(stage.release)
-    section = contest(
-        "load",
-        "load a local release",
-        contenders,
-        rounds=rounds,
-        patience=stage.patience,
-        size=stage.size,
-        reference=reference,
-        notes=notes,
-    )
-    for result in section.results:
-        if result.runs and "rssanon_mib" in result.runs[0].printed:
-            gained = [result.runs[-1].printed[key] for key in ("rssanon_mib", "rssfile_mib")]
-            section.notes.append(f"{result.contender.name}: +{gained[0]} MiB private, +{gained[1]} MiB mapped")
-    return section
-
-
 def scale_section(stage: Stage, rounds: int) -> Section:
     """Documents of a terabyte."""
     directory = stage.work / "scale"
@@ -288,7 +242,6 @@ LOCAL: dict[str, Callable[[Stage, int], Section]] = {
     "hash": hash_section,
     "push": push_section,
     "verify": verify_section,
-    "load": load_section,
     "scale": scale_section,
 }
-KEYS = ("hash", "push", "pull", "verify", "load", "seal", "scale", "log", "s3", "metadata", "catalogue")
+KEYS = ("hash", "push", "pull", "verify", "seal", "scale", "log", "s3", "metadata", "catalogue")
