@@ -35,9 +35,11 @@ from pq_registry.client.meter import Meter
 from pq_registry.errors import UsageError
 from pq_registry.format.instant import utc_now
 from pq_registry.loader import torch_bridge
+from pq_registry.loader.dlpack import DLPack
 from pq_registry.loader.dtypes import Framework, Numpy
 from pq_registry.loader.existing import Existing, Given
 from pq_registry.loader.memory import Arena
+from pq_registry.loader.opened import Opened
 from pq_registry.loader.opening import OpenRelease, open_release
 from pq_registry.loader.options import LoadOptions, Request
 from pq_registry.loader.placement import OwnMemory, Placement, WholeFiles
@@ -87,6 +89,24 @@ def iter_tensors(
     request = Request.of(options)
     framework_of(request)
     return iter_opened(_opened(release, request), request)
+
+
+def open_verified(release: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> Opened:
+    """A release whose tensors, parts of tensors and files are read and verified when they are asked for.
+
+    Args:
+        release: as for ``iter_tensors``.
+        **options: ``loader.options.LoadOptions``, without those that cut tensors among ranks or fill existing ones.
+
+    Returns:
+        A context manager with the methods of safetensors' ``safe_open``.
+
+    Raises:
+        PqregError: if the release is not what was signed; what is read later raises for itself.
+    """
+    request = Request.of(options)
+    form = framework_of(request)
+    return Opened(_opened(release, request), form if form.on_cpu else torch_bridge.Torch("cpu"), request)
 
 
 def load_opened(opened: OpenRelease, request: Request) -> dict[str, Any]:
@@ -175,4 +195,4 @@ def framework_of(request: Request) -> Framework:
         if name == "numpy":
             raise UsageError("numpy has no devices", expected='device="cpu"', found=repr(device)[:40])
         return torch_bridge.Torch(device)
-    return Numpy()
+    return DLPack() if name == "dlpack" else Numpy()
