@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from pq_registry import limits
+from pq_registry.client import machine
 
 T = TypeVar("T")
 
 
 def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processors this process may use: those it may run on, or fewer by the quota of its control group."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(mine, machine.processors() or mine)
 
 
 class Shared(Generic[T]):

@@ -162,8 +162,11 @@ class DirectorySource:
             with self._lock:
                 self._open.discard(last[1])
             os.close(last[1])
-        descriptor = self._directory.open(file)
+        descriptor = self._open_file(file)
         with self._lock:
             self._open.add(descriptor)
         self._mine.last = (file.path.text, descriptor)
         return descriptor
+
+    def _open_file(self, file: FileEntry) -> int:
+        return self._directory.open(file)

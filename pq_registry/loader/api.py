@@ -136,7 +136,12 @@ def open_for(release: str | os.PathLike[str], request: Request, *, settings: Set
         PqregError: as ``load``.
     """
     return open_release(
-        release, expect=request.expect, settings=settings or request.settings, now=utc_now(), key=request.key
+        release,
+        expect=request.expect,
+        settings=settings or request.settings,
+        now=utc_now(),
+        key=request.key,
+        io=request.io,
     )
 
 

@@ -19,6 +19,7 @@ from pq_registry.client import configured
 from pq_registry.client.contents import read_contents
 from pq_registry.client.crew import cores
 from pq_registry.client.directory import ReleaseDirectory
+from pq_registry.client.directsource import DirectSource, ReadMode, is_direct
 from pq_registry.client.keptgrants import kept_grant, kept_receipt
 from pq_registry.client.keysource import recipient_key
 from pq_registry.client.meter import Meter
@@ -78,6 +79,7 @@ def open_release(
     settings: Settings,
     now: datetime,
     key: RecipientKey | None = None,
+    io: ReadMode = "auto",
 ) -> OpenRelease:
     """Find and verify a release.
 
@@ -90,6 +92,7 @@ def open_release(
         settings: registry, token, trust, connections and recipient key.
         now: the time at which everything is judged.
         key: the recipient key, if it is not the one of the settings.
+        io: how the files of a directory are read.
 
     Raises:
         PqregError: UsageError for arguments that cannot be meant, or why the release is not believed.
@@ -104,7 +107,8 @@ def open_release(
         return _remote(_reference(what), settings, now, key)
     if expect is None:
         raise UsageError(f"{os.fspath(what)} could be anything", expected="expect=", hint=EXPECT_HINT)
-    return _local(Path(what), _expected(expect), settings, now, key)
+    opened = _local(Path(what), _expected(expect), settings, now, key)
+    return _past_the_cache(opened, Path(what), io)
 
 
 def _reference(text: str) -> Reference:
@@ -151,6 +155,14 @@ def _local(path: Path, expected: Reference, settings: Settings, now: datetime, k
                 contents.verified, grant, key=key, source=source, verifier=verifier, receipt=receipt, seen=seen
             )
     return _unsealing(opened, unsealed)
+
+
+def _past_the_cache(opened: OpenRelease, path: Path, io: ReadMode) -> OpenRelease:
+    """Read past the page cache if that is asked for, or worth it."""
+    stored = opened.files if opened.unsealed is None else opened.verified.release.manifest.files
+    if not is_direct(path, [file for file in stored if file.size], io):
+        return opened
+    return replace(opened, stored=lambda: DirectSource(path), workers=max(opened.workers, limits.DIRECT_THREADS))
 
 
 def _remote(reference: Reference, settings: Settings, now: datetime, key: RecipientKey | None) -> OpenRelease:

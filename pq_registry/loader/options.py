@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypedDict, get_args
 
+from pq_registry.client.directsource import ReadMode
 from pq_registry.client.meter import Meter
 from pq_registry.client.progress import NullProgress, Progress
 from pq_registry.crypto.recipient import RecipientKey
@@ -19,7 +20,6 @@ from pq_registry.errors import UsageError
 from pq_registry.settings import Settings
 
 FrameworkName = Literal["auto", "numpy", "torch", "dlpack"]
-ReadMode = Literal["auto", "buffered", "direct"]
 CheckedOn = Literal["cpu", "device"]
 
 
