@@ -2,8 +2,9 @@
 """Where the time and the bytes of a transfer went: seconds and bytes by stage, added up over all threads.
 
 Stages of a load: ``read`` (from disk or network into memory), ``hash`` (BLAKE3), ``unseal`` (AES-256-GCM), ``copy``
-(from where the bytes were checked to where the tensor is), ``wait`` (the caller waited for a tensor), ``held``
-(a worker waited for the caller to take one). Seconds of ``read`` to ``copy`` and of ``held`` are thread seconds: with
+(from where the bytes were checked to where the tensor is), ``gather`` (bytes that other processes of a group verified,
+and the wait for the slowest of them), ``wait`` (the caller waited for a tensor), ``held`` (a worker waited for the
+caller to take one). Seconds of ``read`` to ``copy`` and of ``held`` are thread seconds: with
 n threads they add up to n times the wall clock at most. The cost is two looks at the clock per shard.
 """
 
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-Stage = Literal["read", "hash", "unseal", "copy", "wait", "held"]
+Stage = Literal["read", "hash", "unseal", "copy", "gather", "wait", "held"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
 
 

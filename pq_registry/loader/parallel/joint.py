@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One load of several processes: all of them open the release, share the reading of it, and fail together.
+
+Every process verifies the release for itself (steps 0 to 7). They go on only if all did, and if all are about to load
+the same tensors of the same release. From then on each reads and verifies its share of every window
+(``parallel.windows``).
+
+A load with a group is one operation of all its processes: whoever does not take part is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pq_registry import limits
+from pq_registry.client.meter import Meter
+from pq_registry.errors import ConnectionFailed
+from pq_registry.loader.dtypes import Framework
+from pq_registry.loader.memory import Arena
+from pq_registry.loader.opening import OpenRelease
+from pq_registry.loader.options import Request
+from pq_registry.loader.parallel.exchange import Exchange, TorchExchange
+from pq_registry.loader.parallel.turns import Turns
+from pq_registry.loader.parallel.windows import SharedWindows, ShareFiller, share_of, window_shards
+from pq_registry.loader.parallel.words import agree, refuse
+from pq_registry.loader.placement import OwnMemory, WholeFiles
+from pq_registry.loader.selection import Unit, runs
+from pq_registry.loader.stream import Pace, TensorStream
+
+
+@contextmanager
+def together(group: Any) -> Iterator[None]:
+    """What happens in here succeeds in all processes of ``group``, or fails in all of them; None is no group.
+
+    Raises:
+        PqregError: what this process failed with, else what the first of the others did.
+    """
+    if group is None:
+        yield
+        return
+    with contextlib.closing(TorchExchange(group)) as exchange:
+        try:
+            yield
+        except BaseException as error:
+            with contextlib.suppress(ConnectionFailed):  # the others know then, and this error is the one that matters
+                refuse(exchange, error)
+            raise
+        agree(exchange)
+
+
+def read_together(
+    opened: OpenRelease, form: Framework, units: Sequence[Unit], request: Request, *, whole: bool
+) -> Generator[tuple[str, Any], None, None]:
+    """The tensors ``units``, the same in every process of the request's group, one by one.
+
+    Args:
+        opened: the release.
+        form: makes tensors.
+        units: what to read.
+        request: names the group, and who is told of progress; told only of what this process reads.
+        whole: tensors are views of one buffer per file.
+
+    Raises:
+        PqregError: if this process or another cannot have a shard, or it is not what was signed.
+    """
+    exchange = TorchExchange(request.group)
+    try:
+        agree(exchange, fingerprint(opened, units))
+    except BaseException:
+        exchange.close()
+        raise
+    yield from _read(opened, form, units, request, exchange, whole=whole)
+
+
+def fingerprint(opened: OpenRelease, units: Sequence[Unit]) -> str:
+    """What is loaded, in a few characters: the same text only for the same bytes of the same release."""
+    digest = hashlib.sha256(str(opened.verified.release.digest).encode())
+    for unit in units:
+        digest.update(f"\n{unit.file.path.text}\n{unit.entry.name}\n{unit.start} {unit.end}".encode())
+    return digest.hexdigest()
+
+
+def _read(
+    opened: OpenRelease, form: Framework, units: Sequence[Unit], request: Request, exchange: Exchange, *, whole: bool
+) -> Generator[tuple[str, Any], None, None]:
+    meter = request.stats or Meter()
+    place = exchange.place
+    planned = list(runs(units, longest=window_shards(place.size), by_owner=False))
+    turns = Turns(exchange, len(planned))
+    window = window_shards(place.size) * limits.SHARD_BYTES
+    inner = WholeFiles(units) if whole else OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
+    total = sum(share.size for run in planned if (share := share_of(run, place)) is not None)
+    request.watcher.start(f"load {opened.verified.release.name}", total)
+    try:
+        stream = TensorStream(
+            units,
+            iter(planned),
+            ShareFiller(opened.filler(request.watcher, meter), place, turns),
+            SharedWindows(inner, exchange, turns, meter=meter),
+            form,
+            # Three windows: one that is exchanged, one that is read meanwhile, and one that the caller has tensors of.
+            pace=Pace(opened.workers, None if whole else max(limits.LOADER_RING_BYTES, 3 * window)),
+            meter=meter,
+        )
+        yield from stream.tensors()
+    finally:
+        request.watcher.done()

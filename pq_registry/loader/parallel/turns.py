@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking turns: several worker threads, and one order in which windows are exchanged that is the same everywhere.
+
+Windows are numbered in the order in which a stream takes them, which the signed manifest decides. A worker that has
+verified its share of a window waits for the window's turn; then this process says that it is ready, and if all are,
+the window is exchanged. A worker that fails takes its turn all the same, and says why. So does the end of a load that
+its caller left early. After that nothing is said any more: whoever waits for a turn ends with the same error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+from pq_registry import limits
+from pq_registry.errors import ConnectionFailed, PqregError
+from pq_registry.loader.parallel.exchange import Exchange
+from pq_registry.loader.parallel.words import agree, refuse
+
+
+class Turns:
+    """The turns of one load, of ``total`` windows."""
+
+    def __init__(self, exchange: Exchange, total: int) -> None:
+        """Windows go over ``exchange``, which is closed at the end."""
+        self._exchange = exchange
+        self._total = total
+        self._drawn = 0
+        self._turn = 0
+        self._over = False
+        self._cause: BaseException | None = None
+        self._changed = threading.Condition()
+        self._speaking = threading.Lock()
+
+    def draw(self) -> int:
+        """The number of the next window. Called in the order of windows, by one thread at a time."""
+        number = self._drawn
+        self._drawn += 1
+        return number
+
+    def blame(self, error: BaseException) -> None:
+        """Remember why this process fails, so that the others are told."""
+        with self._changed:
+            self._cause = self._cause or error
+
+    def take(self, number: int, exchange: Callable[[], None]) -> None:
+        """Wait for the turn of window ``number``, and ``exchange`` it if all processes are ready.
+
+        Raises:
+            PqregError: what this process or another failed with.
+        """
+        if not self._wait(number):
+            raise self._ended()
+        with self._speaking:
+            if self._over:
+                raise self._ended()
+            try:
+                agree(self._exchange)
+                exchange()
+            except BaseException as error:
+                self._end(error)
+                raise
+            with self._changed:
+                self._turn += 1
+                self._changed.notify_all()
+
+    def give_up(self, number: int) -> None:
+        """Wait for the turn of window ``number``, and say that this process goes no further."""
+        if self._wait(number):
+            with self._speaking:
+                self._refuse()
+
+    def close(self) -> None:
+        """End the load: tell the others if they are still waiting for this process, and close the exchange.
+
+        They may be busy with what they have got, and hear it later; nobody waits for that here.
+        """
+        thread = threading.Thread(target=self._leave, daemon=True, name="pqreg-load-leave")
+        thread.start()
+        thread.join(limits.INTERRUPT_SECONDS)
+
+    def _leave(self) -> None:
+        with self._speaking:
+            if self._turn < self._total:
+                self._refuse()
+            with contextlib.suppress(ConnectionFailed):
+                self._exchange.close()
+
+    def _refuse(self) -> None:
+        if not self._over:
+            with contextlib.suppress(ConnectionFailed):  # then they know
+                refuse(self._exchange, self._cause)
+            self._end(self._cause)
+
+    def _wait(self, number: int) -> bool:
+        """Whether it is the turn of ``number``; False once there are no more turns."""
+        with self._changed:
+            while self._turn != number and not self._over:
+                self._changed.wait()
+            return not self._over
+
+    def _end(self, cause: BaseException | None) -> None:
+        with self._changed:
+            self._over = True
+            self._cause = self._cause or cause
+            self._changed.notify_all()
+
+    def _ended(self) -> BaseException:
+        if isinstance(self._cause, PqregError):
+            return self._cause
+        return ConnectionFailed("the load has ended")
