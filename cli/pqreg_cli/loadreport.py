@@ -114,8 +114,14 @@ class Report:
         return found
 
     def limit(self, one: Pass) -> Limit:
-        """What most of the threads' time went into."""
-        name = max(self.rows(one), key=lambda row: row.share).name
+        """What most of the time went into that the threads had something to do.
+
+        Of small releases some threads have nothing left to do while others still read the last run, so ``other`` is
+        the limit only if at most times not even one thread was busy.
+        """
+        rows = sorted(self.rows(one), key=lambda row: row.share, reverse=True)
+        busy = sum(row.spent.seconds for row in rows if row.name != "other")
+        name = rows[1].name if rows[0].name == "other" and busy >= one.seconds / 2 else rows[0].name
         computing = sum(one.meter[stage].seconds for stage in ("hash", "unseal", "copy"))
         if name in ("hash", "unseal", "copy") and self.on_cpu and one.processor < STARVED * computing:
             return "cores"

@@ -229,6 +229,8 @@ def one_load(
         (one_load(read=0.2, held=1.7, wait=0.01), {}, "consumer"),
         (one_load(read=0.1, hash=0.1, wait=0.9), {}, "overhead"),
         (one_load(hash=1.0, read=0.9), {"threads": 1}, "blake3"),
+        (one_load(hash=0.3, read=1.0), {"threads": 4, "remote": True}, "network"),
+        (one_load(hash=0.1, read=0.3), {"threads": 4, "remote": True}, "overhead"),
     ],
 )
 def test_what_limited_a_load(one: Pass, how: dict[str, Any], limit: str) -> None:
