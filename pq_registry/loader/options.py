@@ -55,11 +55,11 @@ class LoadOptions(TypedDict, total=False):
     rank: int | None
     """The rank of this process, 0 to ``world_size`` - 1; both default to torch.distributed where it is initialised."""
     world_size: int | None
-    """How many processes share the model."""
+    """How many processes the model is cut among."""
     plan: Any
-    """How tensors are cut among ranks (``loader.parallel``)."""
+    """How tensors are cut among ranks (``loader.parallel.plan``); whole by default."""
     group: Any
-    """The torch.distributed process group that shares reading, if it is not the default one."""
+    """A torch.distributed process group, or ``"world"``: its processes all make this call and share the reading."""
     progress: Progress | None
     """Told of every byte that passed its check."""
     stats: Meter | None
@@ -114,6 +114,13 @@ class Request:
             raise UsageError("names and files are collections", expected="e.g. a list", found="one text")
         if request.into is not None:
             request.require_fillable()
+        if request.plan is None and not (request.rank is None and request.world_size is None):
+            raise UsageError(
+                "rank= and world_size= say among whom tensors are cut, not how",
+                expected="plan= beside them, or neither",
+                found="no plan=",
+                hint='plan="dim0" cuts along dimension 0, plan="whole" not at all',
+            )
         return request
 
     def require_fillable(self) -> None:
