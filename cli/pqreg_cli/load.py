@@ -132,7 +132,7 @@ def _load(
     from pq_registry.loader.api import framework_of, open_for
 
     framework = framework_of(request)  # imports torch: before the clock runs
-    _require_kind(what, request.expect)
+    require_kind(what, request.expect)
     if request.expect is None:
         session.warn_if_readable()
     begun = time.perf_counter()
@@ -157,8 +157,12 @@ def _load(
     )  # fmt: skip
 
 
-def _require_kind(what: str, expect: str | None) -> None:
-    """A directory only with --expect: what is loaded must not depend on what lies in the current directory."""
+def require_kind(what: str, expect: str | None) -> None:
+    """A directory only with --expect: what is loaded must not depend on what lies in the current directory.
+
+    Raises:
+        UsageError: if ``what`` is not of the kind that ``expect`` says.
+    """
     from pq_registry.format.name import Reference
 
     if expect is not None:
