@@ -56,7 +56,7 @@ def main() -> int:
     sections: list[Section] = []
     try:
         with stage:
-            rates = _rates(stage) if arguments.only is None else {}
+            rates = stage.rates() if arguments.only is None else {}
             run(stage, arguments.only or KEYS, rounds, sections)
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
@@ -90,16 +90,6 @@ def run(stage: Stage, keys: tuple[str, ...], rounds: int, sections: list[Section
             sections.extend(seal_sections(stage, rounds, registry))
     if "verify" in keys:
         sections.append(LOCAL["verify"](stage, rounds))
-
-
-def _rates(stage: Stage) -> dict[str, float]:
-    stage.patience.wait()
-    file = max(stage.files(), key=lambda path: path.stat().st_size)
-    stage.warm(stage.corpus)
-    command = stage.child("child_machine", str(file), str(stage.work / "scratch"))
-    done = subprocess.run(command, check=True, env=stage.env, cwd=ROOT, capture_output=True, text=True)
-    rates: dict[str, float] = json.loads(done.stdout)
-    return rates
 
 
 def _publish(facts: dict[str, Any], rates: dict[str, float], sections: list[Section], target: Path) -> None:

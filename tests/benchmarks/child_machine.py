@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from blake3 import blake3
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 BLOCK = 2 << 20
 TIMES = 5
@@ -88,11 +89,18 @@ def main(file: Path, scratch: Path) -> dict[str, float]:
         os.preadv(descriptor, [buffer], offset)
         blake3(buffer).digest()
 
+    cipher, nonce = AESGCM(bytes(32)), bytes(12)
+    sealed = cipher.encrypt(nonce, bytes(BLOCK), None)
+
+    def unseal(_: int, buffer: memoryview) -> None:
+        cipher.decrypt_into(nonce, sealed, None, buffer)
+
     found = {}
     for threads in sorted({1, cores}):
         found[f"read_{threads}"] = rate(read, threads=threads, size=size)
         found[f"blake3_{threads}"] = rate(lambda _, b: blake3(b).digest(), threads=threads, size=size)
         found[f"sha256_{threads}"] = rate(lambda _, b: hashlib.sha256(b).digest(), threads=threads, size=size)
+        found[f"aes_256_gcm_{threads}"] = rate(unseal, threads=threads, size=size)
         found[f"read_and_blake3_{threads}"] = rate(read_and_check, threads=threads, size=size)
     found["first_touch_1"] = first_touch(size)
     found["disk_write_fsync"] = disk_write(scratch, size)

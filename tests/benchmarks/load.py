@@ -52,13 +52,14 @@ def main(words: list[str] | None = None) -> int:
     sections: list[Section] = []
     try:
         with stage:
+            rates = stage.rates()
             measure(stage, arguments.only, rounds, sections.append)
     except KeyboardInterrupt:
         print("bench-load: interrupted", file=sys.stderr)
         return 130
     finally:
         if sections:
-            _publish(facts, sections, rounds, arguments.json)
+            _publish(facts, rates, sections, rounds, arguments.json)
     return 1 if any(result.error for section in sections for result in section.results) else 0
 
 
@@ -86,16 +87,22 @@ def measure(stage: Stage, keys: tuple[str, ...], rounds: int, done: Callable[[Se
         done(loads.cold())
 
 
-def _publish(facts: dict[str, Any], sections: list[Section], rounds: int, target: Path) -> None:
+def _publish(
+    facts: dict[str, Any], rates: dict[str, float], sections: list[Section], rounds: int, target: Path
+) -> None:
     print()
-    print(report.machine_text(facts, {}))
+    print(report.machine_text(facts, rates))
     for section in sections:
         print()
         print(loadreport.as_text(section))
     print()
     print(f"Medians of {rounds} shuffled rounds, each run a fresh process, its result compared with the model.")
     print(loadreport.LEGEND)
-    value = {"machine": facts, "sections": {section.key: loadreport.as_json(section) for section in sections}}
+    value = {
+        "machine": facts,
+        "machine_gb_per_s": rates,
+        "sections": {section.key: loadreport.as_json(section) for section in sections},
+    }
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(value, indent=2) + "\n")
     print(f"all runs: {target}")

@@ -170,6 +170,16 @@ class Stage:
             entry["path"]: f"/v1/blobs/sha256/{entry['sha256'].removeprefix('sha256:')}" for entry in manifest["files"]
         }
 
+    def rates(self) -> dict[str, float]:
+        """What the machine can do by itself, in GB/s."""
+        self.patience.wait()
+        file = max(self.files(), key=lambda path: path.stat().st_size)
+        self.warm(self.corpus)
+        command = self.child("child_machine", str(file), str(self.work / "scratch"))
+        done = subprocess.run(command, check=True, env=self.env, cwd=ROOT, capture_output=True, text=True)
+        found: dict[str, float] = json.loads(done.stdout)
+        return found
+
     def warm(self, directory: Path) -> None:
         """Read every file, so that all contenders find it in the page cache."""
         for file in directory.rglob("*"):
