@@ -197,9 +197,17 @@ class Opened:
             raise UsageError(f"{path} has no such range", expected="0 or more", found=begin)
         return bytes(self._reader.read(file, begin, min(end, file.size)))
 
-    def prefetch(self, path: str, offset: int) -> None:
+    def read_into(self, file: FileEntry, begin: int, view: memoryview) -> None:
+        """Fill ``view`` from ``begin`` of ``file``, one of ``files()``; the range lies within it.
+
+        Raises:
+            PqregError: as ``read_file``; ``view`` then holds zeros.
+        """
+        self._reader.read_into(file, begin, view)
+
+    def prefetch(self, file: FileEntry, offset: int) -> None:
         """Begin to read the shard at ``offset`` of a file: a hint of who reads it from front to back."""
-        self._reader.prefetch(self.file(path), offset)
+        self._reader.prefetch(file, offset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,9 +313,8 @@ def test_a_failed_read_is_tried_again_by_the_next(
 def test_what_was_sent_for_ahead_is_not_read_twice(tmp_path: Path, truth: Truth) -> None:
     meter = Meter()
     with opened(tmp_path, stats=meter) as release_:
-        release_.prefetch("big.gguf", SHARD)
-        release_.prefetch("big.gguf", 100 * SHARD)  # beyond the end: nothing
-        release_.prefetch("big.gguf", -1)
+        for offset in (SHARD, 100 * SHARD, -1):  # the others are beyond the file: nothing
+            release_.prefetch(release_.file("big.gguf"), offset)
         release_.read_range("big.gguf", SHARD, 2 * SHARD)
         release_.read_range("big.gguf", SHARD + 5, 2 * SHARD)
     assert meter["hash"].count == SHARD
