@@ -18,6 +18,7 @@ import numpy as np
 
 from pq_registry.errors import UsageError
 from pq_registry.format.manifest import TensorEntry
+from pq_registry.loader.device.accelerator import Accelerator
 
 NUMPY: Final = MappingProxyType(
     {
@@ -72,17 +73,27 @@ class Framework(Protocol):
     def on_cpu(self) -> bool:
         """Whether tensors share the memory their bytes were read into."""
 
+    def accelerator(self) -> Accelerator | None:
+        """The device that bytes are brought to, in whose memory ``make`` gets them; None if they stay with the host.
+
+        Raises:
+            DeviceFailed: if it does not answer.
+        """
+
     def check(self, entries: Iterable[TensorEntry]) -> None:
         """Refuse tensors the framework cannot represent, before anything is read. Raises UsageError."""
 
-    def make(self, entry: TensorEntry, raw: Raw) -> Any:
-        """The tensor ``entry`` whose bytes are ``raw``."""
+    def make(self, entry: TensorEntry, raw: Any) -> Any:
+        """The tensor ``entry`` whose bytes are ``raw``, in host memory (``Raw``) or in that of the accelerator."""
 
 
 class Numpy:
     """Arrays of numpy and ml_dtypes."""
 
     on_cpu = True
+
+    def accelerator(self) -> None:
+        """Arrays are in host memory."""
 
     def check(self, entries: Iterable[TensorEntry]) -> None:
         """Refuse what numpy cannot hold.

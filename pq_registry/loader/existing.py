@@ -38,6 +38,9 @@ class Given:
     def __init__(self, tensors: Mapping[str, Any]) -> None:
         self._tensors = tensors
 
+    def accelerator(self) -> None:
+        """They are in host memory."""
+
     def check(self, entries: Iterable[TensorEntry]) -> None:
         """Refuse to fill what does not fit.
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors as torch tensors, on the device asked for. torch is imported when the first one is made, not before.
 
-On the CPU a tensor shares the verified memory and keeps it alive. On any other device it is a copy, and the memory it
-was copied from is free once the copy is made.
+On the CPU a tensor shares the verified memory and keeps it alive. On a CUDA device it is a view of memory there, to
+which checked bytes were brought (``loader.device``). On any other device it is a copy, and the memory it was copied
+from is free once the copy is made.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from pq_registry.errors import UsageError
 from pq_registry.format.manifest import TensorEntry
+from pq_registry.loader.device.accelerator import Accelerator, DeviceBytes
 from pq_registry.loader.dtypes import Raw, check_byte_order, no_form
 
 TORCH: Final = MappingProxyType(
@@ -80,6 +82,14 @@ class Torch:
         """Whether tensors share the memory their bytes were read into."""
         return bool(self._device.type == "cpu")
 
+    def accelerator(self) -> Accelerator | None:
+        """The CUDA device, for whoever asks in the thread that will be given the tensors. Raises DeviceFailed."""
+        if self._device.type != "cuda":
+            return None
+        from pq_registry.loader.device.cuda import Cuda
+
+        return Cuda(self._torch, self._device)
+
     def check(self, entries: Iterable[TensorEntry]) -> None:
         """Refuse what this version of torch cannot hold.
 
@@ -93,13 +103,15 @@ class Torch:
             if name is None or not hasattr(self._torch, name) or packed_oddly:
                 raise no_form(entry, f"torch {self._torch.__version__}")
 
-    def make(self, entry: TensorEntry, raw: Raw) -> Any:
-        """A tensor that shares ``raw``, or on another device than the CPU a copy."""
+    def make(self, entry: TensorEntry, raw: Raw | DeviceBytes) -> Any:
+        """A tensor that shares ``raw``; of bytes in host memory for another device than the CPU, a copy."""
         dtype = getattr(self._torch, TORCH[entry.dtype])
         shape = entry.shape
         if entry.dtype == "F4":
             shape = (*shape[:-1], shape[-1] // 2)
-        if not raw.size:  # torch.frombuffer refuses empty buffers
+        if not len(raw):  # torch.frombuffer refuses empty buffers
             return self._torch.empty(shape, dtype=dtype, device=self._device)
+        if isinstance(raw, self._torch.Tensor):
+            return raw.view(dtype).reshape(shape)
         tensor = self._torch.frombuffer(raw, dtype=self._torch.uint8).view(dtype).reshape(shape)
         return tensor if self.on_cpu else tensor.to(self._device)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BLAKE3 and AES-256-CTR on a CUDA device: ``loader.kernels`` behind the interface of ``accelerator``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from pq_registry.crypto.secret import SecretBytes
+from pq_registry.crypto.shards import SHARD_DIGEST_BYTES
+from pq_registry.errors import UsageError
+from pq_registry.loader.device.accelerator import DeviceBytes, Shards, Ticket
+
+if TYPE_CHECKING:
+    from pq_registry.loader.device.cuda import Cuda
+
+_KEY_BYTES: Final = 44
+"""Key and nonce of a shard."""
+
+
+def require_triton() -> None:
+    """Refuse where the kernels could not be compiled. Does not import anything.
+
+    Raises:
+        UsageError: if triton is not installed.
+    """
+    if "triton" not in sys.modules and importlib.util.find_spec("triton") is None:
+        raise UsageError(
+            'check_on="device" needs triton',
+            expected="triton, which torch for CUDA brings along on Linux",
+            hint='pip install triton, or check_on="cpu"',
+        )
+
+
+class CudaDigests:
+    """Digests on their way back."""
+
+    def __init__(self, host: Any, ticket: Ticket) -> None:
+        self._host = host
+        self._ticket = ticket
+
+    def result(self) -> bytes:
+        """Wait for them. Raises DeviceFailed."""
+        self._ticket.wait()
+        return bytes(self._host.numpy())
+
+
+class CudaKernels:
+    """Kernels on the device's own stream."""
+
+    def __init__(self, torch: Any, accelerator: Cuda) -> None:
+        """Import the kernels; they are compiled when they are first used.
+
+        Raises:
+            UsageError: if triton is not installed.
+        """
+        require_triton()
+        from pq_registry.loader import kernels
+
+        self._torch = torch
+        self._accelerator = accelerator
+        self._kernels = kernels
+
+    def digest(self, stored: DeviceBytes, shards: Shards, *, after: Ticket) -> CudaDigests:
+        """BLAKE3 of each shard, copied back into page-locked memory. Raises DeviceFailed."""
+        from pq_registry.loader.device.cuda import Event, reported
+
+        torch, accelerator = self._torch, self._accelerator
+        assert isinstance(after, Event)
+        with reported(accelerator.name), accelerator.on(accelerator.work):
+            accelerator.work.wait_event(after.event)
+            shape = (shards.count, SHARD_DIGEST_BYTES)
+            found = torch.empty(shape, dtype=torch.uint8, device=stored.device)
+            self._kernels.shard_digests(
+                stored, stride=shards.stride, size=shards.size, last=shards.last, count=shards.count, out=found
+            )
+            host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            host.copy_(found, non_blocking=True)
+            return CudaDigests(host, Event(torch, accelerator.work, accelerator.name))
+
+    def decrypt(self, stored: DeviceBytes, shards: Shards, keys: Sequence[SecretBytes], out: DeviceBytes) -> None:
+        """AES-256-CTR of each shard. Raises DeviceFailed.
+
+        The keys gathered here are overwritten as soon as the driver has taken them, the ones on the device right after
+        the kernels that read them. What the driver keeps of a small copy is not ours to overwrite.
+        """
+        from pq_registry.loader.device.cuda import reported
+
+        torch, accelerator = self._torch, self._accelerator
+        with SecretBytes(_KEY_BYTES * len(keys)) as gathered:
+            for number, key in enumerate(keys):
+                gathered[number * _KEY_BYTES : (number + 1) * _KEY_BYTES] = key
+            with reported(accelerator.name), accelerator.on(accelerator.work):
+                # From memory that is not page-locked: the call returns when the driver has taken a copy.
+                here = torch.frombuffer(gathered, dtype=torch.uint8).view(len(keys), _KEY_BYTES)
+                there = here.to(stored.device, non_blocking=True)
+                try:
+                    self._kernels.ctr_xor(
+                        stored, out, stride=shards.stride, out_stride=shards.size, size=shards.size,
+                        last=shards.last, count=shards.count, keys=there,
+                    )  # fmt: skip
+                finally:
+                    there.zero_()
+                del here

@@ -1,0 +1,432 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensors on a device that copies late and out of order: right bit for bit, and no buffer used again too early."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pq_registry import limits
+from pq_registry.client.meter import Meter
+from pq_registry.client.progress import NullProgress
+from pq_registry.client.unsealing import Unsealed
+from pq_registry.errors import ConnectionFailed, DeviceFailed, ShardMismatch, StorageError, UsageError
+from pq_registry.format.manifest import FileEntry
+from pq_registry.loader.device.choice import Journey, Route, checked_here, checked_there
+from pq_registry.loader.opening import OpenRelease
+from pq_registry.loader.selection import select
+from pq_registry.loader.stream import TensorStream
+from tests.accelerator import OnDevice, Simulated, Work
+from tests.samples import manifest
+from tests.sealing_samples import seal
+from tests.tensors import Truth, safetensors_bytes
+
+SHARD = limits.SHARD_BYTES
+CHECKS = ("cpu", "device")
+SEALED = (False, True)
+
+
+class MemorySource:
+    """Files in memory, with a hook before each read."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.before: Callable[[str, int], None] = lambda path, offset: None
+        self.reads: list[tuple[str, int, int]] = []
+        self.closed = self.aborted = 0
+
+    def read_into(self, file: FileEntry, offset: int, view: memoryview, *, arrived: Any = None) -> None:
+        self.before(file.path.text, offset)
+        self.reads.append((file.path.text, offset, len(view)))
+        view[:] = self.files[file.path.text][offset : offset + len(view)]
+        if arrived is not None:
+            arrived(len(view))
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Loading:
+    """One release in memory, and a device to load it onto."""
+
+    def __init__(self, files: dict[str, bytes], device: Simulated, *, sealed: bool = False, attempts: int = 1) -> None:
+        self.device = device
+        self.meter = Meter()
+        if sealed:
+            made = seal(files)
+            self.source = MemorySource(dict(made.stored))
+            release: Any = SimpleNamespace(manifest=made.manifest)
+            unsealed = Unsealed(release, made.inner, b"", made.key)
+            listed = made.inner.files
+        else:
+            self.source = MemorySource(dict(files))
+            unsealed, listed = None, manifest(files).files
+        self.opened = OpenRelease(
+            SimpleNamespace(), listed, lambda: self.source, 3, 2, 1, attempts=attempts, unsealed=unsealed
+        )  # type: ignore[arg-type]
+
+    def route(self, check: str, *, whole: bool, **chosen: Any) -> tuple[Route, tuple[Any, ...]]:
+        units = select(self.opened, **chosen)
+        journey = Journey(self.opened, units, whole, NullProgress(), self.meter)
+        return (checked_here if check == "cpu" else checked_there)(journey, self.device), units
+
+    def tensors(self, check: str, *, whole: bool, **chosen: Any) -> Iterator[tuple[str, np.ndarray]]:
+        route, units = self.route(check, whole=whole, **chosen)
+        return TensorStream(
+            units, route.runs, route.filler, route.placement, OnDevice(self.device), pace=route.pace, meter=self.meter
+        ).tensors()
+
+
+def sample(seed: int = 0) -> tuple[dict[str, bytes], Truth]:
+    """Two files with tensors of every awkward size, one with an odd header."""
+    rng = random.Random(seed)
+    sizes = [0, 1, 3, SHARD // 2, 2 * SHARD, 5, 3 * SHARD + 17, 0, SHARD, 4]
+    rng.shuffle(sizes)
+    one, truth_one = safetensors_bytes({f"a{number}": ("U8", (size,)) for number, size in enumerate(sizes)}, seed)
+    tensors = {
+        "b0": ("I64", (SHARD // 4,)),
+        "b1": ("F64", (0, 7)),
+        "b2": ("F32", (1000, 7)),
+        "b3": ("F32", ()),
+        "b4": ("BF16", (SHARD // 2, 3)),
+    }
+    two, truth_two = safetensors_bytes(tensors, seed + 1, header_padding=3)
+    return {"a.safetensors": one, "b.safetensors": two}, {**truth_one, **truth_two}
+
+
+@pytest.fixture(params=range(2))
+def device(request: pytest.FixtureRequest) -> Iterator[Simulated]:
+    made = Simulated(seed=request.param, lag=(6, 40)[request.param])
+    yield made
+    made.close()
+    gc.collect()
+    assert made.pinned == [], "page-locked buffers are left"
+    assert [one.name for one in threading.enumerate() if one.name.startswith("pqreg-load")] == []
+
+
+@pytest.fixture
+def one_device() -> Iterator[Simulated]:
+    made = Simulated(seed=7, lag=10)
+    yield made
+    made.close()
+
+
+def same(found: dict[str, np.ndarray], truth: Truth) -> bool:
+    return found.keys() == truth.keys() and all(
+        array.dtype == truth[name].dtype
+        and array.shape == truth[name].shape
+        and array.tobytes() == truth[name].tobytes()
+        and (array.size == 0 or array.ctypes.data % array.itemsize == 0)
+        for name, array in found.items()
+    )
+
+
+@pytest.mark.parametrize("sealed", SEALED)
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_every_tensor_bit_for_bit_in_file_order(device: Simulated, check: str, whole: bool, sealed: bool):
+    files, truth = sample()
+    loading = Loading(files, device, sealed=sealed)
+    found = list(loading.tensors(check, whole=whole))
+    assert [name for name, _ in found] == [unit.entry.name for unit in select(loading.opened)]
+    assert same(dict(found), truth)
+    assert device.violations == []
+    assert loading.source.closed == 1
+    starts = [(path, offset) for path, offset, _ in loading.source.reads]
+    assert len(starts) == len(set(starts)), "no shard is read twice"
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_only_what_is_asked_for_takes_room(one_device: Simulated, check: str, whole: bool):
+    files, truth = sample()
+    loading = Loading(files, one_device)
+    found = dict(loading.tensors(check, whole=whole, names=["b3", "b2", "a1"]))
+    assert same(found, {name: truth[name] for name in ("b3", "b2", "a1")})
+    gc.collect()
+    needed = sum(array.nbytes for array in found.values())
+    assert sum(one_device.live.values()) <= needed + 3 * 512, "staging is gone, and nothing else was allocated"
+
+
+@pytest.mark.parametrize("sealed", SEALED)
+@pytest.mark.parametrize("check", CHECKS)
+def test_each_tampered_shard_is_refused_by_name_and_number(one_device: Simulated, check: str, sealed: bool):
+    files, _ = sample()
+    loading = Loading(files, one_device, sealed=sealed)
+    listed = loading.opened.unsealed.release.manifest.sealed_files if sealed else loading.opened.files  # type: ignore[union-attr]
+    for file in listed:
+        good = loading.source.files[file.path.text]
+        for index in sorted({0, file.shard_count // 2, file.shard_count - 1} if file.shard_count else ()):
+            offset, length = file.shard_range(index)
+            bad = bytearray(good)
+            bad[offset + length * 2 // 3] ^= 1
+            loading.source.files[file.path.text] = bytes(bad)
+            with pytest.raises(ShardMismatch, match=f"shard {index} of {file.path} ") as caught:
+                list(loading.tensors(check, whole=True))
+            assert caught.value.step == 8
+        loading.source.files[file.path.text] = good
+    assert one_device.violations == []
+    assert one_device.pinned == []
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_swapped_shards_are_refused_and_nothing_of_them_is_released(one_device: Simulated, check: str):
+    files, truth = sample()
+    loading = Loading(files, one_device)
+    content = files["b.safetensors"]
+    loading.source.files["b.safetensors"] = content[SHARD : 2 * SHARD] + content[:SHARD] + content[2 * SHARD :]
+    released: dict[str, np.ndarray] = {}
+    with pytest.raises(ShardMismatch, match=r"of b\.safetensors"):
+        for name, array in loading.tensors(check, whole=False):
+            released[name] = array
+    assert "b0" not in released
+    assert same(released, {name: truth[name] for name in released})
+
+
+@pytest.mark.parametrize("sealed", SEALED)
+def test_a_shard_that_arrived_damaged_is_fetched_again(one_device: Simulated, sealed: bool):
+    files, truth = sample()
+    loading = Loading(files, one_device, sealed=sealed, attempts=3)
+    path = max(loading.source.files, key=lambda name: len(loading.source.files[name]))
+    good = loading.source.files[path]
+    bad = bytearray(good)
+    bad[SHARD + 99] ^= 4
+    loading.source.files[path] = bytes(bad)
+    tries = 0
+
+    def repair(name: str, offset: int) -> None:
+        nonlocal tries
+        if name == path and offset == one_slice:
+            tries += 1
+            if tries == 2:
+                loading.source.files[path] = good
+
+    one_slice = SHARD + (limits.SEAL_TAG_BYTES if sealed else 0)
+    loading.source.before = repair
+    assert same(dict(loading.tensors("device", whole=True)), truth)
+    assert tries == 2
+    loading.source.before = lambda name, offset: None
+    loading.source.files[path] = bytes(bad)
+    with pytest.raises(ShardMismatch, match="shard 1 of"):
+        list(loading.tensors("device", whole=True))
+    again = [read for read in loading.source.reads if read[:2] == (path, one_slice) and read[2] <= one_slice]
+    assert len(again) == 2 + 2, "one repaired after two more reads in all, one given up after three"
+
+
+def test_tensors_that_are_kept_are_never_written_again(device: Simulated):
+    content, truth = safetensors_bytes({f"t{number:02}": ("U8", (2 * SHARD,)) for number in range(24)}, 5)
+    for check in CHECKS:
+        rng = random.Random(3)
+        kept = {}
+        for name, array in Loading({"m.safetensors": content}, device).tensors(check, whole=False):
+            if rng.random() < 0.3:
+                kept[name] = array[1:].view()
+            del array
+        assert len(kept) > 3
+        assert all(array.tobytes() == truth[name][1:].tobytes() for name, array in kept.items())
+    assert device.violations == []
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_slot_that_is_used_again_too_early_is_noticed(
+    one_device: Simulated, check: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Fault injection: if tickets lie, this device must say so; else the tests above would prove nothing."""
+    content, _ = safetensors_bytes({"t": ("U8", (40 * SHARD,))}, 5)
+    monkeypatch.setattr(Work, "done", lambda self: True)
+    wait = Work.wait
+    monkeypatch.setattr(
+        Work, "wait", lambda self: None if threading.current_thread().name.startswith("pqreg-load") else wait(self)
+    )
+    if check == "cpu":
+        list(Loading({"m.safetensors": content}, one_device).tensors(check, whole=True))
+        assert "host memory was written while a copy from it was pending" in one_device.violations
+    else:  # the digests come from the device: too early, there are none, and that is an error, not a pass
+        with pytest.raises(DeviceFailed, match="too few digests"):
+            list(Loading({"m.safetensors": content}, one_device).tensors(check, whole=True))
+
+
+def test_a_tensor_that_is_handed_out_too_early_is_noticed(one_device: Simulated, monkeypatch: pytest.MonkeyPatch):
+    content, truth = safetensors_bytes({f"t{number}": ("U8", (SHARD,)) for number in range(8)}, 5)
+    monkeypatch.setattr(Simulated, "make_visible", lambda self, tickets: None)
+    seen = {
+        name: array.tobytes()
+        for name, array in Loading({"m.safetensors": content}, one_device).tensors("cpu", whole=False)
+    }
+    assert any(seen[name] != truth[name].tobytes() for name in truth)
+
+
+def test_memory_that_is_dropped_too_early_is_noticed(one_device: Simulated, monkeypatch: pytest.MonkeyPatch):
+    content, _ = safetensors_bytes({f"t{number}": ("U8", (3 * SHARD,)) for number in range(8)}, 5)
+    monkeypatch.setattr(Simulated, "settle", lambda self: None)
+    route, _ = Loading({"m.safetensors": content}, one_device).route("cpu", whole=False)
+    for _ in range(3):
+        run = next(route.runs)
+        route.placement.reserve(run)
+        landing = route.placement.land(run)
+        route.filler.fill(run, landing.view, lambda: False)
+        landing.commit()
+    route.placement.clear()
+    assert "device memory was dropped while work on it was pending" in one_device.violations
+
+
+@pytest.mark.parametrize("sealed", SEALED)
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_closing_early_drops_nothing_under_a_copy(device: Simulated, check: str, whole: bool, sealed: bool):
+    files, _ = sample()
+    tensors = Loading(files, device, sealed=sealed).tensors(check, whole=whole)
+    for _ in range(4):
+        next(tensors)
+    tensors.close()
+    assert device.violations == []
+    gc.collect()
+    assert device.pinned == []
+    assert sum(device.live.values()) == 0
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_errors_of_the_source_end_everything(one_device: Simulated, check: str):
+    files, _ = sample()
+    loading = Loading(files, one_device)
+
+    def fail(path: str, offset: int) -> None:
+        if path == "b.safetensors" and offset >= SHARD:
+            raise ConnectionFailed("the cable is cut")
+
+    loading.source.before = fail
+    with pytest.raises(ConnectionFailed, match="cable"):
+        list(loading.tensors(check, whole=False))
+    assert loading.source.aborted == 1
+    assert one_device.violations == []
+    assert one_device.pinned == []
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_device_that_fails_is_an_error_and_leaves_nothing(one_device: Simulated, check: str):
+    files, _ = sample()
+    loading = Loading(files, one_device)
+    loading.source.before = lambda path, offset: (
+        one_device.fail("unspecified launch failure") if offset > SHARD else None
+    )
+    with pytest.raises(DeviceFailed, match="sim:0 failed"):
+        list(loading.tensors(check, whole=True))
+    assert one_device.pinned == []
+
+
+def test_a_device_that_fails_after_the_last_tensor_is_an_error_all_the_same(one_device: Simulated):
+    content, _ = safetensors_bytes({"t": ("U8", (SHARD,))}, 5)
+    tensors = Loading({"m.safetensors": content}, one_device).tensors("cpu", whole=True)
+    next(tensors)
+    one_device.bring([])
+    one_device.fail("xid 79")
+    with pytest.raises(DeviceFailed, match="sim:0 failed"):
+        next(tensors)
+    assert one_device.pinned == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_too_little_memory_on_the_device_is_said_so(whole: bool):
+    device = Simulated(memory=6 * SHARD)
+    files, _ = sample()
+    with pytest.raises(DeviceFailed, match="too little free memory"):
+        list(Loading(files, device).tensors("cpu", whole=whole))
+    device.close()
+    gc.collect()
+    assert device.live == {} and device.pinned == []
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_with_less_page_locked_memory_it_goes_on_with_what_there_is(one_device: Simulated, check: str):
+    files, truth = sample()
+    one_device.pin_limit = 1
+    assert same(dict(Loading(files, one_device).tensors(check, whole=True)), truth)
+    one_device.pin_limit = 0
+    with pytest.raises(StorageError, match="cannot get more memory"):
+        list(Loading(files, one_device).tensors(check, whole=True))
+
+
+def test_there_are_never_more_page_locked_buffers_than_threads_and_spare_ones(one_device: Simulated):
+    content, _ = safetensors_bytes({"t": ("U8", (60 * SHARD,))}, 5)
+    list(Loading({"m.safetensors": content}, one_device).tensors("cpu", whole=True))
+    assert 3 <= one_device.most_pinned <= 3 + limits.LOADER_SPARE_SLOTS
+
+
+def test_no_more_than_the_ring_is_on_the_device_ahead_of_the_caller(
+    one_device: Simulated, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(limits, "LOADER_RING_BYTES", 4 * SHARD)
+    content, truth = safetensors_bytes({f"t{number:02}": ("U8", (SHARD,)) for number in range(60)}, 5)
+    most = 0
+    for name, array in Loading({"m.safetensors": content}, one_device).tensors("cpu", whole=False):
+        most = max(most, sum(one_device.live.values()))
+        assert array.tobytes() == truth[name].tobytes()
+        del array
+    assert most <= (4 + 3 * 2 + 4) * SHARD, "ring, runs on their way, and what was just handed out"
+
+
+def test_keys_are_overwritten_after_use(one_device: Simulated):
+    files, truth = sample()
+    assert same(dict(Loading(files, one_device, sealed=True).tensors("device", whole=True)), truth)
+    assert one_device.key_copies
+    assert not any(any(key) for key in one_device.key_copies)
+
+
+def test_nothing_is_decrypted_before_all_of_a_run_was_compared(one_device: Simulated):
+    files, _ = sample()
+    loading = Loading(files, one_device, sealed=True)
+    for path, content in loading.source.files.items():
+        loading.source.files[path] = content[:-1] + bytes([content[-1] ^ 1])
+    with pytest.raises(ShardMismatch):
+        list(loading.tensors("device", whole=True))
+    decrypted = len(one_device.key_copies)
+    assert decrypted < sum(file.shard_count for file in loading.opened.files), "the bad shards are among the rest"
+    assert one_device.digest_calls
+
+
+def test_the_host_sees_no_plaintext_of_a_sealed_release(one_device: Simulated, monkeypatch: pytest.MonkeyPatch):
+    files, truth = sample()
+    loading = Loading(files, one_device, sealed=True)
+    seen: list[bytes] = []
+    bring = Simulated.bring
+
+    def look(self: Simulated, transfers: Any) -> Work:
+        seen.extend(bytes(transfer.source) for transfer in transfers)
+        return bring(self, transfers)
+
+    monkeypatch.setattr(Simulated, "bring", look)
+    list(loading.tensors("device", whole=True))
+    probe = truth["b4"].tobytes()[5000:5032]
+    assert seen and not any(probe in piece for piece in seen)
+
+
+def test_a_device_without_kernels_is_refused_and_the_source_closed():
+    device = Simulated(computes=False)
+    loading = Loading(sample()[0], device)
+    with pytest.raises(UsageError, match="computes nothing"):
+        list(loading.tensors("device", whole=True))
+    assert loading.source.closed == 1
+    device.close()
+
+
+def test_the_meter_knows_where_the_bytes_went(one_device: Simulated):
+    files, _ = sample()
+    size = sum(len(content) for content in files.values())
+    plain = Loading(files, one_device)
+    list(plain.tensors("device", whole=True))
+    assert [plain.meter[stage].count for stage in ("read", "hash", "unseal", "copy")] == [size, size, 0, size]
+    sealed = Loading(files, one_device, sealed=True)
+    list(sealed.tensors("device", whole=True))
+    stored = sealed.meter["read"].count
+    assert stored > size
+    assert [sealed.meter[stage].count for stage in ("hash", "unseal", "copy")] == [stored, size, size]
