@@ -80,6 +80,9 @@ def load(
     repeat: Annotated[
         int, typer.Option("--repeat", metavar="N", min=1, max=1000, help="Load N times in this process.")
     ] = 1,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="With --repeat: fill the tensors of the first load again, as into= does.")
+    ] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Show where the time went, and what limited it.")] = False,
     recipient_key: RecipientKeyOption = None,
     passphrase_file: PassphraseFileOption = None,
@@ -119,7 +122,7 @@ def load(
         request = Request.of(
             {"expect": expect, "device": device, "framework": framework, "io": io, "check_on": check_on, "files": files}
         )
-        report = _load(session, what, request, names, iterate=iterate, repeat=repeat)
+        report = _load(session, what, request, names, iterate=iterate, repeat=repeat, keep=keep)
     except PqregError as error:
         raise _in_our_words(error) from None
     show(output, report, stats=stats)
@@ -127,10 +130,22 @@ def load(
 
 
 def _load(
-    session: Session, what: str, request: Request, globs: Sequence[str] | None, *, iterate: bool, repeat: int
+    session: Session,
+    what: str,
+    request: Request,
+    globs: Sequence[str] | None,
+    *,
+    iterate: bool,
+    repeat: int,
+    keep: bool,
 ) -> Report:
     from pq_registry.loader.api import framework_of, open_for
 
+    if keep and (iterate or repeat == 1 or request.device != "cpu"):
+        raise UsageError(
+            "--keep is for loads one after the other into the same memory", expected="--repeat, on the CPU",
+            found="--iterate" if iterate else "one load" if repeat == 1 else f"--device {request.device}",
+        )  # fmt: skip
     framework = framework_of(request)  # imports torch: before the clock runs
     require_kind(what, request.expect)
     if request.expect is None:
@@ -147,7 +162,12 @@ def _load(
         passes = []
         for _ in range(repeat):
             with session.progress() as progress:
-                passes.append(one_pass(opened, request, units, progress, iterate=iterate))
+                one, tensors = one_pass(opened, request, units, progress, iterate=iterate)
+            passes.append(one)
+            if keep:
+                request = replace(request, into=tensors)
+            else:
+                tensors.clear()
     finally:
         if opened.unsealed is not None:
             opened.unsealed.key.wipe()

@@ -65,8 +65,8 @@ class Pass:
 
 def one_pass(
     opened: OpenRelease, request: Request, units: Sequence[Unit], progress: Progress, *, iterate: bool
-) -> Pass:
-    """Load ``units`` once, and drop them.
+) -> tuple[Pass, dict[str, Any]]:
+    """Load ``units`` once; with ``iterate`` each is dropped when it is there, else all are answered.
 
     Raises:
         PqregError: what the loader raises.
@@ -76,19 +76,17 @@ def one_pass(
 
     meter = Meter()
     request = replace(request, stats=meter, progress=Coarse(progress))
+    tensors: dict[str, Any] = {}
     usage, begun = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     if iterate:
         for _ in iter_opened(opened, request):
             pass
-        synchronise(request.device)
     else:
         tensors = load_opened(opened, request)
-        synchronise(request.device)
+    synchronise(request.device)
     seconds = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_SELF)
-    if not iterate:
-        tensors.clear()  # after the clock stopped: giving memory back is no part of a load
-    return Pass(
+    one = Pass(
         seconds,
         sum(unit.end - unit.start for unit in units),
         after.ru_utime - usage.ru_utime,
@@ -96,6 +94,7 @@ def one_pass(
         (after.ru_inblock - usage.ru_inblock) * _BLOCK_BYTES,
         meter,
     )
+    return one, tensors
 
 
 class Coarse:

@@ -118,6 +118,25 @@ def test_the_json_has_every_figure(pqreg: Any) -> None:
     assert found["limited_by"] in get_args(Limit)
 
 
+def test_kept_memory_is_filled_again_and_nothing_is_allocated(
+    pqreg: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def watched(opened: Any, request: Request) -> dict[str, Any]:
+        tensors = load_opened(opened, request)
+        seen.append({name: (tensor.ctypes.data, tensor.tobytes()) for name, tensor in tensors.items()})
+        tensors["bias"][:] = 0
+        return tensors
+
+    load_opened = api.load_opened
+    monkeypatch.setattr(api, "load_opened", watched)
+    assert pqreg(*OUT, "--repeat", "3", "--keep", "--json").json["keep"]
+    assert seen[0] == seen[1] == seen[2]
+    for words, said in ((), "one load"), (("--repeat", "2", "--iterate"), "--iterate"):
+        assert f"found:    {said}" in pqreg(*OUT, "--keep", *words, expect=2).err
+
+
 def test_names_are_patterns_and_files_are_paths(pqreg: Any) -> None:
     assert pqreg(*OUT, "--json", "--names", "layers.*", "--names", "bias").json["tensors"] == 3
     assert pqreg(*OUT, "--json", "--names", "größe.*").json["bytes"] == 3 * SHARD
