@@ -122,15 +122,15 @@ class Report:
         rows = sorted(self.rows(one), key=lambda row: row.share, reverse=True)
         busy = sum(row.spent.seconds for row in rows if row.name != "other")
         name = rows[1].name if rows[0].name == "other" and busy >= one.seconds / 2 else rows[0].name
-        computing = sum(one.meter[stage].seconds for stage in ("hash", "unseal", "copy"))
-        if name in ("hash", "unseal", "copy") and self.on_cpu and one.processor < STARVED * computing:
+        cached = not self.remote and one.from_disk < one.count / 2
+        computing = ("read", "hash", "unseal", "copy") if cached else ("hash", "unseal", "copy")
+        spent = sum(row.spent.seconds for row in rows if row.name in computing)
+        if name in computing and self.on_cpu and one.processor < STARVED * spent:
             return "cores"
         if name == "unseal" and one.system > one.user:
             return "memory"  # the time went into page faults: decrypting is the first to touch that memory
-        if name == "read" and self.remote:
-            return "network"
         if name == "read":
-            return "storage" if one.from_disk >= one.count / 2 else "memory"
+            return "memory" if cached else "network" if self.remote else "storage"
         if name == "copy":
             return "memory" if self.on_cpu else "device"
         return LIMITS[name]

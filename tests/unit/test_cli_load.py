@@ -237,8 +237,9 @@ def one_load(
     ("one", "how", "limit"),
     [
         (one_load(read=1.5, hash=0.4), {}, "memory"),
-        (one_load(read=1.5, hash=0.4, from_disk=10**9), {}, "storage"),
-        (one_load(read=1.5, hash=0.4), {"remote": True}, "network"),
+        (one_load(read=1.5, hash=0.4, user=0.5), {}, "cores"),
+        (one_load(read=1.5, hash=0.4, user=0.5, from_disk=10**9), {}, "storage"),
+        (one_load(read=1.5, hash=0.4, user=0.5), {"remote": True}, "network"),
         (one_load(read=0.5, hash=1.4), {}, "blake3"),
         (one_load(read=0.5, hash=1.4, user=0.4, system=0.1), {}, "cores"),
         (one_load(read=0.2, hash=0.4, unseal=1.0), {}, "aes"),
