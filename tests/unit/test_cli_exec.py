@@ -208,6 +208,30 @@ def test_ctrl_c_reaches_the_command_once(node: Node) -> None:
     assert node.is_clean()
 
 
+@dataclass(frozen=True)
+class Told:
+    """What sigwaitinfo answers."""
+
+    si_signo: int
+    si_code: int
+
+
+def test_what_the_terminal_sent_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    child.returncode = 0
+    si_user, si_queue, si_kernel = 0, -1, 128  # sigaction(2)
+    arriving = [
+        Told(signal.SIGINT, si_kernel), Told(signal.SIGWINCH, si_kernel), Told(signal.SIGTERM, si_user),
+        Told(signal.SIGINT, si_queue), Told(signal.SIGCHLD, 1),
+    ]  # fmt: skip
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(signal, "sigwaitinfo", lambda _awaited: arriving.pop(0))
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    assert execchild._follow(child.pid) == 0
+    assert sent == [(child.pid, signal.SIGTERM), (child.pid, signal.SIGINT)]
+
+
 def test_killed_and_the_command_is_told_to_end_and_nothing_is_left(node: Node) -> None:
     process = node.start(f"import os; print('ready', flush=True); print(os.getpid(), flush=True)\n{UNTIL_TOLD}")
     assert process.stdout is not None
