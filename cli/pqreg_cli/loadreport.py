@@ -123,16 +123,17 @@ class Report:
         busy = sum(row.spent.seconds for row in rows if row.name != "other")
         name = rows[1].name if rows[0].name == "other" and busy >= one.seconds / 2 else rows[0].name
         cached = not self.remote and one.from_disk < one.count / 2
-        computing = ("read", "hash", "unseal", "copy") if cached else ("hash", "unseal", "copy")
+        on_device = () if self.on_cpu else ("copy",) if self.request.check_on == "cpu" else ("copy", "hash", "unseal")
+        if name in on_device:
+            return "device"
+        computing = {"hash", "unseal", "copy", *(("read",) if cached else ())}.difference(on_device)
         spent = sum(row.spent.seconds for row in rows if row.name in computing)
-        if name in computing and self.on_cpu and one.processor < STARVED * spent:
+        if name in computing and one.processor < STARVED * spent:
             return "cores"
-        if name == "unseal" and one.system > one.user:
-            return "memory"  # the time went into page faults: decrypting is the first to touch that memory
+        if name == "copy" or (name == "unseal" and one.system > one.user):
+            return "memory"  # also if decrypting is the first to touch that memory: its time goes into page faults
         if name == "read":
             return "memory" if cached else "network" if self.remote else "storage"
-        if name == "copy":
-            return "memory" if self.on_cpu else "device"
         return LIMITS[name]
 
 

@@ -32,7 +32,7 @@ SENTENCES: Final[dict[Limit, str]] = {
     "aes": "AES-256-GCM: decrypting what was read; more cores would help",
     "cores": "the processors: threads waited for one of them; something else uses them, or there are too few",
     "consumer": "whoever takes the tensors: they came faster than they were taken",
-    "device": "the way to the device: its copies were waited for",
+    "device": "the device: copying to it, or what it computes, was waited for",
     "ranks": "the exchange among the ranks",
     "overhead": "none of these: locks, the interpreter, starting threads; few or small tensors are read like that",
 }

@@ -16,6 +16,7 @@ from typing import Any, get_args
 import pytest
 
 from pq_registry import limits
+from pq_registry.client.directsource import ReadMode
 from pq_registry.client.meter import STAGES, Meter, Stage
 from pq_registry.client.progress import NullProgress
 from pq_registry.errors import ShardMismatch
@@ -121,7 +122,7 @@ def test_the_json_has_every_figure(pqreg: Any) -> None:
 def test_kept_memory_is_filled_again_and_nothing_is_allocated(
     pqreg: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen: list[dict[str, Any]] = []
 
     def watched(opened: Any, request: Request) -> dict[str, Any]:
         tensors = load_opened(opened, request)
@@ -213,12 +214,14 @@ def test_a_container_bounds_what_is_available(tmp_path: Path, monkeypatch: pytes
     assert (available_memory() is None) == (free is None)
 
 
-def report(one: Pass, *, threads: int = 2, remote: bool = False, on_cpu: bool = True) -> Report:
+def report(
+    one: Pass, *, threads: int = 2, remote: bool = False, on_cpu: bool = True, check_on: options.CheckedOn = "cpu"
+) -> Report:
     class Opened:
         workers = threads
         unsealed = None
 
-    request = Request() if remote else Request(expect="acme/minilm")
+    request = Request(expect=None if remote else "acme/minilm", check_on=check_on)
     opened: Any = Opened()
     return Report(opened, request, (), [one], "numpy", on_cpu, 0.0, 0, 0, None)
 
@@ -246,6 +249,10 @@ def one_load(
         (one_load(read=0.2, hash=0.4, unseal=1.0, user=0.6, system=1.0), {}, "memory"),
         (one_load(read=0.2, copy=1.0), {}, "memory"),
         (one_load(read=0.2, copy=1.0, user=0.1), {"on_cpu": False}, "device"),
+        (one_load(read=0.2, hash=1.0, copy=0.5), {"on_cpu": False}, "blake3"),
+        (one_load(read=0.2, hash=1.0, copy=0.5, user=0.1), {"on_cpu": False}, "cores"),
+        (one_load(read=0.2, hash=1.0, copy=0.5, user=0.1), {"on_cpu": False, "check_on": "device"}, "device"),
+        (one_load(read=0.9, hash=0.1, user=0.1, from_disk=10**9), {"on_cpu": False, "check_on": "device"}, "storage"),
         (one_load(read=0.2, held=1.7, wait=0.01), {}, "consumer"),
         (one_load(read=0.1, hash=0.1, wait=0.9), {}, "overhead"),
         (one_load(hash=1.0, read=0.9), {"threads": 1}, "blake3"),
@@ -354,7 +361,7 @@ def test_a_warning_of_the_library_is_one_of_the_command(capsys: pytest.CaptureFi
 
 def test_the_choices_are_those_of_the_library() -> None:
     assert get_args(command.Framework) == get_args(options.FrameworkName)
-    assert get_args(command.Reading) == get_args(options.ReadMode)
+    assert get_args(command.Reading) == get_args(ReadMode)
     assert get_args(command.CheckedOn) == get_args(options.CheckedOn)
 
 
