@@ -142,7 +142,7 @@ class Loads:
         ]  # fmt: skip
         sources = {"pqreg": REFERENCE, "pqreg-sealed": f"{SEALED_REPOSITORY}:v1"}
         if "tensorizer" not in self.absent:
-            sources["tensorizer-hash"] = self._publish_tensors(registry)
+            sources |= dict.fromkeys(("tensorizer", "tensorizer-hash"), self._publish_tensors(registry))
         for key, source in sources.items():
             loader = LOADERS[key]
             command = self._child(key, "into", "first", source)
