@@ -209,14 +209,14 @@ class Simulated:
             (one for one in self.pinned if 0 <= address - one.array.ctypes.data < max(one.array.size, 1)), None
         )
         assert memory is not None, "copied from memory that is not page-locked"
-        promised = zlib.crc32(source)
+        promised = zlib.crc32(transfer.source)
         target = Place(self, transfer.target)
         assert source.size == transfer.target.size
 
         def copy() -> None:
             if memory.closed:
                 self.violations.append("host memory was given back while a copy from it was pending")
-            if zlib.crc32(source) != promised:
+            if zlib.crc32(transfer.source) != promised:
                 self.violations.append("host memory was written while a copy from it was pending")
             target.get()[:] = source
 
@@ -300,7 +300,7 @@ class SimulatedDigests:
 class OnDevice(Numpy):
     """Arrays of numpy over the memory of a simulated device."""
 
-    on_cpu = False  # type: ignore[misc]
+    on_cpu = False
 
     def __init__(self, device: Simulated) -> None:
         self.device = device

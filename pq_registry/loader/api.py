@@ -35,6 +35,7 @@ from pq_registry.client.meter import Meter
 from pq_registry.errors import UsageError
 from pq_registry.format.instant import utc_now
 from pq_registry.loader import torch_bridge
+from pq_registry.loader.device.choice import Journey, Route, onto, require_computing
 from pq_registry.loader.dlpack import DLPack
 from pq_registry.loader.dtypes import Framework, Numpy
 from pq_registry.loader.existing import Existing, Given
@@ -42,6 +43,10 @@ from pq_registry.loader.memory import Arena
 from pq_registry.loader.opened import Opened
 from pq_registry.loader.opening import OpenRelease, open_release
 from pq_registry.loader.options import LoadOptions, Request
+from pq_registry.loader.parallel.joint import read_together, together
+from pq_registry.loader.parallel.place import place_of
+from pq_registry.loader.parallel.plan import cutting
+from pq_registry.loader.parallel.shares import Narrowed, Shares, shares
 from pq_registry.loader.placement import OwnMemory, Placement, WholeFiles
 from pq_registry.loader.selection import Unit, runs, select
 from pq_registry.loader.stream import Pace, TensorStream
@@ -63,7 +68,6 @@ def load(release: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> dic
         PqregError: if the release, or one shard of it, is not what was signed; nothing is returned then.
     """
     request = Request.of(options)
-    framework_of(request)  # before the network is asked for anything
     return load_opened(_opened(release, request), request)
 
 
@@ -87,7 +91,6 @@ def iter_tensors(
         PqregError: if the release, or one shard of it, is not what was signed. Tensors handed out before were.
     """
     request = Request.of(options)
-    framework_of(request)
     return iter_opened(_opened(release, request), request)
 
 
@@ -116,7 +119,7 @@ def load_opened(opened: OpenRelease, request: Request) -> dict[str, Any]:
         PqregError: as ``load``.
     """
     form = framework_of(request)
-    with contextlib.closing(_stream(opened, form, request, whole=form.on_cpu)) as tensors:
+    with contextlib.closing(_stream(opened, form, request, whole=True)) as tensors:
         return dict(tensors)
 
 
@@ -146,7 +149,9 @@ def open_for(release: str | os.PathLike[str], request: Request, *, settings: Set
 
 
 def _opened(release: str | os.PathLike[str], request: Request) -> OpenRelease:
-    opened = open_for(release, request)
+    with together(request.group):
+        framework_of(request)  # before the network is asked for anything
+        opened = open_for(release, request)
     verified = opened.verified
     level = logging.WARNING if verified.unchecked else logging.INFO
     _LOG.log(level, "%s %s: %s", verified.release.name, verified.release.digest, "; ".join(verified.notes))
@@ -156,15 +161,48 @@ def _opened(release: str | os.PathLike[str], request: Request) -> OpenRelease:
 def _stream(
     opened: OpenRelease, form: Framework, request: Request, *, whole: bool
 ) -> Generator[tuple[str, Any], None, None]:
-    units = select(opened, names=request.names, files=request.files)
-    form.check(unit.entry for unit in units)
-    return _read(opened, form, units, request, whole=whole)
+    with together(request.group):
+        place = place_of(request.rank, request.world_size, request.group)
+        plan = cutting(request.plan, place, opened.files)
+        lots = shares(select(opened, names=request.names, files=request.files), plan)
+        if lots.parts:
+            form = Narrowed(form, lots.parts, meter=request.stats or Meter())
+        form.check(unit.entry for unit in lots.units)
+    whole = whole and plan is None  # parts of a file need no room for all of it
+    if request.group is None:
+        return _read(opened, form, lots.units, request, whole=whole)
+    return _read_with_others(opened, form, lots, request, whole=whole)
+
+
+def _read_with_others(
+    opened: OpenRelease, form: Framework, lots: Shares, request: Request, *, whole: bool
+) -> Generator[tuple[str, Any], None, None]:
+    yield from read_together(opened, form, lots.together, request, whole=whole and form.on_cpu)
+    if lots.alone:
+        yield from _read(opened, form, lots.alone, request, whole=whole)
 
 
 def _read(
     opened: OpenRelease, form: Framework, units: Sequence[Unit], request: Request, *, whole: bool
 ) -> Generator[tuple[str, Any], None, None]:
     meter = request.stats or Meter()
+    total = sum(run.size for run in runs(units, longest=opened.longest, by_owner=False))
+    request.watcher.start(f"load {opened.verified.release.name}", total)
+    try:
+        accelerator = form.accelerator()
+        if accelerator is not None:
+            route = onto(accelerator, Journey(opened, units, whole, request.watcher, meter), check_on=request.check_on)
+        else:
+            route = _into_memory(opened, form, units, request, meter, whole=whole and form.on_cpu)
+        stream = TensorStream(units, route.runs, route.filler, route.placement, form, pace=route.pace, meter=meter)
+        yield from stream.tensors()
+    finally:
+        request.watcher.done()
+
+
+def _into_memory(
+    opened: OpenRelease, form: Framework, units: Sequence[Unit], request: Request, meter: Meter, *, whole: bool
+) -> Route:
     placement: Placement
     if isinstance(form, Given):
         placement = Existing(units, form, verified=opened.unsealed is not None, meter=meter)
@@ -174,26 +212,19 @@ def _read(
         placement = OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
     # Through scratch memory no more at once than one read brings, so that it is still in the cache when it is copied.
     longest = opened.request if isinstance(form, Given) else opened.longest
-    total = sum(run.size for run in runs(units, longest=opened.longest, by_owner=False))
-    request.watcher.start(f"load {opened.verified.release.name}", total)
-    try:
-        stream = TensorStream(
-            units,
-            runs(units, longest=longest, by_owner=not isinstance(placement, WholeFiles)),
-            opened.filler(request.watcher, meter),
-            placement,
-            form,
-            pace=Pace(opened.workers, limits.LOADER_RING_BYTES if isinstance(placement, OwnMemory) else None),
-            meter=meter,
-        )
-        yield from stream.tensors()
-    finally:
-        request.watcher.done()
+    return Route(
+        runs(units, longest=longest, by_owner=not isinstance(placement, WholeFiles)),
+        opened.filler(request.watcher, meter),
+        placement,
+        Pace(opened.workers, limits.LOADER_RING_BYTES if isinstance(placement, OwnMemory) else None),
+    )
 
 
 def framework_of(request: Request) -> Framework:
     """What makes tensors of bytes. Raises UsageError where it is not installed, or has no such device."""
     name, device = request.framework, request.device
+    if request.check_on == "device":
+        require_computing(device, shared=request.group is not None)
     if request.into is not None:
         return Given(request.into)
     if name == "torch" or device != "cpu" or (name == "auto" and torch_bridge.is_installed()):

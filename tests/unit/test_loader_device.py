@@ -6,102 +6,23 @@ from __future__ import annotations
 import gc
 import random
 import threading
-from collections.abc import Callable, Iterator
-from types import SimpleNamespace
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pq_registry import limits
-from pq_registry.client.meter import Meter
-from pq_registry.client.progress import NullProgress
-from pq_registry.client.unsealing import Unsealed
 from pq_registry.errors import ConnectionFailed, DeviceFailed, ShardMismatch, StorageError, UsageError
-from pq_registry.format.manifest import FileEntry
-from pq_registry.loader.device.choice import Journey, Route, checked_here, checked_there
-from pq_registry.loader.opening import OpenRelease
+from pq_registry.loader.options import CheckedOn
 from pq_registry.loader.selection import select
-from pq_registry.loader.stream import TensorStream
-from tests.accelerator import OnDevice, Simulated, Work
-from tests.samples import manifest
-from tests.sealing_samples import seal
-from tests.tensors import Truth, safetensors_bytes
+from tests.accelerator import Simulated, Work
+from tests.deviceload import Loading, same, sample
+from tests.tensors import safetensors_bytes
 
 SHARD = limits.SHARD_BYTES
-CHECKS = ("cpu", "device")
+CHECKS: tuple[CheckedOn, ...] = ("cpu", "device")
 SEALED = (False, True)
-
-
-class MemorySource:
-    """Files in memory, with a hook before each read."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.files = files
-        self.before: Callable[[str, int], None] = lambda path, offset: None
-        self.reads: list[tuple[str, int, int]] = []
-        self.closed = self.aborted = 0
-
-    def read_into(self, file: FileEntry, offset: int, view: memoryview, *, arrived: Any = None) -> None:
-        self.before(file.path.text, offset)
-        self.reads.append((file.path.text, offset, len(view)))
-        view[:] = self.files[file.path.text][offset : offset + len(view)]
-        if arrived is not None:
-            arrived(len(view))
-
-    def abort(self) -> None:
-        self.aborted += 1
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class Loading:
-    """One release in memory, and a device to load it onto."""
-
-    def __init__(self, files: dict[str, bytes], device: Simulated, *, sealed: bool = False, attempts: int = 1) -> None:
-        self.device = device
-        self.meter = Meter()
-        if sealed:
-            made = seal(files)
-            self.source = MemorySource(dict(made.stored))
-            release: Any = SimpleNamespace(manifest=made.manifest)
-            unsealed = Unsealed(release, made.inner, b"", made.key)
-            listed = made.inner.files
-        else:
-            self.source = MemorySource(dict(files))
-            unsealed, listed = None, manifest(files).files
-        self.opened = OpenRelease(
-            SimpleNamespace(), listed, lambda: self.source, 3, 2, 1, attempts=attempts, unsealed=unsealed
-        )  # type: ignore[arg-type]
-
-    def route(self, check: str, *, whole: bool, **chosen: Any) -> tuple[Route, tuple[Any, ...]]:
-        units = select(self.opened, **chosen)
-        journey = Journey(self.opened, units, whole, NullProgress(), self.meter)
-        return (checked_here if check == "cpu" else checked_there)(journey, self.device), units
-
-    def tensors(self, check: str, *, whole: bool, **chosen: Any) -> Iterator[tuple[str, np.ndarray]]:
-        route, units = self.route(check, whole=whole, **chosen)
-        return TensorStream(
-            units, route.runs, route.filler, route.placement, OnDevice(self.device), pace=route.pace, meter=self.meter
-        ).tensors()
-
-
-def sample(seed: int = 0) -> tuple[dict[str, bytes], Truth]:
-    """Two files with tensors of every awkward size, one with an odd header."""
-    rng = random.Random(seed)
-    sizes = [0, 1, 3, SHARD // 2, 2 * SHARD, 5, 3 * SHARD + 17, 0, SHARD, 4]
-    rng.shuffle(sizes)
-    one, truth_one = safetensors_bytes({f"a{number}": ("U8", (size,)) for number, size in enumerate(sizes)}, seed)
-    tensors = {
-        "b0": ("I64", (SHARD // 4,)),
-        "b1": ("F64", (0, 7)),
-        "b2": ("F32", (1000, 7)),
-        "b3": ("F32", ()),
-        "b4": ("BF16", (SHARD // 2, 3)),
-    }
-    two, truth_two = safetensors_bytes(tensors, seed + 1, header_padding=3)
-    return {"a.safetensors": one, "b.safetensors": two}, {**truth_one, **truth_two}
 
 
 @pytest.fixture(params=range(2))
@@ -121,20 +42,10 @@ def one_device() -> Iterator[Simulated]:
     made.close()
 
 
-def same(found: dict[str, np.ndarray], truth: Truth) -> bool:
-    return found.keys() == truth.keys() and all(
-        array.dtype == truth[name].dtype
-        and array.shape == truth[name].shape
-        and array.tobytes() == truth[name].tobytes()
-        and (array.size == 0 or array.ctypes.data % array.itemsize == 0)
-        for name, array in found.items()
-    )
-
-
 @pytest.mark.parametrize("sealed", SEALED)
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("whole", [True, False])
-def test_every_tensor_bit_for_bit_in_file_order(device: Simulated, check: str, whole: bool, sealed: bool):
+def test_every_tensor_bit_for_bit_in_file_order(device: Simulated, check: CheckedOn, whole: bool, sealed: bool):
     files, truth = sample()
     loading = Loading(files, device, sealed=sealed)
     found = list(loading.tensors(check, whole=whole))
@@ -148,7 +59,7 @@ def test_every_tensor_bit_for_bit_in_file_order(device: Simulated, check: str, w
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("whole", [True, False])
-def test_only_what_is_asked_for_takes_room(one_device: Simulated, check: str, whole: bool):
+def test_only_what_is_asked_for_takes_room(one_device: Simulated, check: CheckedOn, whole: bool):
     files, truth = sample()
     loading = Loading(files, one_device)
     found = dict(loading.tensors(check, whole=whole, names=["b3", "b2", "a1"]))
@@ -160,7 +71,7 @@ def test_only_what_is_asked_for_takes_room(one_device: Simulated, check: str, wh
 
 @pytest.mark.parametrize("sealed", SEALED)
 @pytest.mark.parametrize("check", CHECKS)
-def test_each_tampered_shard_is_refused_by_name_and_number(one_device: Simulated, check: str, sealed: bool):
+def test_each_tampered_shard_is_refused_by_name_and_number(one_device: Simulated, check: CheckedOn, sealed: bool):
     files, _ = sample()
     loading = Loading(files, one_device, sealed=sealed)
     listed = loading.opened.unsealed.release.manifest.sealed_files if sealed else loading.opened.files  # type: ignore[union-attr]
@@ -180,7 +91,7 @@ def test_each_tampered_shard_is_refused_by_name_and_number(one_device: Simulated
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_swapped_shards_are_refused_and_nothing_of_them_is_released(one_device: Simulated, check: str):
+def test_swapped_shards_are_refused_and_nothing_of_them_is_released(one_device: Simulated, check: CheckedOn):
     files, truth = sample()
     loading = Loading(files, one_device)
     content = files["b.safetensors"]
@@ -239,7 +150,7 @@ def test_tensors_that_are_kept_are_never_written_again(device: Simulated):
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_slot_that_is_used_again_too_early_is_noticed(
-    one_device: Simulated, check: str, monkeypatch: pytest.MonkeyPatch
+    one_device: Simulated, check: CheckedOn, monkeypatch: pytest.MonkeyPatch
 ):
     """Fault injection: if tickets lie, this device must say so; else the tests above would prove nothing."""
     content, _ = safetensors_bytes({"t": ("U8", (40 * SHARD,))}, 5)
@@ -283,7 +194,7 @@ def test_memory_that_is_dropped_too_early_is_noticed(one_device: Simulated, monk
 @pytest.mark.parametrize("sealed", SEALED)
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("whole", [True, False])
-def test_closing_early_drops_nothing_under_a_copy(device: Simulated, check: str, whole: bool, sealed: bool):
+def test_closing_early_drops_nothing_under_a_copy(device: Simulated, check: CheckedOn, whole: bool, sealed: bool):
     files, _ = sample()
     tensors = Loading(files, device, sealed=sealed).tensors(check, whole=whole)
     for _ in range(4):
@@ -296,7 +207,7 @@ def test_closing_early_drops_nothing_under_a_copy(device: Simulated, check: str,
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_errors_of_the_source_end_everything(one_device: Simulated, check: str):
+def test_errors_of_the_source_end_everything(one_device: Simulated, check: CheckedOn):
     files, _ = sample()
     loading = Loading(files, one_device)
 
@@ -313,7 +224,7 @@ def test_errors_of_the_source_end_everything(one_device: Simulated, check: str):
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_device_that_fails_is_an_error_and_leaves_nothing(one_device: Simulated, check: str):
+def test_a_device_that_fails_is_an_error_and_leaves_nothing(one_device: Simulated, check: CheckedOn):
     files, _ = sample()
     loading = Loading(files, one_device)
     loading.source.before = lambda path, offset: (
@@ -347,7 +258,7 @@ def test_too_little_memory_on_the_device_is_said_so(whole: bool):
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_with_less_page_locked_memory_it_goes_on_with_what_there_is(one_device: Simulated, check: str):
+def test_with_less_page_locked_memory_it_goes_on_with_what_there_is(one_device: Simulated, check: CheckedOn):
     files, truth = sample()
     one_device.pin_limit = 1
     assert same(dict(Loading(files, one_device).tensors(check, whole=True)), truth)

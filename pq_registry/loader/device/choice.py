@@ -24,6 +24,7 @@ from pq_registry.loader.device.stored import StoredFiles, Untouched
 from pq_registry.loader.device.verified import CheckedThere, Stage
 from pq_registry.loader.fill import Filler
 from pq_registry.loader.opening import OpenRelease
+from pq_registry.loader.options import CheckedOn
 from pq_registry.loader.placement import Placement
 from pq_registry.loader.selection import Run, Unit, runs
 from pq_registry.loader.stream import Pace
@@ -58,11 +59,15 @@ class Journey:
         return Pace(self.opened.workers, None if self.whole else limits.LOADER_RING_BYTES + staged)
 
 
-def require_computing(device: str) -> None:
+def require_computing(device: str, *, shared: bool) -> None:
     """Refuse ``check_on="device"`` where nothing could check, before anything is opened.
 
+    Args:
+        device: as the caller named it.
+        shared: a group of processes shares the reading.
+
     Raises:
-        UsageError: if ``device`` is no CUDA device, or the kernels cannot be compiled.
+        UsageError: if ``device`` is no CUDA device, the kernels cannot be compiled, or processes share the reading.
     """
     if device.partition(":")[0] != "cuda":
         raise UsageError(
@@ -71,7 +76,19 @@ def require_computing(device: str) -> None:
             found=f"device={device!r}"[:60],
             hint='check_on="cpu" works with every device',
         )
+    if shared:
+        raise UsageError(
+            'check_on="device" and group= do not go together',
+            expected="one of them: what processes share is checked by the processor of the one that reads it",
+            found="both",
+            hint='rank= and plan= without group= work with check_on="device"',
+        )
     require_triton()
+
+
+def onto(accelerator: Accelerator, journey: Journey, *, check_on: CheckedOn) -> Route:
+    """The route to a device. Raises UsageError or DeviceFailed."""
+    return checked_there(journey, accelerator) if check_on == "device" else checked_here(journey, accelerator)
 
 
 def checked_here(journey: Journey, accelerator: Accelerator) -> Route:
