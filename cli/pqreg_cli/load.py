@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ import typer
 
 from pq_registry.errors import NameSyntaxError, PqregError, UsageError
 from pqreg_cli.console import Output, size_text
+from pqreg_cli.keywords import as_options
 from pqreg_cli.loadmeasure import available_memory, device_peak, library_warnings, one_pass, peak_memory
 from pqreg_cli.loadreport import Report, report_json
 from pqreg_cli.loadview import show
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 Framework = Literal["auto", "numpy", "torch", "dlpack"]
 Reading = Literal["auto", "buffered", "direct"]
 CheckedOn = Literal["cpu", "device"]
-# The library's words in errors, and those of this command for the same.
-_KEYWORD = re.compile(r'\b(expect|device|framework|io|check_on|names|files|connections)=(?:"([^"]*)")?')
 
 
 def load(
@@ -124,7 +122,7 @@ def load(
         )
         report = _load(session, what, request, names, iterate=iterate, repeat=repeat, keep=keep)
     except PqregError as error:
-        raise _in_our_words(error) from None
+        raise as_options(error) from None
     show(output, report, stats=stats)
     output.data(report_json(report))
 
@@ -141,11 +139,7 @@ def _load(
 ) -> Report:
     from pq_registry.loader.api import framework_of, open_for
 
-    if keep and (iterate or repeat == 1 or request.device != "cpu"):
-        raise UsageError(
-            "--keep is for loads one after the other into the same memory", expected="--repeat, on the CPU",
-            found="--iterate" if iterate else "one load" if repeat == 1 else f"--device {request.device}",
-        )  # fmt: skip
+    _require_keepable(request, keep=keep, iterate=iterate, repeat=repeat)
     framework = framework_of(request)  # imports torch: before the clock runs
     require_kind(what, request.expect)
     if request.expect is None:
@@ -175,6 +169,22 @@ def _load(
         opened, request, units, passes, type(framework).__name__.lower(), framework.on_cpu, verifying, before,
         peak_memory(), device_peak(request.device),
     )  # fmt: skip
+
+
+def _require_keepable(request: Request, *, keep: bool, iterate: bool, repeat: int) -> None:
+    obstacles = {
+        "--iterate": iterate,
+        "one load": repeat == 1,
+        f"--device {request.device}": request.device != "cpu",
+        "--framework dlpack": request.framework == "dlpack",
+    }
+    found = [name for name, there in obstacles.items() if there]
+    if keep and found:
+        raise UsageError(
+            "--keep is for loads one after the other into the same memory",
+            expected="--repeat; numpy or torch, on the CPU",
+            found=", ".join(found),
+        )
 
 
 def require_kind(what: str, expect: str | None) -> None:
@@ -234,17 +244,3 @@ def _require_room(count: int) -> None:
             found=f"{size_text(available)} available",
             hint="--iterate takes one tensor after another; --names or --files takes a part",
         )  # fmt: skip
-
-
-def _in_our_words(error: PqregError) -> PqregError:
-    """The error, with the library's keywords as this command's options."""
-    for member in ("message", "expected", "hint"):
-        text = getattr(error, member)
-        if text is not None:
-            setattr(error, member, _KEYWORD.sub(_option, text).replace("iter_tensors", "--iterate"))
-    return error
-
-
-def _option(keyword: re.Match[str]) -> str:
-    option = f"--{keyword[1].replace('_', '-')}"
-    return f"{option} {keyword[2]}" if keyword[2] else option

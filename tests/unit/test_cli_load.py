@@ -25,6 +25,7 @@ from pq_registry.loader.options import Request
 from pqreg_cli import load as command
 from pqreg_cli import loadmeasure, loadview
 from pqreg_cli.console import Output
+from pqreg_cli.keywords import as_options
 from pqreg_cli.loadmeasure import Coarse, Pass, available_memory, library_warnings, peak_memory
 from pqreg_cli.loadreport import CALLER, LIMITS, Limit, Report
 from pqreg_cli.loadview import SENTENCES
@@ -134,7 +135,12 @@ def test_kept_memory_is_filled_again_and_nothing_is_allocated(
     monkeypatch.setattr(api, "load_opened", watched)
     assert pqreg(*OUT, "--repeat", "3", "--keep", "--json").json["keep"]
     assert seen[0] == seen[1] == seen[2]
-    for words, said in ((), "one load"), (("--repeat", "2", "--iterate"), "--iterate"):
+    twice = ("--repeat", "2")
+    for words, said in (
+        ((), "one load"),
+        ((*twice, "--iterate"), "--iterate"),
+        ((*twice, "--framework", "dlpack"), "--framework dlpack"),
+    ):
         assert f"found:    {said}" in pqreg(*OUT, "--keep", *words, expect=2).err
 
 
@@ -182,8 +188,9 @@ def test_errors_speak_of_options_and_not_of_keywords(pqreg: Any) -> None:
     done = pqreg("out", "--expect", "acme/minilm", "--framework", "numpy", "--device", "cuda", expect=2)
     assert "expected: --device cpu" in done.err
     assert "device=" not in done.err
+    assert "found:    --device cpu" in pqreg(*OUT, "--check-on", "device", expect=2).err
     error = ShardMismatch("x", hint='give files= or framework="numpy"; iter_tensors needs less, key=5 is none of ours')
-    said = command._in_our_words(error).hint
+    said = as_options(error).hint
     assert said == "give --files or --framework numpy; --iterate needs less, key=5 is none of ours"
 
 

@@ -74,6 +74,12 @@ def test_every_page_of_a_folder_stands_in_its_index(folder: str) -> None:
     assert pages <= index, f"not in {folder}/README.md: {sorted(pages - index)}"
 
 
+def test_every_page_for_operators_stands_in_the_index() -> None:
+    index = set(LINK.findall((ROOT / "docs" / "README.md").read_text("utf-8")))
+    pages = {f"operations/{path.name}" for path in (ROOT / "docs" / "operations").iterdir()}
+    assert pages <= index, f"not in docs/README.md: {sorted(pages - index)}"
+
+
 def test_every_setting_is_documented_with_its_default() -> None:
     text = (ROOT / "docs" / "operations" / "settings.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.MULTILINE))
