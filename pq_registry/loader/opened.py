@@ -85,6 +85,11 @@ class Opened:
         self._request.watcher.done()
 
     @property
+    def release(self) -> OpenRelease:
+        """What was verified, for ``api.load_opened`` and ``materialise``."""
+        return self._opened
+
+    @property
     def name(self) -> str:
         """The repository, ``namespace/name``."""
         return str(self._opened.verified.release.name)

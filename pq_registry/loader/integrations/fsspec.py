@@ -113,9 +113,15 @@ class PqregFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> VerifiedFile:
         if mode != "rb":
-            raise UsageError("releases are read-only", expected="mode 'r' or 'rb'", found=repr(mode)[:20])
+            raise _read_only()
         release, inner = self._file_at(path)
         return VerifiedFile(release.opened, release.files[inner])
+
+    def _refuse(self, *_: Any, **__: Any) -> None:
+        raise _read_only()
+
+    # Some of these do nothing in fsspec's base class, which would look like success.
+    mkdir = makedirs = rmdir = rm = rm_file = _rm = cp_file = mv = touch = _refuse
 
     def _file_at(self, path: str) -> tuple[_Release, str]:
         text, inner = _divide(self._strip_protocol(path))
@@ -234,6 +240,10 @@ class _Release:
             if above in self.files:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _read_only() -> UsageError:
+    return UsageError("releases are read-only", expected="reading", hint="pqreg push makes a new release")
 
 
 def _divide(path: str) -> tuple[str, str]:
