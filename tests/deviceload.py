@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,7 +78,7 @@ class Loading:
 
     def tensors(
         self, check: CheckedOn, *, whole: bool, form: Framework | None = None, **chosen: Any
-    ) -> Iterator[tuple[str, Any]]:
+    ) -> Generator[tuple[str, Any], None, None]:
         route, units = self.route(check, whole=whole, **chosen)
         if form is None:
             assert isinstance(self.device, Simulated)

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR  # noqa: E402
 
 from pq_registry import limits  # noqa: E402
 from pq_registry.errors import DeviceFailed, ShardMismatch, UsageError  # noqa: E402
-from pq_registry.loader.device import cudakernels, numa  # noqa: E402
+from pq_registry.loader.device import numa  # noqa: E402
 from pq_registry.loader.device.accelerator import Transfer  # noqa: E402
 from pq_registry.loader.device.cuda import Cuda  # noqa: E402
 from pq_registry.loader.device.cudakernels import CudaKernels  # noqa: E402
@@ -206,7 +206,7 @@ def test_memory_that_cannot_be_locked_is_used_as_it_is_and_said_once(
 
 def test_kernels_need_triton(fake: cudasim.Torch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "triton", raising=False)
-    monkeypatch.setattr(cudakernels.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs triton"):
         Cuda(fake, torch.device("cuda")).kernels()
 
