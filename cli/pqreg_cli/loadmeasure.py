@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pq_registry.errors import DeviceFailed
 from pqreg_cli.console import Output
 
 if TYPE_CHECKING:
@@ -149,9 +150,20 @@ class _Warnings(logging.Handler):
 
 
 def synchronise(device: str) -> None:
-    """Wait until everything that was begun on ``device`` is done."""
-    if device.startswith("cuda"):
+    """Wait until everything that was begun on ``device`` is done.
+
+    Raises:
+        DeviceFailed: if the device reports that something of it went wrong.
+    """
+    if not device.startswith("cuda"):
+        return
+    try:
         _cuda().synchronize(device)
+    except RuntimeError as error:
+        raise DeviceFailed(
+            f"{device} failed", found=str(error).partition("\n")[0][:200],
+            hint="run it again; the driver's log says more (dmesg, nvidia-smi)",
+        ) from None  # fmt: skip
 
 
 def device_peak(device: str) -> int | None:
