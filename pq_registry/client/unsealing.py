@@ -15,9 +15,11 @@ that the publisher signed a shard that does not decrypt. The caller's memory the
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -234,10 +236,19 @@ class UnsealingSource:
         self._source.close()
 
     def _scratch(self, size: int) -> memoryview:
-        memory: bytearray = getattr(self._mine, "memory", bytearray())
+        memory: memoryview = getattr(self._mine, "memory", memoryview(b""))
         if len(memory) < size:
-            self._mine.memory = memory = bytearray(size)
-        return memoryview(memory)[:size]
+            self._mine.memory = memory = memoryview(_mapping(size))
+        return memory[:size]
+
+
+def _mapping(size: int) -> mmap.mmap:
+    """Memory that goes back to the system with its last view: an allocator would keep it for each thread that ended."""
+    mapping = mmap.mmap(-1, -(-size // limits.SHARD_BYTES) * limits.SHARD_BYTES, flags=mmap.MAP_PRIVATE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without large pages: slower, not wrong
+            mapping.madvise(mmap.MADV_HUGEPAGE)
+    return mapping
 
 
 @dataclass(frozen=True, slots=True)
