@@ -22,10 +22,9 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR  # noqa: E402
 
 from pq_registry import limits  # noqa: E402
 from pq_registry.errors import DeviceFailed, ShardMismatch, UsageError  # noqa: E402
-from pq_registry.loader.device import numa  # noqa: E402
+from pq_registry.loader.device import cudakernels, numa  # noqa: E402
 from pq_registry.loader.device.accelerator import Transfer  # noqa: E402
 from pq_registry.loader.device.cuda import Cuda  # noqa: E402
-from pq_registry.loader.device.cudakernels import CudaKernels  # noqa: E402
 from pq_registry.loader.memory import anonymous  # noqa: E402
 from pq_registry.loader.options import CheckedOn  # noqa: E402
 from pq_registry.loader.torch_bridge import Torch  # noqa: E402
@@ -43,6 +42,10 @@ class Kernels:
     def __init__(self, fake: cudasim.Torch) -> None:
         self.fake = fake
         self.streams: set[str] = set()
+        self.prepared: list[str] = []
+
+    def prepare(self, device: Any) -> None:
+        self.prepared.append(str(device))
 
     def shard_digests(self, data: Any, *, stride: int, size: int, last: int, count: int, out: Any) -> None:
         self.streams.add(self.fake.cuda.current_stream().name)
@@ -79,13 +82,7 @@ def fake() -> Iterator[cudasim.Torch]:
 @pytest.fixture
 def kernels(fake: cudasim.Torch, monkeypatch: pytest.MonkeyPatch) -> Kernels:
     made = Kernels(fake)
-    init = CudaKernels.__init__
-
-    def replaced(self: CudaKernels, *args: Any) -> None:
-        init(self, *args)
-        self._kernels = made  # type: ignore[assignment]
-
-    monkeypatch.setattr(CudaKernels, "__init__", replaced)
+    monkeypatch.setattr(cudakernels, "_kernels", lambda: made)
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace())
     return made
 
@@ -106,6 +103,7 @@ def test_every_tensor_bit_for_bit(
     assert {name: raw(tensor) for name, tensor in found.items()} == {k: v.tobytes() for k, v in truth.items()}
     assert found["b4"].dtype == torch.bfloat16 and tuple(found["b4"].shape) == (SHARD // 2, 3)
     assert kernels.streams == ({"work"} if check == "device" else set())
+    assert kernels.prepared == (["cuda:0"] if check == "device" else []), "once, before anything is read"
 
 
 def test_copies_are_made_on_their_stream_and_the_others_wait(
@@ -209,6 +207,24 @@ def test_kernels_need_triton(fake: cudasim.Torch, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs triton"):
         Cuda(fake, torch.device("cuda")).kernels()
+
+
+@pytest.mark.parametrize("call", ["prepare", "shard_digests", "ctr_xor"])
+def test_what_the_compiler_says_is_an_error_of_the_tree_and_leaves_nothing(
+    fake: cudasim.Torch, kernels: Kernels, call: str
+) -> None:
+    class CompilationError(Exception):
+        """Triton's errors are no RuntimeErrors."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise CompilationError("no C compiler\nat all")
+
+    setattr(kernels, call, fail)
+    loading = Loading(sample()[0], Cuda(fake, torch.device("cuda")), sealed=True)
+    with pytest.raises(DeviceFailed, match="cuda:0 cannot compute here") as caught:
+        list(loading.tensors("device", whole=True, form=Torch("cpu")))
+    assert caught.value.found == "CompilationError: no C compiler"
+    assert loading.source.closed == 1
 
 
 def test_the_node_of_a_device_and_memory_on_it(tmp_path: Path) -> None:

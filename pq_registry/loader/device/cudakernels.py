@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BLAKE3 and AES-256-CTR on a CUDA device: ``loader.kernels`` behind the interface of ``accelerator``."""
+"""BLAKE3 and AES-256-CTR on a CUDA device: ``loader.kernels`` behind the interface of ``accelerator``.
+
+The kernels are compiled for the device before the first shard is read, in the caller's thread: it takes seconds once,
+and Triton keeps the result in its cache directory. Triton builds a small launcher for them with the system's C
+compiler; where there is none, that is said here and not by a traceback of Triton's.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from pq_registry.crypto.secret import SecretBytes
 from pq_registry.crypto.shards import SHARD_DIGEST_BYTES
-from pq_registry.errors import UsageError
+from pq_registry.errors import DeviceFailed, PqregError, UsageError
 from pq_registry.loader.device.accelerator import DeviceBytes, Shards, Ticket
 
 if TYPE_CHECKING:
@@ -34,6 +40,33 @@ def require_triton() -> None:
         )
 
 
+@contextmanager
+def computing(accelerator: Cuda) -> Iterator[None]:
+    """Turn whatever torch, Triton, its compiler and the driver raise into an error of the tree.
+
+    Raises:
+        DeviceFailed: for whatever the body raised.
+    """
+    try:
+        yield
+    except PqregError:
+        raise
+    except Exception as error:  # noqa: BLE001 - Triton has no error of its own that covers them all
+        found = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise DeviceFailed(
+            f"{accelerator.name} cannot compute here",
+            expected="a device, a driver and a C compiler that Triton can work with",
+            found=found[:200],
+            hint='check_on="cpu" needs none of them',
+        ) from None
+
+
+def _kernels() -> Any:
+    from pq_registry.loader import kernels
+
+    return kernels
+
+
 class CudaDigests:
     """Digests on their way back."""
 
@@ -51,25 +84,26 @@ class CudaKernels:
     """Kernels on the device's own stream."""
 
     def __init__(self, torch: Any, accelerator: Cuda) -> None:
-        """Import the kernels; they are compiled when they are first used.
+        """Import the kernels and compile them.
 
         Raises:
             UsageError: if triton is not installed.
+            DeviceFailed: if it cannot compile for this device.
         """
         require_triton()
-        from pq_registry.loader import kernels
-
         self._torch = torch
         self._accelerator = accelerator
-        self._kernels = kernels
+        with computing(accelerator), accelerator.on(accelerator.work):
+            self._kernels = _kernels()
+            self._kernels.prepare(accelerator.device)
 
     def digest(self, stored: DeviceBytes, shards: Shards, *, after: Ticket) -> CudaDigests:
         """BLAKE3 of each shard, copied back into page-locked memory. Raises DeviceFailed."""
-        from pq_registry.loader.device.cuda import Event, reported
+        from pq_registry.loader.device.cuda import Event
 
         torch, accelerator = self._torch, self._accelerator
         assert isinstance(after, Event)
-        with reported(accelerator.name), accelerator.on(accelerator.work):
+        with computing(accelerator), accelerator.on(accelerator.work):
             accelerator.work.wait_event(after.event)
             shape = (shards.count, SHARD_DIGEST_BYTES)
             found = torch.empty(shape, dtype=torch.uint8, device=stored.device)
@@ -86,13 +120,11 @@ class CudaKernels:
         The keys gathered here are overwritten as soon as the driver has taken them, the ones on the device right after
         the kernels that read them. What the driver keeps of a small copy is not ours to overwrite.
         """
-        from pq_registry.loader.device.cuda import reported
-
         torch, accelerator = self._torch, self._accelerator
         with SecretBytes(_KEY_BYTES * len(keys)) as gathered:
             for number, key in enumerate(keys):
                 gathered[number * _KEY_BYTES : (number + 1) * _KEY_BYTES] = key
-            with reported(accelerator.name), accelerator.on(accelerator.work):
+            with computing(accelerator), accelerator.on(accelerator.work):
                 # From memory that is not page-locked: the call returns when the driver has taken a copy.
                 here = torch.frombuffer(gathered, dtype=torch.uint8).view(len(keys), _KEY_BYTES)
                 there = here.to(stored.device, non_blocking=True)
