@@ -126,6 +126,8 @@ def command_lines(page: Path) -> Iterator[str]:
 def parsed(line: str) -> tuple[tuple[str, ...], list[str]]:
     """The command a documented line names, and the options it gives."""
     words = shlex.split(line)[1:]
+    if "--" in words:  # what follows is another program's
+        words = words[: words.index("--")]
     path: tuple[str, ...] = tuple(words[:1])
     while path in groups() and len(words) > len(path) and not words[len(path)].startswith("-"):
         path = tuple(words[: len(path) + 1])
