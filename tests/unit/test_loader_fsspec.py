@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import tomllib
@@ -81,8 +82,6 @@ def test_directories(fs: Any) -> None:
 
 
 def test_what_a_path_is(fs: Any) -> None:
-    import hashlib
-
     found = fs.info(f"pqreg://{ROOT}/config.json")
     assert (found["name"], found["type"], found["size"]) == (f"{ROOT}/config.json", "file", 8)
     assert found["sha256"] == "sha256:" + hashlib.sha256(FILES["config.json"]).hexdigest() == fs.checksum(found["name"])
@@ -248,8 +247,7 @@ def test_it_can_be_sent_to_another_process_and_describes_itself_without_its_toke
 def test_from_a_registry(directory: Path, tmp_path: Path) -> None:
     with serving() as registry:
         digest = registry.add_release(*release(FILES), FILES)
-        options = {"registry": registry.url, "trust": str(tmp_path / "trust.json"), "skip_instance_cache": True}
-        fs = PqregFileSystem(**options)
+        fs = PqregFileSystem(registry=registry.url, trust=str(tmp_path / "trust.json"), skip_instance_cache=True)
         root = f"acme/minilm@{digest}"
         assert fs.find(root) == sorted(f"{root}/{name}" for name in FILES)
         before = registry.bytes_served()

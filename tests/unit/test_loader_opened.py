@@ -23,6 +23,7 @@ from pq_registry.client.source import DirectorySource
 from pq_registry.errors import PqregError, ShardMismatch, StorageError, UsageError
 from pq_registry.loader import api
 from pq_registry.loader.opened import Opened
+from pq_registry.loader.options import Request
 from pq_registry.loader.reading import VerifiedReader
 from tests.releases import release_directory, write_trust
 from tests.samples import NOW
@@ -339,7 +340,7 @@ def test_only_errors_of_ours_leave(tmp_path: Path, truth: Truth) -> None:
 
 
 def test_the_reader_fills_nothing_it_did_not_check(tmp_path: Path, truth: Truth) -> None:
-    request = api.Request.of({"expect": "acme/minilm", "framework": "numpy"})
+    request = Request.of({"expect": "acme/minilm", "framework": "numpy"})
     opened_ = api.open_for(tmp_path / "r", request)
     path = tmp_path / "r/big.gguf"
     data = bytearray(path.read_bytes())

@@ -11,6 +11,7 @@ import pq_registry
 from pq_registry import limits
 from pq_registry.errors import ShardMismatch
 from pq_registry.loader import api
+from pq_registry.loader.options import LoadOptions
 from tests.fake_registry import serving
 from tests.releases import write_trust
 from tests.samples import FILES, NOW, release
@@ -27,8 +28,9 @@ def test_from_a_registry_only_what_is_asked_for(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(api, "utc_now", lambda: NOW)
     with serving() as registry:
         digest = registry.add_release(*release(files), files)
-        options = {"registry": registry.url, "trust": write_trust(tmp_path / "trust.json"), "framework": "numpy"}
-        with pq_registry.open_verified(f"acme/minilm@{digest}", **options) as release_:  # type: ignore[arg-type]
+        trust = write_trust(tmp_path / "trust.json")
+        options: LoadOptions = {"registry": registry.url, "trust": trust, "framework": "numpy"}
+        with pq_registry.open_verified(f"acme/minilm@{digest}", **options) as release_:
             before = registry.bytes_served()
             assert release_.get_slice("w")[3:5].tobytes() == arrays["w"][3:5].tobytes()
             assert registry.bytes_served() - before <= 3 * SHARD
@@ -44,9 +46,17 @@ def test_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         site.push(write_files(tmp_path / "model", model_files()), recipient().public)
         mirror = tmp_path / "mirror"
         site.pull_sealed(mirror)
-        options = {"registry": registry.url, "trust": tmp_path / "trust.json", "recipient_key": recipient()}
-        for what, expect in ((f"{NAME}:v1", None), (mirror, NAME)):
-            with pq_registry.open_verified(what, expect=expect, framework="numpy", **options) as release_:  # type: ignore[arg-type]
+        trust = tmp_path / "trust.json"
+        remote: LoadOptions = {
+            "registry": registry.url,
+            "trust": trust,
+            "recipient_key": recipient(),
+            "framework": "numpy",
+        }
+        local: LoadOptions = {**remote, "expect": NAME}
+        places: list[tuple[str | Path, LoadOptions]] = [(f"{NAME}:v1", remote), (mirror, local)]
+        for what, options in places:
+            with pq_registry.open_verified(what, **options) as release_:
                 for path, content in model_files().items():
                     assert release_.read_file(path) == content
                 assert release_.get_tensor("w").tobytes() == arrays["w"].tobytes()
@@ -55,11 +65,11 @@ def test_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                     release_.read_range("model.safetensors", SHARD - 3, 2 * SHARD + 3)
                     == (model_files()["model.safetensors"][SHARD - 3 : 2 * SHARD + 3])
                 )
-        path = max((mirror / "sealed").iterdir(), key=lambda one: one.stat().st_size)
-        data = bytearray(path.read_bytes())
+        weights = max((mirror / "sealed").iterdir(), key=lambda one: one.stat().st_size)
+        data = bytearray(weights.read_bytes())
         data[-1] ^= 1
-        path.write_bytes(data)
-        with pq_registry.open_verified(mirror, expect=NAME, framework="numpy", **options) as release_:  # type: ignore[arg-type]
+        weights.write_bytes(data)
+        with pq_registry.open_verified(mirror, **local) as release_:
             assert release_.get_slice("w")[:5].tobytes() == arrays["w"][:5].tobytes()
             with pytest.raises(ShardMismatch):
                 release_.get_tensor("b")

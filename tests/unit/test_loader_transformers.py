@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ transformers = pytest.importorskip(
 
 from pq_registry.errors import FormatError, ShardMismatch, UsageError  # noqa: E402
 from pq_registry.loader import api  # noqa: E402
-from pq_registry.loader.integrations import private  # noqa: E402
 from pq_registry.loader.integrations.transformers import from_pretrained  # noqa: E402
 from tests.releases import release_directory, write_trust  # noqa: E402
 from tests.samples import NOW  # noqa: E402
@@ -244,10 +244,8 @@ def test_a_configuration_of_the_callers_own_and_loading_info(tmp_path: Path) -> 
 
 def test_the_directory_is_gone_while_the_model_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Path] = []
-    original = private.tempfile.mkdtemp
-    monkeypatch.setattr(
-        private.tempfile, "mkdtemp", lambda **options: seen.append(Path(original(**options))) or seen[-1]
-    )
+    original = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **options: seen.append(Path(original(**options))) or str(seen[-1]))
     gpt2(tmp_path / "model")
     made(transformers.AutoModelForCausalLM, release_of(tmp_path / "model", tmp_path / "r"))
     assert len(seen) == 1 and not seen[0].exists()

@@ -178,7 +178,8 @@ class _Making:
     def _named(self, made: Any) -> Any:
         """``made``, called after the release rather than the private directory."""
         name = f"{self._opened.name}@{self._opened.digest}"
-        for one in (made, getattr(made, "config", None)):
+        named: list[Any] = [made, getattr(made, "config", None)]
+        for one in named:
             if hasattr(one, "name_or_path"):
                 one.name_or_path = name
         return made
