@@ -19,15 +19,17 @@ from typing import Any
 from pq_registry import limits
 from pq_registry.client.meter import Meter
 from pq_registry.errors import ConnectionFailed
+from pq_registry.loader.device.layout import Apart, Packed
 from pq_registry.loader.dtypes import Framework
 from pq_registry.loader.memory import Arena
 from pq_registry.loader.opening import OpenRelease
 from pq_registry.loader.options import Request
 from pq_registry.loader.parallel.exchange import Exchange, TorchExchange
+from pq_registry.loader.parallel.ondevice import SharedOnDevice
 from pq_registry.loader.parallel.turns import Turns
-from pq_registry.loader.parallel.windows import SharedWindows, ShareFiller, share_of, window_shards
+from pq_registry.loader.parallel.windows import SharedWindows, ShareFiller, share_size, window_shards
 from pq_registry.loader.parallel.words import agree, refuse
-from pq_registry.loader.placement import OwnMemory, WholeFiles
+from pq_registry.loader.placement import OwnMemory, Placement, WholeFiles
 from pq_registry.loader.selection import Unit, runs
 from pq_registry.loader.stream import Pace, TensorStream
 
@@ -67,13 +69,14 @@ def read_together(
     Raises:
         PqregError: if this process or another cannot have a shard, or it is not what was signed.
     """
-    exchange = TorchExchange(request.group)
+    accelerator = form.accelerator()
+    exchange = TorchExchange(request.group, device="cpu" if accelerator is None else accelerator.name)
     try:
         agree(exchange, fingerprint(opened, units))
     except BaseException:
         exchange.close()
         raise
-    yield from _read(opened, form, units, request, exchange, whole=whole)
+    yield from read_shared(opened, form, units, request, exchange, whole=whole)
 
 
 def fingerprint(opened: OpenRelease, units: Sequence[Unit]) -> str:
@@ -84,28 +87,49 @@ def fingerprint(opened: OpenRelease, units: Sequence[Unit]) -> str:
     return digest.hexdigest()
 
 
-def _read(
+def read_shared(
     opened: OpenRelease, form: Framework, units: Sequence[Unit], request: Request, exchange: Exchange, *, whole: bool
 ) -> Generator[tuple[str, Any], None, None]:
+    """The tensors ``units``, about which all processes of ``exchange`` agreed; it is closed at the end.
+
+    Raises:
+        PqregError: as ``read_together``.
+    """
     meter = request.stats or Meter()
     place = exchange.place
     planned = list(runs(units, longest=window_shards(place.size), by_owner=False))
     turns = Turns(exchange, len(planned))
-    window = window_shards(place.size) * limits.SHARD_BYTES
-    inner = WholeFiles(units) if whole else OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
-    total = sum(share.size for run in planned if (share := share_of(run, place)) is not None)
-    request.watcher.start(f"load {opened.verified.release.name}", total)
+    request.watcher.start(f"load {opened.verified.release.name}", sum(share_size(run, place) for run in planned))
     try:
-        stream = TensorStream(
-            units,
-            iter(planned),
-            ShareFiller(opened.filler(request.watcher, meter), place, turns),
-            SharedWindows(inner, exchange, turns, meter=meter),
-            form,
-            # Three windows: one that is exchanged, one that is read meanwhile, and one that the caller has tensors of.
-            pace=Pace(opened.workers, None if whole else max(limits.LOADER_RING_BYTES, 3 * window)),
-            meter=meter,
-        )
+        with turns.ended_on_error():
+            placement, workers = _placement(opened, form, units, meter, turns, exchange, whole=whole)
+            filler = ShareFiller(opened.filler(request.watcher, meter), place, turns)
+        # Three windows: one that is exchanged, one that is read meanwhile, and one that the caller has tensors of.
+        ahead = max(limits.LOADER_RING_BYTES, 3 * window_shards(place.size) * limits.SHARD_BYTES)
+        pace = Pace(workers, None if whole else ahead)
+        stream = TensorStream(units, iter(planned), filler, placement, form, pace=pace, meter=meter)
         yield from stream.tensors()
     finally:
         request.watcher.done()
+
+
+def _placement(
+    opened: OpenRelease,
+    form: Framework,
+    units: Sequence[Unit],
+    meter: Meter,
+    turns: Turns,
+    exchange: Exchange,
+    *,
+    whole: bool,
+) -> tuple[Placement, int]:
+    """Where windows go, and how many threads it has memory for."""
+    accelerator = form.accelerator()
+    if accelerator is not None:
+        layout = (Packed if whole else Apart)(units, accelerator)
+        device = SharedOnDevice(accelerator, layout, exchange, turns, slots=opened.workers, meter=meter)
+        return device, device.slots
+    own = (
+        WholeFiles(units) if whole and form.on_cpu else OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
+    )
+    return SharedWindows(own, exchange, turns, meter=meter), opened.workers

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from pq_registry import limits
 from pq_registry.errors import ConnectionFailed, PqregError
 from pq_registry.loader.parallel.exchange import Exchange
 from pq_registry.loader.parallel.words import agree, refuse
+from pq_registry.loader.selection import Run
 
 
 class Turns:
@@ -26,31 +28,48 @@ class Turns:
         """Windows go over ``exchange``, which is closed at the end."""
         self._exchange = exchange
         self._total = total
-        self._drawn = 0
+        self._drawn: dict[tuple[str, int], int] = {}
         self._turn = 0
         self._over = False
         self._cause: BaseException | None = None
         self._changed = threading.Condition()
         self._speaking = threading.Lock()
 
-    def draw(self) -> int:
-        """The number of the next window. Called in the order of windows, by one thread at a time."""
-        number = self._drawn
-        self._drawn += 1
-        return number
+    def draw(self, run: Run) -> None:
+        """Give the window ``run`` the next number. Called in the order of windows, by one thread at a time."""
+        self._drawn[run.file.path.text, run.first] = len(self._drawn)
 
-    def blame(self, error: BaseException) -> None:
-        """Remember why this process fails, so that the others are told."""
-        with self._changed:
-            self._cause = self._cause or error
+    def number(self, run: Run) -> int:
+        """The number of the window ``run``."""
+        return self._drawn[run.file.path.text, run.first]
 
-    def take(self, number: int, exchange: Callable[[], None]) -> None:
-        """Wait for the turn of window ``number``, and ``exchange`` it if all processes are ready.
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """If what is done in here fails, that is why this process fails: the others are told."""
+        try:
+            yield
+        except BaseException as error:
+            with self._changed:
+                self._cause = self._cause or error
+            raise
+
+    @contextmanager
+    def ended_on_error(self) -> Iterator[None]:
+        """As ``blamed``, where no stream would end the load."""
+        try:
+            with self.blamed():
+                yield
+        except BaseException:
+            self.close()
+            raise
+
+    def take(self, run: Run, exchange: Callable[[], None]) -> None:
+        """Wait for the turn of the window ``run``, and ``exchange`` it if all processes are ready.
 
         Raises:
             PqregError: what this process or another failed with.
         """
-        if not self._wait(number):
+        if not self._wait(self.number(run)):
             raise self._ended()
         with self._speaking:
             if self._over:
@@ -65,9 +84,9 @@ class Turns:
                 self._turn += 1
                 self._changed.notify_all()
 
-    def give_up(self, number: int) -> None:
-        """Wait for the turn of window ``number``, and say that this process goes no further."""
-        if self._wait(number):
+    def give_up(self, run: Run) -> None:
+        """Wait for the turn of the window ``run``, and say that this process goes no further."""
+        if self._wait(self.number(run)):
             with self._speaking:
                 self._refuse()
 

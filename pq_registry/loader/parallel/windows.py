@@ -48,6 +48,12 @@ def share_shards(run: Run, place: Place) -> int:
     return -(-run.count // place.size)
 
 
+def share_size(run: Run, place: Place) -> int:
+    """Bytes of the share of the process at ``place``."""
+    share = share_of(run, place)
+    return 0 if share is None else share.size
+
+
 class ShareFiller:
     """Brings of each window the share of this process."""
 
@@ -62,11 +68,8 @@ class ShareFiller:
         share = share_of(run, self._place)
         if share is None:
             return
-        try:
+        with self._turns.blamed():
             self._filler.fill(share, view, stopped)
-        except BaseException as error:
-            self._turns.blame(error)
-            raise
 
     def abort(self) -> None:
         """End every read under way."""
@@ -78,51 +81,48 @@ class ShareFiller:
 
 
 class Share:
-    """The share of a window, in memory of this process. ``deliver`` exchanges it and takes the window apart."""
+    """The share of the window ``run``, in memory of this process, until all have exchanged it."""
 
-    def __init__(self, turns: Turns, number: int, view: memoryview, deliver: Callable[[], None]) -> None:
-        self._turns = turns
-        self._number = number
-        self._deliver = deliver
+    def __init__(self, run: Run, view: memoryview, *, commit: Callable[[], None], drop: Callable[[], None]) -> None:
+        """``commit`` and ``drop`` are what the placement does with it."""
+        self.run = run
         self.view = view
-
-    def commit(self) -> None:
-        """Exchange the window. Raises PqregError: what this process or another failed with."""
-        self._turns.take(self._number, self._deliver)
-
-    def drop(self) -> None:
-        """Tell the others that there will be no window."""
-        self._turns.give_up(self._number)
+        self.commit = commit
+        self.drop = drop
 
 
 class SharedWindows:
     """Windows in the memory of the CPU, on their way to ``placement``, whose tensors have all their bytes then."""
 
     def __init__(self, placement: WholeFiles | TensorMemory, exchange: Exchange, turns: Turns, *, meter: Meter) -> None:
-        self._placement: Any = placement
+        self._placement = placement
         self._exchange = exchange
         self._turns = turns
         self._meter = meter
-        self._numbers: dict[tuple[str, int], int] = {}
         self._window: Raw = np.empty(0, np.uint8)
         self._mine = threading.local()
 
     def reserve(self, run: Run) -> None:
         """Take memory for the run's tensors, and the number of its turn. Raises StorageError."""
-        self._placement.reserve(run)
-        self._numbers[run.file.path.text, run.first] = self._turns.draw()
+        with self._turns.blamed():
+            self._placement.reserve(run)
+        self._turns.draw(run)
 
     def land(self, run: Run) -> Landing:
-        """Memory of this thread for the share of this process."""
-        number = self._numbers.pop((run.file.path.text, run.first))
+        """Memory of this thread for the share of this process. Raises StorageError."""
         place = self._exchange.place
         room = share_shards(run, place) * limits.SHARD_BYTES
         mine: Raw = getattr(self._mine, "memory", np.empty(0, np.uint8))
         if len(mine) < room:
-            self._mine.memory = mine = as_array(anonymous(room))
-        share = share_of(run, place)
-        view = mine[: share.size if share else 0].data
-        return Share(self._turns, number, view, lambda: self._deliver(run, mine[:room]))
+            with self._turns.blamed():
+                self._mine.memory = mine = as_array(anonymous(room))
+        mine = mine[:room]
+        return Share(
+            run,
+            mine[: share_size(run, place)].data,
+            commit=lambda: self._turns.take(run, lambda: self._deliver(run, mine)),
+            drop=lambda: self._turns.give_up(run),
+        )
 
     def release(self, position: int) -> Any:
         """The tensor's bytes."""
@@ -136,21 +136,25 @@ class SharedWindows:
     def _deliver(self, run: Run, mine: Raw) -> None:
         """Exchange ``run``. Only the thread whose turn it is gets here."""
         room = len(mine) * self._exchange.place.size
-        in_place = isinstance(self._placement, WholeFiles)
-        target = np.frombuffer(self._placement.land(run).view, np.uint8) if in_place else None
-        if target is not None and len(target) == room:
-            self._gather(run, mine, target)
-            return
+        if isinstance(self._placement, WholeFiles):
+            target = np.frombuffer(self._placement.land(run).view, np.uint8)
+            if len(target) == room:
+                self._gather(run, mine, target)
+                return
+            window = self._gathered(run, mine, room)
+            with self._meter.timed("copy", run.size):
+                target[:] = window[: run.size]
+        else:
+            self._placement.copy_out(run, self._gathered(run, mine, room)[: run.size].data)
+
+    def _gathered(self, run: Run, mine: Raw, room: int) -> Raw:
+        """The window, in memory that the next one will be in as well."""
         if len(self._window) < room:
             self._window = as_array(anonymous(room))
-        self._gather(run, mine, self._window[:room])
-        if target is None:
-            self._placement.copy_out(run, self._window[: run.size].data)
-            return
-        with self._meter.timed("copy", run.size):
-            target[:] = self._window[: run.size]
+        window = self._window[:room]
+        self._gather(run, mine, window)
+        return window
 
     def _gather(self, run: Run, mine: Raw, window: Raw) -> None:
-        share = share_of(run, self._exchange.place)
-        with self._meter.timed("gather", run.size - (share.size if share else 0)):
+        with self._meter.timed("gather", run.size - share_size(run, self._exchange.place)):
             self._exchange.gather(mine, window)
