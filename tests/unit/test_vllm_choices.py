@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from pq_registry import limits
 from pq_registry.errors import FormatError, ShardMismatch, UsageError
-from pq_registry.loader.integrations import weightfiles
 from pq_registry.loader.integrations.modeldir import check_model_directory
 from pq_registry.loader.integrations.vllm import Pinned
 from pq_registry.loader.integrations.weightfiles import INDEX, Wanted, read_small, wanted_files
@@ -116,7 +116,7 @@ def test_small_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     release = opened(tmp_path, FILES)
     file = next(file for file in release.files if file.path.text == "config.json")
     assert read_small(release, file) == b"{}"
-    monkeypatch.setattr(weightfiles.limits, "READ_FILE_BYTES", 1)
+    monkeypatch.setattr(limits, "READ_FILE_BYTES", 1)
     with pytest.raises(UsageError, match="too large"):
         read_small(release, file)
 

@@ -26,6 +26,7 @@ from pq_registry.errors import (  # noqa: E402
 )
 from pq_registry.format.digest import Digest  # noqa: E402
 from pq_registry.loader.integrations import vllm as plugin  # noqa: E402
+from pq_registry.loader.integrations.weightfiles import Wanted  # noqa: E402
 from pqreg_keys import custody  # noqa: E402
 from tests.releases import release_directory  # noqa: E402
 from tests.sealed_registry import sealed_registry  # noqa: E402
@@ -219,7 +220,7 @@ def test_tensors_come_to_the_device_they_were_asked_for_whatever_the_default_is(
 ) -> None:
     with torch.device("meta"):
         pinned = plugin.Pinned.of(release)
-        wanted = [plugin.Wanted(("model-00001-of-00002.safetensors",))]
+        wanted = [Wanted(("model-00001-of-00002.safetensors",))]
         found = dict(plugin.weights(pinned, pinned.opened(), wanted, device="cpu"))
     assert {tensor.device.type for tensor in found.values()} == {"cpu"}
     assert found["norm"].view(torch.uint8).numpy().tobytes() == TRUTH["norm"].tobytes()
