@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -278,7 +279,7 @@ def test_shards_of_a_slice_are_checked_whole_and_shards_of_other_ranks_not_at_al
     content[3 * SHARD + 5] ^= 1  # in rows 6 and 7 of w, which rank 1 of 4 has
     file.write_bytes(content)
     for rank in range(4):
-        options = {"rank": rank, "world_size": 4, "plan": "dim0", "framework": "numpy"}
+        options: Any = {"rank": rank, "world_size": 4, "plan": "dim0", "framework": "numpy"}
         if rank == 1:
             with pytest.raises(ShardMismatch, match="shard 3"):
                 pq_registry.load(path, expect="acme/minilm", trust=trust, **options)

@@ -73,6 +73,15 @@ class TorchExchange:
         from torch import distributed
 
         self._torch = torch
+        self._device = torch.device(device)
+        over_nccl = self._device.type == "cuda"
+        if not distributed.is_gloo_available() or (over_nccl and not distributed.is_nccl_available()):
+            raise UsageError(
+                "this torch cannot connect the processes of a group",
+                expected="gloo, and NCCL for CUDA devices",
+                found=f"torch {torch.__version__}",
+                hint="leave out group=: every process then reads for itself",
+            )
         self.place = Place(ranks.index(distributed.get_rank()), len(ranks))
         with _LOCK:
             _USES[ranks] += 1
@@ -82,8 +91,7 @@ class TorchExchange:
             store = distributed.distributed_c10d._get_default_store()  # noqa: SLF001 - torch offers no other way to it
             self._words = self._connect(distributed.ProcessGroupGloo, distributed.PrefixStore(f"{name}/words/", store))
             self._bytes = self._words
-            self._device = torch.device(device)
-            if self._device.type == "cuda":
+            if over_nccl:
                 prefixed = distributed.PrefixStore(f"{name}/bytes/", store)
                 self._bytes = self._connect(distributed.ProcessGroupNCCL, prefixed)
 
@@ -117,7 +125,8 @@ class TorchExchange:
         """Take the connections down."""
         for backend in {id(one): one for one in (self._words, self._bytes)}.values():
             with _reported():
-                backend.shutdown()
+                getattr(backend, "shutdown", bool)()  # torch 2.6 ends them with the object only
+        self._words = self._bytes = None
 
 
 @contextmanager

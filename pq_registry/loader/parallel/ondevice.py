@@ -116,11 +116,11 @@ class SharedOnDevice(Arrivals):
                 Transfer(window[part.begin - run.offset : part.end - run.offset], part.target)
                 for part in self._layout.parts(run)
             ]
-            ticket = self.send(run, transfers, moved=True)
-            if ticket is None:
+            moved = self.send(run, transfers, moved=True)
+            if moved is None:
                 return []
-            ticket.wait()  # the next window is exchanged into the same memory
-            return [ticket]
+            moved.wait()  # the next window is exchanged into the same memory
+            return [moved]
 
 
 def _make_slots(accelerator: Accelerator, size: int, most: int) -> list[ShareSlot]:

@@ -25,7 +25,7 @@ from pq_registry.loader.memory import anonymous, as_array
 from pq_registry.loader.parallel.exchange import Exchange
 from pq_registry.loader.parallel.place import Place
 from pq_registry.loader.parallel.turns import Turns
-from pq_registry.loader.placement import Landing, TensorMemory, WholeFiles
+from pq_registry.loader.placement import Landing, OwnMemory, WholeFiles
 from pq_registry.loader.selection import Run
 
 
@@ -94,7 +94,7 @@ class Share:
 class SharedWindows:
     """Windows in the memory of the CPU, on their way to ``placement``, whose tensors have all their bytes then."""
 
-    def __init__(self, placement: WholeFiles | TensorMemory, exchange: Exchange, turns: Turns, *, meter: Meter) -> None:
+    def __init__(self, placement: WholeFiles | OwnMemory, exchange: Exchange, turns: Turns, *, meter: Meter) -> None:
         self._placement = placement
         self._exchange = exchange
         self._turns = turns
