@@ -40,9 +40,13 @@ root, mode = Path(sys.argv[1]), sys.argv[3]
 def memory(label):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) >> 10 for line in lines if line.startswith(label + ":"))
+into = {f"t{number:02}": numpy.ones(int(sys.argv[4]), numpy.uint8) for number in range(48)} if mode == "into" else {}
 before = memory("VmRSS")
-if mode == "iter":
-    count = sum(array.nbytes for _, array in pq_registry.iter_tensors(root, **options))
+if mode in ("iter", "direct"):
+    io = "direct" if mode == "direct" else "buffered"
+    count = sum(array.nbytes for _, array in pq_registry.iter_tensors(root, io=io, **options))
+elif mode == "into":
+    count = sum(array.nbytes for array in pq_registry.load(root, into=into, **options).values())
 elif mode == "names":
     count = sum(array.nbytes for array in pq_registry.load(root, names=["t05", "t40"], **options).values())
 else:
@@ -87,7 +91,7 @@ def sparse_release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
 def measured(sparse_release: tuple[Path, Path], mode: str) -> dict[str, int]:
     release, trust = sparse_release
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(release), str(trust), mode],
+        [sys.executable, "-c", SCRIPT, str(release), str(trust), mode, str(TENSOR_BYTES)],
         check=False,
         capture_output=True,
         text=True,
@@ -100,8 +104,9 @@ def measured(sparse_release: tuple[Path, Path], mode: str) -> dict[str, int]:
     return result
 
 
-def test_iter_tensors_needs_its_ring_and_two_tensors(sparse_release: tuple[Path, Path]) -> None:
-    result = measured(sparse_release, "iter")
+@pytest.mark.parametrize("mode", ["iter", "direct"])
+def test_iter_tensors_needs_its_ring_and_two_tensors(mode: str, sparse_release: tuple[Path, Path]) -> None:
+    result = measured(sparse_release, mode)
     assert result["bytes"] == MODEL_BYTES
     # Of the arena only what was needed at one time is ever touched.
     needed = limits.LOADER_RING_BYTES + 3 * TENSOR_BYTES + 32 * limits.MIB
@@ -112,6 +117,12 @@ def test_load_needs_the_tensors_once(sparse_release: tuple[Path, Path]) -> None:
     result = measured(sparse_release, "load")
     assert result["bytes"] == MODEL_BYTES
     assert MODEL_BYTES <= result["peak"] << 20 < MODEL_BYTES + 64 * limits.MIB
+
+
+def test_tensors_that_exist_need_a_shard_for_each_thread(sparse_release: tuple[Path, Path]) -> None:
+    result = measured(sparse_release, "into")
+    assert result["bytes"] == MODEL_BYTES
+    assert result["peak"] << 20 < limits.LOADER_THREADS * limits.SHARD_BYTES + 16 * limits.MIB
 
 
 def test_load_of_some_names_needs_those(sparse_release: tuple[Path, Path]) -> None:
