@@ -13,8 +13,10 @@ from collections.abc import Iterator
 import pytest
 
 from pq_registry import limits
+from pq_registry.format.digest import Digest
 from tests.e2e.shell import Shell
 from tests.e2e.story import REFERENCE, Story, told
+from tests.stored import changed_blob
 from tests.tensors import safetensors_bytes
 
 SECRET = "acme/secret:v1"
@@ -96,6 +98,21 @@ def test_one_flipped_bit_in_a_directory_is_exit_1(story: Story, offline: Shell, 
     assert "  step:     8, the content" in ended.err
     assert "  next: " in ended.err
     assert offline.run(*words, "--json", expect=1).problem["type"] == "/problems/shard-mismatch"
+
+
+@pytest.mark.parametrize("reference", [REFERENCE, SECRET])
+def test_one_flipped_bit_in_the_registrys_storage_is_exit_1(story: Story, node: Shell, reference: str) -> None:
+    def flip(good: bytes) -> bytes:
+        return good[:5000] + bytes([good[5000] ^ 0x80]) + good[5001:]
+
+    mirror = story.root / ("out" if reference == REFERENCE else "mirror")
+    file = max((path for path in mirror.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    words = ("load", reference, "--framework", "numpy", "--recipient-key", "keys/node1.pqkey", "--json")
+    with changed_blob(story.root / "data", Digest.of(file.read_bytes()), flip):
+        problem = node.run(*words, expect=1).problem
+    assert problem["type"] == "/problems/shard-mismatch"
+    assert f"shard 0 of {file.relative_to(mirror).as_posix()}" in problem["detail"]
+    assert node.run(*words).json["bytes"] == BYTES
 
 
 def test_what_is_not_there_is_exit_3_or_2(node: Shell, offline: Shell) -> None:
