@@ -144,7 +144,9 @@ def test_copies_are_made_on_their_stream_and_the_others_wait(
     host.close()
 
 
-def test_kernels_wait_for_the_copy_and_keys_are_overwritten(fake: cudasim.Torch, kernels: Kernels) -> None:
+def test_kernels_wait_for_the_copy_and_keys_are_overwritten(
+    fake: cudasim.Torch, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[Any] = []
     decrypt = kernels.ctr_xor
 
@@ -153,6 +155,8 @@ def test_kernels_wait_for_the_copy_and_keys_are_overwritten(fake: cudasim.Torch,
         assert how["keys"].any()
         decrypt(data, out, **how)
 
+    # On a device it is a copy; here ``to`` would answer the very memory that is overwritten as the host's.
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *_, **__: self.clone())
     kernels.ctr_xor = watch  # type: ignore[method-assign]
     files, _ = sample()
     loading = Loading(files, Cuda(fake, torch.device("cuda")), sealed=True)

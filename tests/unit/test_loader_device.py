@@ -48,7 +48,8 @@ def one_device() -> Iterator[Simulated]:
 def test_every_tensor_bit_for_bit_in_file_order(device: Simulated, check: CheckedOn, whole: bool, sealed: bool):
     files, truth = sample()
     loading = Loading(files, device, sealed=sealed)
-    found = list(loading.tensors(check, whole=whole))
+    # What is copied here is what whoever gets a tensor sees at that moment.
+    found = [(name, array.copy()) for name, array in loading.tensors(check, whole=whole)]
     assert [name for name, _ in found] == [unit.entry.name for unit in select(loading.opened)]
     assert same(dict(found), truth)
     assert device.violations == []
@@ -132,6 +133,16 @@ def test_a_shard_that_arrived_damaged_is_fetched_again(one_device: Simulated, se
         list(loading.tensors("device", whole=True))
     again = [read for read in loading.source.reads if read[:2] == (path, one_slice) and read[2] <= one_slice]
     assert len(again) == 2 + 2, "one repaired after two more reads in all, one given up after three"
+
+
+@pytest.mark.parametrize("sealed", SEALED)
+@pytest.mark.parametrize("check", CHECKS)
+def test_buffers_are_used_many_times_before_anybody_waits_for_a_tensor(check: CheckedOn, sealed: bool):
+    device = Simulated(seed=3, lag=40)
+    content, truth = safetensors_bytes({"t": ("U8", (40 * SHARD,))}, 5)
+    assert same(dict(Loading({"m.safetensors": content}, device, sealed=sealed).tensors(check, whole=False)), truth)
+    assert device.violations == []
+    device.close()
 
 
 def test_tensors_that_are_kept_are_never_written_again(device: Simulated):
