@@ -126,6 +126,7 @@ def command_lines(page: Path) -> Iterator[str]:
 def parsed(line: str) -> tuple[tuple[str, ...], list[str]]:
     """The command a documented line names, and the options it gives."""
     words = shlex.split(line)[1:]
+    words = words[: words.index("--")] if "--" in words else words  # what follows is another program's
     if "--" in words:  # what follows is another program's
         words = words[: words.index("--")]
     path: tuple[str, ...] = tuple(words[:1])
