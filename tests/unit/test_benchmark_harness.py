@@ -70,3 +70,19 @@ def test_the_corpus_is_what_official_writers_write(tmp_path: Path) -> None:
     assert table.header_size % 8 == 0
     corpus.make(tmp_path / "model", 1, 64)  # once made it is kept
     assert file.read_bytes() == data
+
+
+def test_each_round_has_an_order_of_its_own_and_two_executions_the_same() -> None:
+    def orders() -> list[str]:
+        begun: list[str] = []
+        contenders = [
+            Contender(name=name, command=["true"], prepare=lambda name=name: begun.append(name))  # type: ignore[misc]
+            for name in "abcd"
+        ]
+        contest("k", "title", contenders, rounds=4, patience=NOW, size=1, reference="a")
+        return ["".join(begun[at : at + 4]) for at in range(0, 16, 4)]
+
+    found = orders()
+    assert {"".join(sorted(order)) for order in found} == {"abcd"}
+    assert len(set(found)) > 1
+    assert orders() == found
