@@ -4,7 +4,8 @@
 Copies and kernels are performed by a thread of its own: late (never while fewer than ``lag`` of them wait, unless
 somebody asks), in any order between queues, and on whatever the buffers hold *then*. Fresh memory is full of
 ``POISON``. ``violations`` lists every host buffer that changed or was given back, and every piece of device memory that
-was dropped, while work on it was pending. Device memory is numpy's, so numpy makes the tensors.
+was dropped, while work on it was pending. ``spoil`` may change what a copy from the host brought. Device memory is
+numpy's, so numpy makes the tensors.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class Simulated:
         self.pin_limit: int | None = None
         self.key_copies: list[bytearray] = []
         self.digest_calls: list[Shards] = []
+        self.spoil: Callable[[Raw], None] = lambda arrived: None
         self._thread = threading.Thread(target=self._perform, daemon=True, name="simulated-device")
         self._thread.start()
 
@@ -218,7 +220,9 @@ class Simulated:
                 self.violations.append("host memory was given back while a copy from it was pending")
             if zlib.crc32(transfer.source) != promised:
                 self.violations.append("host memory was written while a copy from it was pending")
-            target.get()[:] = source
+            arrived = target.get()
+            arrived[:] = source
+            self.spoil(arrived)
 
         return copy
 

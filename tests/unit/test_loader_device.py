@@ -106,6 +106,26 @@ def test_swapped_shards_are_refused_and_nothing_of_them_is_released(one_device: 
 
 
 @pytest.mark.parametrize("sealed", SEALED)
+def test_bytes_that_change_on_their_way_to_the_device_are_found_by_the_device(one_device: Simulated, sealed: bool):
+    """What was hashed is what is used; a check that ends where the copy begins cannot see this."""
+    files, truth = sample()
+    copies = 0
+
+    def spoil(arrived: np.ndarray) -> None:
+        nonlocal copies
+        copies += 1
+        if copies == 2:
+            arrived[len(arrived) // 2] ^= 1
+
+    one_device.spoil = spoil
+    with pytest.raises(ShardMismatch):
+        list(Loading(files, one_device, sealed=sealed).tensors("device", whole=True))
+    copies = 0
+    assert same(dict(Loading(files, one_device, sealed=sealed, attempts=2).tensors("device", whole=True)), truth)
+    assert copies > 2
+
+
+@pytest.mark.parametrize("sealed", SEALED)
 def test_a_shard_that_arrived_damaged_is_fetched_again(one_device: Simulated, sealed: bool):
     files, truth = sample()
     loading = Loading(files, one_device, sealed=sealed, attempts=3)
