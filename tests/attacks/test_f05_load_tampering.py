@@ -193,7 +193,8 @@ def test_f05_a_source_that_changes_between_header_and_data(
     file = sample.files()[1]
     genuine, other = file.with_suffix(".genuine"), sample.path.parent / "other"
     other.write_bytes(np.bitwise_xor(np.fromfile(file, np.uint8), 1).tobytes())
-    opened, turn, exchanges = DirectorySource._open_file, threading.Lock(), []
+    opened, turn = DirectorySource._open_file, threading.Lock()
+    exchanges: list[Path] = []
 
     def exchanged(self: DirectorySource, entry: Any) -> int:
         if entry.path.text != file.name:

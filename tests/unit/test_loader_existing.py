@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_no_byte_of_a_shard_that_fails_reaches_a_tensor(release: tuple[Path, Tru
         assert ((raw == right) | (raw == old)).all(), name
 
 
-def wrong(truth: Truth, name: str) -> object:
+def wrong(truth: Truth, name: str) -> Any:
     read_only = np.ones_like(truth["w"])
     read_only.flags.writeable = False
     return {
@@ -127,7 +128,7 @@ def test_tensors_that_share_memory_are_refused(release: tuple[Path, Truth]) -> N
 @pytest.mark.parametrize(
     "option", [{"device": "cuda"}, {"framework": "dlpack"}, {"check_on": "device"}, {"rank": 0}, {"plan": "dim0"}]
 )
-def test_options_that_say_otherwise_where_tensors_are_do_not_go_with_it(option: dict[str, object]) -> None:
+def test_options_that_say_otherwise_where_tensors_are_do_not_go_with_it(option: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="into="):
         load("acme/x:v1", into={}, **option)
     with pytest.raises(UsageError, match="mapping"):

@@ -89,7 +89,7 @@ def test_a_flipped_bit_is_found_past_the_page_cache(
 
 def test_there_is_no_other_way(release: tuple[Path, Truth]) -> None:
     with pytest.raises(UsageError, match="no such io"):
-        load(release[0], expect="acme/minilm", io="mmap")  # type: ignore[typeddict-item]
+        load(release[0], expect="acme/minilm", io="mmap")  # type: ignore[arg-type]
 
 
 # -- damaged on the way ------------------------------------------------------------------------------------------------
