@@ -120,7 +120,8 @@ def load(
         request = Request.of(
             {"expect": expect, "device": device, "framework": framework, "io": io, "check_on": check_on, "files": files}
         )
-        report = _load(session, what, request, names, iterate=iterate, repeat=repeat, keep=keep)
+        with library_warnings(output):
+            report = _load(session, what, request, names, iterate=iterate, repeat=repeat, keep=keep)
     except PqregError as error:
         raise as_options(error) from None
     show(output, report, stats=stats)
@@ -145,8 +146,7 @@ def _load(
     if request.expect is None:
         session.warn_if_readable()
     begun = time.perf_counter()
-    with library_warnings(session.output):
-        opened = open_for(what, request, settings=session.settings)
+    opened = open_for(what, request, settings=session.settings)
     verifying = time.perf_counter() - begun
     try:
         request, units = _chosen(opened, request, globs)
