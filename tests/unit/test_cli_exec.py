@@ -13,21 +13,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pq_registry import limits
-from pq_registry.errors import UsageError
-from pq_registry.format.digest import Digest
-from pqreg_cli import execchild
-from pqreg_cli.execwords import check_places, filled, for_vllm, plugin_config
+from tests.exec_node import LIST, PATIENCE, Node
 from tests.releases import release_directory
 from tests.sealing_site import sealed_trust
 from tests.tensors import safetensors_bytes
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL = b"GGUF" + os.urandom(3 * limits.SHARD_BYTES)
 WEIGHTS = safetensors_bytes({"lm_head.weight": ("BF16", (2000, 1000)), "b": ("F16", (77,))}, 1)[0]
 FILES = {
@@ -36,46 +31,6 @@ FILES = {
     "model.safetensors": WEIGHTS,
     "sub/Gr\u00fc\u00dfe.txt": "Grüße\n".encode(),
 }
-PATIENCE = 60.0
-
-
-@dataclass(frozen=True)
-class Node:
-    """A machine with one release in a directory."""
-
-    home: Path
-    digest: Digest
-
-    @property
-    def place(self) -> Path:
-        return self.home / "private"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PQREG_", "XDG_", "HF_"))}
-        path = os.pathsep.join(str(ROOT / part) for part in (".", "cli", "keys"))
-        return {
-            **kept, "PYTHONPATH": path, "HOME": str(self.home), "PQREG_TRUST": str(self.home / "trust.json"),
-            "PQREG_PRIVATE_DIR": str(self.place),
-        }  # fmt: skip
-
-    def words(self, *more: str) -> list[str]:
-        return [sys.executable, "-m", "pqreg_cli", "exec", str(self.home / "r"), "--expect", "acme/minilm", *more]
-
-    def run(self, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.words(*more), env={**self.environment, **variables}, capture_output=True, text=True,
-                              timeout=PATIENCE, stdin=subprocess.DEVNULL)  # fmt: skip
-
-    def start(self, code: str) -> subprocess.Popen[str]:
-        """Run Python code, which says ``ready`` when it is; {dir} is its argument."""
-        process = subprocess.Popen(self.words("-q", "--", sys.executable, "-c", code, "{dir}"), env=self.environment,
-                                   stdout=subprocess.PIPE, text=True)  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    def is_clean(self) -> bool:
-        return not list(self.place.iterdir())
 
 
 @pytest.fixture
@@ -91,19 +46,6 @@ def eventually(condition: Callable[[], bool]) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
     return condition()
-
-
-LIST = (
-    "import json, os, stat, sys\n"
-    "found = {}\n"
-    "for folder, _, names in os.walk(sys.argv[1]):\n"
-    "    assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700\n"
-    "    for name in names:\n"
-    "        path = os.path.join(folder, name)\n"
-    "        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600\n"
-    "        found[os.path.relpath(path, sys.argv[1])] = open(path, 'rb').read().hex()\n"
-    "print(json.dumps({'files': found, 'words': sys.argv[2:], 'environment': dict(os.environ)}))\n"
-)
 
 
 def test_the_command_gets_verified_files_and_headers_of_weights(node: Node) -> None:
@@ -208,30 +150,6 @@ def test_ctrl_c_reaches_the_command_once(node: Node) -> None:
     assert node.is_clean()
 
 
-@dataclass(frozen=True)
-class Told:
-    """What sigwaitinfo answers."""
-
-    si_signo: int
-    si_code: int
-
-
-def test_what_the_terminal_sent_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    child = subprocess.Popen(["true"])
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    child.returncode = 0
-    si_user, si_queue, si_kernel = 0, -1, 128  # sigaction(2)
-    arriving = [
-        Told(signal.SIGINT, si_kernel), Told(signal.SIGWINCH, si_kernel), Told(signal.SIGTERM, si_user),
-        Told(signal.SIGINT, si_queue), Told(signal.SIGCHLD, 1),
-    ]  # fmt: skip
-    sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(signal, "sigwaitinfo", lambda _awaited: arriving.pop(0))
-    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
-    assert execchild._follow(child.pid) == 0
-    assert sent == [(child.pid, signal.SIGTERM), (child.pid, signal.SIGINT)]
-
-
 def test_killed_and_the_command_is_told_to_end_and_nothing_is_left(node: Node) -> None:
     process = node.start(f"import os; print('ready', flush=True); print(os.getpid(), flush=True)\n{UNTIL_TOLD}")
     assert process.stdout is not None
@@ -308,42 +226,8 @@ def test_f1_a_token_for_another_registry_does_not_follow(node: Node) -> None:
     assert json.loads(done.stdout)["environment"]["PQREG_TOKEN"] == "for-mine"
 
 
-def test_vllm_serve_is_told_to_use_the_plug_in() -> None:
-    config = plugin_config("acme/x@sha256:0", None)
-    words = filled(for_vllm(["/opt/bin/vllm", "serve", "{dir}"], name="acme/x"), {"dir": "/d", "config": config})
-    assert words == ["/opt/bin/vllm", "serve", "/d", "--load-format", "pqreg", "--model-loader-extra-config", config,
-                     "--served-model-name", "acme/x"]  # fmt: skip
-    own = ["vllm", "serve", "{dir}", "--load_format=auto", "--served-model-name", "x"]
-    assert for_vllm(own, name="acme/x") == own
-    extra = ["vllm", "serve", "{dir}", "--model-loader-extra-config={}"]
-    assert for_vllm(extra, name="x") == [*extra, "--load-format", "pqreg", "--served-model-name", "x"]
-    for other in (["vllm", "bench", "{dir}"], ["python", "serve", "{dir}"], ["vllm"]):
-        assert for_vllm(other, name="x") == other
-
-
-def test_places_are_filled_once() -> None:
-    assert filled(["{dir}"], {"dir": "{release}", "release": "x"}) == ["{release}"]
-    assert filled(["{file}"], {"dir": "x"}) == ["{file}"]
-    check_places(["x", "--m={file}"], memfd=True, with_weights=False)
-    with pytest.raises(UsageError):
-        check_places(["{file}"], memfd=True, with_weights=True)
-
-
-def test_as_process_1_orphans_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    child, orphan = (subprocess.Popen(["true"]) for _ in range(2))
-    for process in (child, orphan):
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        process.returncode = 0
-    monkeypatch.setattr(os, "getpid", lambda: 1)
-    found = [execchild._reap(child.pid)]
-    while os.path.exists(f"/proc/{orphan.pid}"):
-        found.append(execchild._reap(child.pid))
-    assert 0 in found
-
-
-def test_a_program_that_is_none_cannot_be_run(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("nothing")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    with pytest.raises(UsageError, match="cannot be run"):
-        execchild.run([str(tmp_path / "x")], environment={})
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+def test_every_reader_refuses_headers_as_weights(node: Node) -> None:
+    code = "import sys\nfrom safetensors.numpy import load_file\nload_file(sys.argv[1] + '/model.safetensors')"
+    done = node.run("-q", "--", sys.executable, "-c", code, "{dir}")
+    assert done.returncode == 1
+    assert "SafetensorError" in done.stderr

@@ -24,6 +24,7 @@ Nothing falls back to another loader: what cannot be verified ends the start of 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from pq_registry.loader.opening import OpenRelease
 
+_LOG = logging.getLogger(__name__)
 FORMAT: Final = "pqreg"
 _EXAMPLE: Final = '{"release": "namespace/name@sha256:..."}'
 
@@ -117,6 +119,8 @@ class Pinned:
         found = opened.verified.release.digest
         if found != reference.digest:  # it was asked for; that it was answered is checked here once more
             raise DigestMismatch(f"{reference.repository} is another release", expected=reference.digest, found=found)
+        level = logging.WARNING if opened.verified.unchecked else logging.INFO
+        _LOG.log(level, "%s: %s", self.release, "; ".join(opened.verified.notes))
         return opened
 
     def request(self, files: Iterable[str], *, device: str) -> Request:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of a command that pqreg exec runs, and how it is waited for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pq_registry.errors import UsageError
+from pqreg_cli import execchild
+from pqreg_cli.execwords import check_places, filled, for_vllm, plugin_config
+
+
+def test_vllm_serve_is_told_to_use_the_plug_in() -> None:
+    config = plugin_config("acme/x@sha256:0", None)
+    words = filled(for_vllm(["/opt/bin/vllm", "serve", "{dir}"], name="acme/x"), {"dir": "/d", "config": config})
+    assert words == ["/opt/bin/vllm", "serve", "/d", "--load-format", "pqreg", "--model-loader-extra-config", config,
+                     "--served-model-name", "acme/x"]  # fmt: skip
+    own = ["vllm", "serve", "{dir}", "--load_format=auto", "--served-model-name", "x"]
+    assert for_vllm(own, name="acme/x") == own
+    extra = ["vllm", "serve", "{dir}", "--model-loader-extra-config={}"]
+    assert for_vllm(extra, name="x") == [*extra, "--load-format", "pqreg", "--served-model-name", "x"]
+    for other in (["vllm", "bench", "{dir}"], ["python", "serve", "{dir}"], ["vllm"]):
+        assert for_vllm(other, name="x") == other
+
+
+def test_places_are_filled_once() -> None:
+    assert filled(["{dir}"], {"dir": "{release}", "release": "x"}) == ["{release}"]
+    assert filled(["{file}"], {"dir": "x"}) == ["{file}"]
+    check_places(["x", "--m={file}"], memfd=True, with_weights=False)
+    with pytest.raises(UsageError):
+        check_places(["{file}"], memfd=True, with_weights=True)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What sigwaitinfo answers."""
+
+    si_signo: int
+    si_code: int
+
+
+def test_what_the_terminal_sent_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    child.returncode = 0
+    si_user, si_queue, si_kernel = 0, -1, 128  # sigaction(2)
+    arriving = [
+        Told(signal.SIGINT, si_kernel), Told(signal.SIGWINCH, si_kernel), Told(signal.SIGTERM, si_user),
+        Told(signal.SIGINT, si_queue), Told(signal.SIGCHLD, 1),
+    ]  # fmt: skip
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(signal, "sigwaitinfo", lambda _awaited: arriving.pop(0))
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    assert execchild._follow(child.pid) == 0
+    assert sent == [(child.pid, signal.SIGTERM), (child.pid, signal.SIGINT)]
+
+
+def test_as_process_1_orphans_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    child, orphan = (subprocess.Popen(["true"]) for _ in range(2))
+    for process in (child, orphan):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        process.returncode = 0
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    found = [execchild._reap(child.pid)]
+    while os.path.exists(f"/proc/{orphan.pid}"):
+        found.append(execchild._reap(child.pid))
+    assert 0 in found
+
+
+def test_a_program_that_is_none_cannot_be_run(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("nothing")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with pytest.raises(UsageError, match="cannot be run"):
+        execchild.run([str(tmp_path / "x")], environment={})
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
