@@ -39,7 +39,9 @@ class VerifiedReader:
         """Read ``opened.files``; nothing is opened before the first range."""
         self._longest = opened.longest
         self._meter = meter
-        self._filler = opened.filler(progress, meter)
+        self._filler_of = lambda: opened.filler(progress, meter)
+        self._filler = self._filler_of()
+        self._failed = False
         self._pool = ThreadPoolExecutor(opened.workers, "pqreg-read")
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], Kept] = OrderedDict()
@@ -145,6 +147,10 @@ class VerifiedReader:
         with self._lock:
             if self._closed:
                 raise _closed()
+            if self._failed and not self._running:
+                # Files that were opened may have been replaced by right ones since.
+                self._filler.close()
+                self._filler, self._failed = self._filler_of(), False
             found = self._pool.submit(self._fill, run, view, lambda: self._closed or stopped())
             self._running.add(found)
         found.add_done_callback(self._running.discard)
@@ -154,6 +160,7 @@ class VerifiedReader:
         try:
             self._filler.fill(run, view, stopped)
         except BaseException as error:
+            self._failed = True
             # Whoever keeps the error must not keep, through its traceback, bytes that failed their check.
             traceback.clear_frames(error.__traceback__)
             del view

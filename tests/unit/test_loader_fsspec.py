@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import import_module
@@ -242,6 +244,29 @@ def test_it_can_be_sent_to_another_process_and_describes_itself_without_its_toke
     assert other.cat(f"{ROOT}/config.json") == FILES["config.json"]
     assert "geheim" not in repr(fs) + str(fs.to_dict(include_password=False)) + fs.to_json(include_password=False)
     other.invalidate_cache()
+
+
+FORKED = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+from pq_registry.loader import api
+from tests.samples import NOW
+api.utc_now = lambda: NOW
+from pq_registry.loader.integrations.fsspec import PqregFileSystem
+fs = PqregFileSystem(directory=sys.argv[1])
+def read():
+    return fs.cat("acme/minilm/config.json") == b'{"a": 1}' and fs.cat_file("acme/minilm/model.safetensors", -9) != b""
+assert read()
+child = os.fork()
+if not child:
+    os._exit(0 if read() else 1)
+assert os.waitpid(child, 0)[1] == 0 and read()
+"""
+
+
+def test_a_forked_process_opens_releases_again(directory: Path) -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    subprocess.run([sys.executable, "-c", FORKED, str(directory)], check=True, timeout=60, cwd=root)
 
 
 def test_from_a_registry(directory: Path, tmp_path: Path) -> None:

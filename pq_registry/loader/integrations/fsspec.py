@@ -63,6 +63,8 @@ class PqregFileSystem(AbstractFileSystem):  # type: ignore[misc]
         self._options = {name: storage_options[name] for name in OPTIONS if name in storage_options}
         self._guard = threading.RLock()
         self._releases: dict[str, _Release] = {}
+        self._inherited: list[dict[str, _Release]] = []
+        self._process = os.getpid()
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """Forget what releases tags meant, all or that of ``path``; files that are open stay readable no longer."""
@@ -132,6 +134,11 @@ class PqregFileSystem(AbstractFileSystem):  # type: ignore[misc]
         return release, inner
 
     def _release(self, text: str) -> _Release:
+        if os.getpid() != self._process:
+            # Forked: threads and connections are the parent's, a lock may be held for ever. What was inherited is kept,
+            # so that nothing of the parent's is closed here.
+            self._inherited.append(self._releases)
+            self._guard, self._releases, self._process = threading.RLock(), {}, os.getpid()
         with self._guard:
             found = self._releases.get(text)
             if found is None:
