@@ -66,10 +66,13 @@ class VerifiedReader:
                 else:
                     part = view[low - begin : high - begin]
                     waiting.append((self._submit(run, part, given_up.is_set), low, low))
-            with self._meter.timed("wait"):
-                done, _ = wait([found for found, _, _ in waiting], return_when=FIRST_EXCEPTION)
-            for found in done:
-                found.result()
+            futures = [found for found, _, _ in waiting]
+            if not all(found.done() for found in futures):
+                with self._meter.timed("wait"):
+                    wait(futures, return_when=FIRST_EXCEPTION)
+            for found in futures:
+                if found.done():
+                    found.result()
             for found, low, high in waiting:
                 shard = found.result()
                 if low < high:
@@ -110,7 +113,8 @@ class VerifiedReader:
             self._filler.abort()
         # A thread that is just connecting cannot be woken; it is left behind rather than waited for.
         _, alive = wait(running, limits.INTERRUPT_SECONDS)
-        self._pool.shutdown(wait=not alive, cancel_futures=True)
+        # Not cancelled, which would leave who waits for them waiting: they end as soon as they begin.
+        self._pool.shutdown(wait=not alive)
         if not alive:
             self._filler.close()
 
@@ -134,7 +138,7 @@ class VerifiedReader:
 
     def _forget(self, key: tuple[str, int], done: Kept) -> None:
         """A shard that could not be had or was wrong is read again by whoever asks next."""
-        if done.cancelled() or done.exception() is not None:
+        if done.exception() is not None:
             with self._lock:
                 if self._kept.get(key) is done:
                     del self._kept[key]
@@ -157,6 +161,8 @@ class VerifiedReader:
         return found
 
     def _fill(self, run: Run, view: memoryview, stopped: Callable[[], bool]) -> memoryview:
+        if stopped():
+            raise _closed()
         try:
             self._filler.fill(run, view, stopped)
         except BaseException as error:

@@ -243,12 +243,13 @@ def test_closing_ends_what_is_being_read(tmp_path: Path, truth: Truth, monkeypat
     monkeypatch.setattr(DirectorySource, "read_into", slow)
     monkeypatch.setattr(DirectorySource, "abort", lambda _: go_on.set())
     release_ = opened(tmp_path)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(release_.get_tensor, "embed")
+    with ThreadPoolExecutor(40) as pool:
+        waiting = [pool.submit(release_.get_tensor, "embed") for _ in range(40)]
         assert inside.wait(30)
         release_.close()
-        with pytest.raises(UsageError, match="closed"):
-            waiting.result(30)
+        for one in waiting:  # those whose turn had not come among them
+            with pytest.raises(UsageError, match="closed"):
+                one.result(30)
 
 
 def test_unknown_tensors_and_options_that_mean_nothing_here(tmp_path: Path, truth: Truth) -> None:
