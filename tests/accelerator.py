@@ -150,7 +150,7 @@ class Simulated:
             ticket.wait()
         self.visible.extend(tickets)
 
-    def kernels(self) -> Kernels:
+    def kernels(self, *, sealed: bool) -> Kernels:
         if not self._computes:
             raise UsageError("this device computes nothing")
         return SimulatedKernels(self)

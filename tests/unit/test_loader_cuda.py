@@ -42,10 +42,10 @@ class Kernels:
     def __init__(self, fake: cudasim.Torch) -> None:
         self.fake = fake
         self.streams: set[str] = set()
-        self.prepared: list[str] = []
+        self.prepared: list[tuple[str, bool]] = []
 
-    def prepare(self, device: Any) -> None:
-        self.prepared.append(str(device))
+    def prepare(self, device: Any, *, sealed: bool) -> None:
+        self.prepared.append((str(device), sealed))
 
     def shard_digests(self, data: Any, *, stride: int, size: int, last: int, count: int, out: Any) -> None:
         self.streams.add(self.fake.cuda.current_stream().name)
@@ -103,7 +103,7 @@ def test_every_tensor_bit_for_bit(
     assert {name: raw(tensor) for name, tensor in found.items()} == {k: v.tobytes() for k, v in truth.items()}
     assert found["b4"].dtype == torch.bfloat16 and tuple(found["b4"].shape) == (SHARD // 2, 3)
     assert kernels.streams == ({"work"} if check == "device" else set())
-    assert kernels.prepared == (["cuda:0"] if check == "device" else []), "once, before anything is read"
+    assert kernels.prepared == ([("cuda:0", sealed)] if check == "device" else []), "once, before anything is read"
 
 
 def test_copies_are_made_on_their_stream_and_the_others_wait(
@@ -210,7 +210,7 @@ def test_kernels_need_triton(fake: cudasim.Torch, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delitem(sys.modules, "triton", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs triton"):
-        Cuda(fake, torch.device("cuda")).kernels()
+        Cuda(fake, torch.device("cuda")).kernels(sealed=False)
 
 
 @pytest.mark.parametrize("call", ["prepare", "shard_digests", "ctr_xor"])

@@ -129,8 +129,13 @@ class Accelerator(Protocol):
     def make_visible(self, tickets: Sequence[Ticket]) -> None:
         """Whatever the caller does on the device from now on comes after these. Raises DeviceFailed."""
 
-    def kernels(self) -> Kernels:
-        """What computes on this device. Raises UsageError if nothing does."""
+    def kernels(self, *, sealed: bool) -> Kernels:
+        """What computes on this device, made ready: BLAKE3, and where shards are ``sealed`` AES.
+
+        Raises:
+            UsageError: if nothing does.
+            DeviceFailed: if it cannot be made ready.
+        """
 
     def settle(self) -> None:
         """Wait until the device has done everything it was given here. Raises DeviceFailed."""

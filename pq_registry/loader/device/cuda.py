@@ -160,15 +160,16 @@ class Cuda:
                     if current != self._caller:  # it is where the memory is freed one day
                         self._caller.wait_event(ticket.event)
 
-    def kernels(self) -> Kernels:
+    def kernels(self, *, sealed: bool) -> Kernels:
         """Those of Triton.
 
         Raises:
             UsageError: if it is not installed.
+            DeviceFailed: if it cannot compile for this device.
         """
         from pq_registry.loader.device.cudakernels import CudaKernels
 
-        return CudaKernels(self._torch, self)
+        return CudaKernels(self._torch, self, sealed=sealed)
 
     def settle(self) -> None:
         """Wait for both streams. Raises DeviceFailed."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """BLAKE3 and AES-256-CTR on a CUDA device: ``loader.kernels`` behind the interface of ``accelerator``.
 
-The kernels are compiled for the device before the first shard is read, in the caller's thread: it takes seconds once,
-and Triton keeps the result in its cache directory. Triton builds a small launcher for them with the system's C
-compiler; where there is none, that is said here and not by a traceback of Triton's.
+The kernels are compiled for the device before the first shard is read, in the caller's thread: the first time on a
+machine that takes up to a minute, and Triton keeps the result in its cache directory. Triton builds a small launcher
+for them with the system's C compiler; where there is none, that is said here and not by a traceback of Triton's.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class CudaDigests:
 class CudaKernels:
     """Kernels on the device's own stream."""
 
-    def __init__(self, torch: Any, accelerator: Cuda) -> None:
+    def __init__(self, torch: Any, accelerator: Cuda, *, sealed: bool) -> None:
         """Import the kernels and compile them.
 
         Raises:
@@ -95,7 +95,7 @@ class CudaKernels:
         self._accelerator = accelerator
         with computing(accelerator), accelerator.on(accelerator.work):
             self._kernels = _kernels()
-            self._kernels.prepare(accelerator.device)
+            self._kernels.prepare(accelerator.device, sealed=sealed)
 
     def digest(self, stored: DeviceBytes, shards: Shards, *, after: Ticket) -> CudaDigests:
         """BLAKE3 of each shard, copied back into page-locked memory. Raises DeviceFailed."""

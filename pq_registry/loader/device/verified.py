@@ -80,9 +80,10 @@ class CheckedThere(Arrivals):
 
         Raises:
             UsageError: if nothing computes on this device.
+            DeviceFailed: if it cannot be made ready.
         """
         super().__init__(accelerator, layout, ring)
-        self._kernels = accelerator.kernels()
+        self._kernels = accelerator.kernels(sealed=files.sealed)
         self._stages = ring
         self._files = files
         self._filler = filler
