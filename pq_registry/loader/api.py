@@ -207,9 +207,9 @@ def _into_memory(
     if isinstance(form, Given):
         placement = Existing(units, form, verified=opened.unsealed is not None, meter=meter)
     elif whole:
-        placement = WholeFiles(units)
+        placement = WholeFiles(units, request.memory)
     else:
-        placement = OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
+        placement = OwnMemory(units, request.memory or Arena(limits.LOADER_ARENA_BYTES), meter=meter)
     # Through scratch memory no more at once than one read brings, so that it is still in the cache when it is copied.
     longest = opened.request if isinstance(form, Given) else opened.longest
     return Route(

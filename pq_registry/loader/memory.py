@@ -7,6 +7,14 @@ with another process. Views keep the mapping alive; it is returned to the system
 ``Arena`` additionally hands out again what has come back, because the first touch of fresh memory is dear: the kernel
 must find, clear and map every page (on virtual machines that return free memory to their host, the host as well).
 Memory comes back when the array it was handed out as, and with it every view and tensor made of that, is gone.
+
+``RetainedMemory`` is an arena that the caller keeps from one load to the next (``memory=``)::
+
+    memory = RetainedMemory(20 << 30)
+    for reference in references:
+        tensors = pq_registry.load(reference, memory=memory)
+        ...
+        del tensors  # the next load writes where these were
 """
 
 from __future__ import annotations
@@ -14,13 +22,15 @@ from __future__ import annotations
 import bisect
 import contextlib
 import mmap
+import threading
 import weakref
 from collections import deque
+from typing import Self
 
 import numpy as np
 
 from pq_registry import limits
-from pq_registry.errors import StorageError
+from pq_registry.errors import StorageError, UsageError
 from pq_registry.loader.dtypes import Raw
 
 ALIGNMENT = 64
@@ -94,6 +104,10 @@ class Arena:
         weakref.finalize(base, self._come_back, begin, begin + room).atexit = False
         return base[:]
 
+    def finish(self) -> None:
+        """The load for which it was made has ended."""
+        self.close()
+
     def close(self) -> None:
         """Keep nothing from now on."""
         self._closed = True
@@ -133,3 +147,50 @@ class Arena:
         if hasattr(mmap, "MADV_DONTNEED"):
             with contextlib.suppress(OSError, ValueError):
                 self._mapping.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+
+class RetainedMemory(Arena):
+    """An arena for any number of loads, also at the same time. A context manager.
+
+    What it holds of a load that ended, also of a sealed release, stays there in the clear until a later load writes
+    over it, or ``close``.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Nothing is taken from the system before it is needed; what does not fit gets memory that is not retained.
+
+        Args:
+            capacity: bytes, a little more than the tensors of the largest load.
+
+        Raises:
+            UsageError: if that is no number of bytes.
+            StorageError: if the system refuses so large a mapping.
+        """
+        if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < limits.SHARD_BYTES:
+            raise UsageError(
+                "this is no capacity", expected=f"{limits.SHARD_BYTES} bytes or more", found=repr(capacity)[:40]
+            )
+        super().__init__(capacity)
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def take(self, size: int) -> Raw:
+        """As ``Arena.take``, from any thread."""
+        with self._lock:
+            return super().take(size)
+
+    def finish(self) -> None:
+        """Another load may follow."""
+
+    def close(self) -> None:
+        """Give back what is not in use, and what is in use as soon as it is not."""
+        with self._lock:
+            super().close()
+
+    def __repr__(self) -> str:
+        return f"<RetainedMemory of {len(self._mapping)} bytes>"

@@ -17,6 +17,7 @@ from pq_registry.client.meter import Meter
 from pq_registry.client.progress import NullProgress, Progress
 from pq_registry.crypto.recipient import RecipientKey
 from pq_registry.errors import UsageError
+from pq_registry.loader.memory import RetainedMemory
 from pq_registry.settings import Settings
 
 FrameworkName = Literal["auto", "numpy", "torch", "dlpack"]
@@ -48,6 +49,8 @@ class LoadOptions(TypedDict, total=False):
     """Read only these safetensors files, each a path or a folder of the release."""
     into: Mapping[str, Any] | None
     """Fill these numpy arrays or torch tensors, which exist in the CPU's memory, instead of making new ones."""
+    memory: RetainedMemory | None
+    """Where tensors on the CPU get their memory from: the caller keeps it for the next load."""
     io: ReadMode
     """How local files are read: through the page cache (``buffered``), past it (``direct``), or as ``auto`` decides."""
     check_on: CheckedOn
@@ -81,6 +84,7 @@ class Request:
     names: Collection[str] | None = None
     files: Collection[str] | None = None
     into: Mapping[str, Any] | None = None
+    memory: RetainedMemory | None = None
     io: ReadMode = "auto"
     check_on: CheckedOn = "cpu"
     rank: int | None = None
@@ -114,6 +118,8 @@ class Request:
             raise UsageError("names and files are collections", expected="e.g. a list", found="one text")
         if request.into is not None:
             request.require_fillable()
+        if request.memory is not None:
+            request.require_retainable()
         if request.plan is None and not (request.rank is None and request.world_size is None):
             raise UsageError(
                 "rank= and world_size= say among whom tensors are cut, not how",
@@ -134,7 +140,7 @@ class Request:
         others = {
             "device": self.device != "cpu", "framework": self.framework == "dlpack", "check_on": self.check_on != "cpu",
             "rank": self.rank is not None, "world_size": self.world_size is not None, "plan": self.plan is not None,
-            "group": self.group is not None,
+            "group": self.group is not None, "memory": self.memory is not None,
         }  # fmt: skip
         found = [name for name, given in others.items() if given]
         if found:
@@ -142,6 +148,24 @@ class Request:
                 "into= fills whole tensors in the memory of the CPU", expected="none of these beside it",
                 found=", ".join(found), hint="iter_tensors, and a copy to where each tensor belongs",
             )  # fmt: skip
+
+    def require_retainable(self) -> None:
+        """Demand that tensors are to be made in the memory of the CPU, by this process alone.
+
+        Raises:
+            UsageError: if ``memory`` is no ``RetainedMemory``, or does not go with another option.
+        """
+        if not isinstance(self.memory, RetainedMemory):
+            raise UsageError(
+                "memory= is none", expected="a pq_registry.loader.memory.RetainedMemory",
+                found=type(self.memory).__name__,
+            )  # fmt: skip
+        if self.device != "cpu" or self.group is not None:
+            raise UsageError(
+                "memory= is for tensors that this process reads onto the CPU",
+                expected='device="cpu" and no group=',
+                found=f"device={self.device!r}"[:60] if self.group is None else "group=",
+            )
 
     @property
     def key(self) -> RecipientKey | None:

@@ -103,8 +103,10 @@ class InScratch:
 class WholeFiles:
     """One buffer per file. A tensor keeps the buffer of its whole file alive."""
 
-    def __init__(self, units: Sequence[Unit]) -> None:
+    def __init__(self, units: Sequence[Unit], arena: Arena | None = None) -> None:
+        """Take the buffers from ``arena``, or make new ones."""
         self._units = units
+        self._arena = arena
         self._buffers: dict[ReleasePath, Raw] = {}
 
     def reserve(self, run: Run) -> None:
@@ -112,7 +114,9 @@ class WholeFiles:
         file = run.file
         if file.path not in self._buffers and file.tensors is not None:
             shift = -file.tensors.header_size % ALIGNMENT
-            self._buffers[file.path] = as_array(anonymous(shift + file.size))[shift:]
+            size = shift + file.size
+            memory = as_array(anonymous(size)) if self._arena is None else self._arena.take(size)
+            self._buffers[file.path] = memory[shift:]
 
     def land(self, run: Run) -> Landing:
         """The run's place in its file's buffer."""
@@ -189,4 +193,4 @@ class OwnMemory(TensorMemory):
     def clear(self) -> None:
         """Drop what was not released, and let the arena keep nothing."""
         self._own.clear()
-        self._arena.close()
+        self._arena.finish()
