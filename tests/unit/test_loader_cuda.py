@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR  # noqa: E402
 from pq_registry import limits  # noqa: E402
 from pq_registry.errors import DeviceFailed, ShardMismatch, UsageError  # noqa: E402
 from pq_registry.loader.device import cudakernels, numa  # noqa: E402
-from pq_registry.loader.device.accelerator import Transfer  # noqa: E402
+from pq_registry.loader.device.accelerator import Shards, Transfer  # noqa: E402
 from pq_registry.loader.device.cuda import Cuda  # noqa: E402
 from pq_registry.loader.memory import anonymous  # noqa: E402
 from pq_registry.loader.options import CheckedOn  # noqa: E402
@@ -173,6 +173,29 @@ def test_a_flipped_bit_is_refused(fake: cudasim.Torch, kernels: Kernels) -> None
     loading.source.files["b.safetensors"] = bytes(bad)
     with pytest.raises(ShardMismatch, match=r"shard 1 of b\.safetensors"):
         dict(loading.tensors("device", whole=True, form=Torch("cpu")))
+
+
+def test_digests_of_an_earlier_load_are_not_taken_for_those_of_a_kernel_that_did_nothing(
+    fake: cudasim.Torch, kernels: Kernels
+) -> None:
+    files, _ = sample()
+    right = files["a.safetensors"][:SHARD]
+    empty = fake.empty
+    stale = torch.frombuffer(bytearray(blake3(right).digest()), dtype=torch.uint8)
+
+    def used_before(shape: Any, **how: Any) -> Any:
+        made = empty(shape, **how)
+        if isinstance(shape, tuple):
+            made[:] = stale
+        return made
+
+    fake.empty = used_before  # type: ignore[method-assign]
+    kernels.shard_digests = lambda *_, **__: None  # type: ignore[method-assign]
+    accelerator = Cuda(fake, torch.device("cuda"))
+    ready = accelerator.kernels(sealed=False)
+    shards = Shards(SHARD, SHARD, SHARD, 1)
+    digests = ready.digest(accelerator.allocate(SHARD), shards, after=accelerator.bring([])).result()
+    assert digests == bytes(32)
 
 
 def test_too_little_memory_says_how_much_there_is() -> None:

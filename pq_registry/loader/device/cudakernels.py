@@ -106,11 +106,12 @@ class CudaKernels:
         with computing(accelerator), accelerator.on(accelerator.work):
             accelerator.work.wait_event(after.event)
             shape = (shards.count, SHARD_DIGEST_BYTES)
-            found = torch.empty(shape, dtype=torch.uint8, device=stored.device)
+            # Zeros: memory used before could hold the right digests of an earlier load, whatever the kernel did.
+            found = torch.empty(shape, dtype=torch.uint8, device=stored.device).zero_()
             self._kernels.shard_digests(
                 stored, stride=shards.stride, size=shards.size, last=shards.last, count=shards.count, out=found
             )
-            host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+            host = torch.empty(shape, dtype=torch.uint8, pin_memory=True).zero_()
             host.copy_(found, non_blocking=True)
             return CudaDigests(host, Event(torch, accelerator.work, accelerator.name))
 
