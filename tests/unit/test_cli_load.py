@@ -8,7 +8,9 @@ import logging
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -226,6 +228,17 @@ def test_every_option_of_load_is_documented() -> None:
     rows = re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named == set(options.LoadOptions.__annotations__)
+
+
+def test_the_content_key_is_overwritten_whatever_happens(pqreg: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    wiped: list[bool] = []
+    key = SimpleNamespace(wipe=lambda: wiped.append(True))
+    open_for = api.open_for
+    monkeypatch.setattr(
+        api, "open_for", lambda *words, **named: replace(open_for(*words, **named), unsealed=SimpleNamespace(key=key))
+    )
+    pqreg(*OUT, "--names", "nope*", expect=2)
+    assert wiped == [True]
 
 
 def test_a_warning_of_the_library_is_one_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
