@@ -41,5 +41,7 @@ LOADER_SPARE_SLOTS: Final = 4
 """Page-locked buffers beyond one for each thread: being copied to a device while the threads fill the others."""
 LOADER_DEVICE_SHARDS: Final = 16
 """Most shards a device is given at once (32 MiB): at 50 GB/s that takes longer than the calls that start the work."""
+LOADER_CIPHER_BYTES: Final = 255 * MIB
+"""Longest shard a device decrypts: the kernel takes the block counter's highest byte for zero."""
 LOADER_STAGE_BYTES: Final = 512 * MIB
 """Page-locked memory of a load that a device checks; the device needs as much, and again for the plaintext."""
