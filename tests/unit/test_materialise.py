@@ -221,8 +221,32 @@ def test_the_kernel_says_what_is_in_memory() -> None:
 
 def test_a_place_that_is_not_there(tmp_path: Path) -> None:
     settings = Settings({"private_dir": str(tmp_path / "gone")}, environment={"HOME": str(tmp_path)})
-    with pytest.raises(StorageError, match="private directory"), private_directory(settings):
+    with pytest.raises(StorageError, match="gone"), private_directory(settings):
         pass
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o757])
+def test_a_place_where_others_could_exchange_it(tmp_path: Path, mode: int) -> None:
+    place = tmp_path / "shared" / "inner"
+    place.mkdir(parents=True)
+    place.parent.chmod(mode)
+    settings = Settings({"private_dir": str(place)}, environment={"HOME": str(tmp_path)})
+    with pytest.raises(StorageError, match=r"exchange what is in \S*shared;"), private_directory(settings):
+        pass
+    place.parent.chmod(mode | stat.S_ISVTX)
+    with private_directory(settings) as path:
+        assert path.parent == place
+
+
+def test_a_runtime_directory_of_somebody_else_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("run", "shm"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "run").chmod(0o777)  # as if sudo had kept XDG_RUNTIME_DIR
+    monkeypatch.setattr(private, "_file_system", lambda _: "tmpfs")
+    monkeypatch.setattr(private, "_SHARED_MEMORY", tmp_path / "shm")
+    environment = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path / "run")}
+    with private_directory(Settings(environment=environment)) as path:
+        assert path.parent == tmp_path / "shm"
 
 
 @pytest.fixture

@@ -52,9 +52,10 @@ def private_directory(settings: Settings, *, room: int = 0) -> Iterator[Path]:
         room: how many bytes it must be able to hold.
 
     Raises:
-        StorageError: if there is no place for it.
+        StorageError: if there is no place for it, or others could exchange it there.
     """
     base = _place(settings, room)
+    _check_place(base)
     with reported("make a private directory in", base):
         path = Path(tempfile.mkdtemp(prefix="pqreg-", dir=base))
     try:
@@ -87,14 +88,36 @@ def check_private(path: Path, descriptor: int) -> None:
         )
 
 
+def _check_place(place: Path) -> None:
+    """Refuse a place where another user could put a directory of theirs in the stead of ours.
+
+    Raises:
+        StorageError: if it or a directory above it belongs to somebody else, or others may rename what is in it.
+    """
+    with reported("find", place):
+        resolved = place.resolve(strict=True)
+        for folder in (resolved, *resolved.parents):
+            status = folder.stat()
+            loose = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+            if loose or status.st_uid not in (os.geteuid(), 0):
+                raise StorageError(
+                    f"others could exchange what is in {folder}",
+                    expected=f"a directory of user {os.geteuid()} or root that only its owner may write, or sticky",
+                    found=f"{stat.filemode(status.st_mode)} of user {status.st_uid}",
+                    hint="choose another place with the setting private_dir",
+                )
+
+
 def _place(settings: Settings, room: int) -> Path:
     chosen = settings.get("private_dir")
     if chosen is not None:
         return Path(chosen)
     runtime = settings.runtime_dir
     for place in (*([] if runtime is None else [runtime]), _SHARED_MEMORY):
-        if _file_system(place) in _IN_MEMORY and os.access(place, os.W_OK | os.X_OK) and _free(place) >= room:
-            return place
+        with contextlib.suppress(StorageError):
+            if _file_system(place) in _IN_MEMORY and os.access(place, os.W_OK | os.X_OK) and _free(place) >= room:
+                _check_place(place)
+                return place
     place = Path(tempfile.gettempdir())
     _LOG.warning("there is no room in memory for %d bytes: verified files go to the disk, in %s", room, place)
     return place
