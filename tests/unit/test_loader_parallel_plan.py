@@ -30,6 +30,7 @@ SHAPES = {
     "none": ("F32", (0, 7)),
     "layers.0.norm.weight": ("BF16", (30,)),
     "fused.experts": ("I16", (6, 4, 8)),
+    "row": ("I16", (1, 6, 4)),
     "packed": ("F4", (4, 6)),
     "layers.0.experts.0.w": ("U8", (5, 4)),
     "layers.0.experts.1.w": ("U8", (5, 4)),
@@ -98,8 +99,8 @@ def test_uneven_slices_are_those_of_tensor_split_and_chunk(loaded, content, size
         assert same(found[name], truth.take(range(truth.shape[dim])[rank * each : (rank + 1) * each], dim))
 
 
-def test_a_part_of_another_dimension_is_a_copy_that_keeps_nothing_else(loaded, content):
-    name = "fused.experts"
+@pytest.mark.parametrize("name", ["fused.experts", "row"])
+def test_a_part_of_another_dimension_is_a_copy_that_keeps_nothing_else(loaded, content, name):
     for found, expected in zip(ranks(loaded, 2, {name: "dim1"}), np.split(content[1][name], 2, axis=1), strict=True):
         assert same(found[name], expected)
         root = found[name]
@@ -127,7 +128,7 @@ def test_experts_go_to_their_ranks_whole(loaded, content):
 
 def test_the_first_pattern_that_matches_decides(loaded, content):
     found = loaded(rank=1, world_size=2, plan={"*.norm.*": "whole", "layers.?.*": "skip"})
-    assert found.keys() == {"layers.0.norm.weight", "scale", "none", "fused.experts", "packed"}
+    assert found.keys() == {"layers.0.norm.weight", "scale", "none", "fused.experts", "row", "packed"}
     assert found["layers.0.norm.weight"].shape == (30,)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,13 +19,15 @@ from pq_registry.errors import ConnectionFailed, DeviceFailed, PqregError, Shard
 from pq_registry.format.manifest import FileEntry
 from pq_registry.loader.dtypes import Numpy
 from pq_registry.loader.fill import Checked
+from pq_registry.loader.memory import anonymous
 from pq_registry.loader.options import Request
 from pq_registry.loader.parallel import windows
-from pq_registry.loader.parallel.joint import read_shared
+from pq_registry.loader.parallel.joint import fingerprint, read_shared
 from pq_registry.loader.parallel.place import Place
 from pq_registry.loader.parallel.windows import share_of, window_shards
 from pq_registry.loader.parallel.words import agree, refuse
-from pq_registry.loader.selection import runs, select
+from pq_registry.loader.placement import OwnMemory
+from pq_registry.loader.selection import Run, runs, select
 from tests.accelerator import OnDevice, Simulated
 from tests.exchange import Hub, InProcess
 from tests.samples import REPOSITORY, manifest
@@ -79,6 +82,7 @@ class Rank:
         self.units = select(manifest(truth_of))
         self.tensors: dict[str, bytes] = {}
         self.error: PqregError | None = None
+        self.fillers = 0
         self.opened: Any = SimpleNamespace(
             workers=how.pop("workers", 3),
             filler=self.filler,
@@ -89,6 +93,7 @@ class Rank:
         self.thread.start()
 
     def filler(self, progress: Progress, meter: Meter) -> Checked:
+        self.fillers += 1
         return Checked(self.source, request=1, progress=progress, meter=meter)
 
     def stream(self) -> Generator[tuple[str, Any], None, None]:
@@ -117,7 +122,7 @@ def group(size: int, model, each: Callable[[int], dict[str, Any]] = lambda rank:
         one.thread.join(100)
         assert not one.thread.is_alive()
         assert one.exchange.closed == 1
-        assert one.source.closed == 1
+        assert one.source.closed == one.fillers
     assert not [one for one in threading.enumerate() if one.name.startswith("pqreg-load")]
     return ranks
 
@@ -193,14 +198,18 @@ def test_one_that_fails_between_two_windows_ends_everybody(model, narrow):
     assert heard is not None and (str(heard), heard.hint) == ("rank 0: cannot get memory", "buy some")
 
 
-def test_no_memory_for_a_share_is_told_too(model, narrow, monkeypatch):
-    def refuse_all(size: int) -> Any:
-        raise StorageError("cannot get memory")
+@pytest.mark.parametrize("shards", [1, 2])
+def test_no_memory_for_a_share_or_a_window_is_told_too(model, narrow, monkeypatch, shards):
+    def scarce(size: int) -> Any:
+        if size == shards * SHARD:
+            raise StorageError("cannot get memory")
+        return anonymous(size)
 
     monkeypatch.setattr(limits, "INTERRUPT_SECONDS", 1)
-    monkeypatch.setattr(windows, "anonymous", refuse_all)
+    monkeypatch.setattr(windows, "anonymous", scarce)
     ranks = group(2, model)
     assert [type(one.error) for one in ranks] == [StorageError] * 2
+    assert not any(one.tensors for one in ranks)
 
 
 def test_one_that_is_lost_ends_everybody(model, narrow):
@@ -242,6 +251,17 @@ def test_windows_are_exchanged_among_devices(model, monkeypatch, size, whole, se
             device.close()
 
 
+def test_slots_that_were_never_needed_are_given_back_too(model):
+    one = {"b.safetensors": model[0]["b.safetensors"]}
+    device = Simulated()
+    try:
+        (rank,) = group(1, (one, model[1]), form=OnDevice(device))
+        assert rank.error is None and list(rank.tensors) == ["last", "end"] and right(rank, model[1])
+        assert device.most_pinned == 3 and device.pinned == []
+    finally:
+        device.close()
+
+
 def test_a_device_with_little_page_locked_memory_goes_on_with_what_there_is(model, narrow):
     devices = [Simulated(seed=number) for number in range(2)]
     devices[1].pin_limit = 1
@@ -280,6 +300,32 @@ def test_a_device_that_fails_and_a_damaged_shard_end_everybody(model, narrow):
                 device.close()
 
 
+@pytest.mark.parametrize("at", [1, 3])
+def test_one_that_fails_after_a_window_was_exchanged_tells_the_others(model, narrow, monkeypatch, at):
+    original = OwnMemory.copy_out
+    calls = Counter[int]()
+
+    def copy_out(self: OwnMemory, run: Run, checked: memoryview) -> None:
+        calls[id(self)] += 1
+        if self is chosen and calls[id(self)] == at:
+            raise StorageError("no more")
+        original(self, run, checked)
+
+    chosen: Any = None
+    create = OwnMemory.__init__
+
+    def init(self: OwnMemory, *arguments: Any, **more: Any) -> None:
+        nonlocal chosen
+        create(self, *arguments, **more)
+        chosen = chosen or self
+
+    monkeypatch.setattr(OwnMemory, "__init__", init)
+    monkeypatch.setattr(OwnMemory, "copy_out", copy_out)
+    ranks = group(3, model)
+    assert [type(one.error) for one in ranks] == [StorageError] * 3
+    assert sorted(str(one.error).endswith(": no more") for one in ranks) == [False, True, True]
+
+
 # -- shares and words --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_shares_cover_a_window_once_in_the_order_of_ranks(model, size):
@@ -289,6 +335,17 @@ def test_shares_cover_a_window_once_in_the_order_of_ranks(model, size):
         taken = [index for part in parts for index in range(part.first, part.first + part.count)]
         assert taken == list(range(run.first, run.first + run.count))
         assert sum(part.size for part in parts) == run.size
+
+
+def test_a_fingerprint_is_of_one_release_and_of_the_same_bytes_of_it(model):
+    def of(release: str, names: list[str] | None = None, cut: int = 0) -> str:
+        units = select(manifest(model[0]), names=names)
+        units = (replace(units[0], end=units[0].end - cut), *units[1:])
+        opened: Any = SimpleNamespace(verified=SimpleNamespace(release=SimpleNamespace(digest=release)))
+        return fingerprint(opened, units)
+
+    assert of("a") == of("a")
+    assert len({of("a"), of("b"), of("a", names=["big", "x"]), of("a", names=["big", "y"]), of("a", cut=1)}) == 5
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 8, 64, limits.LOADER_GROUP])

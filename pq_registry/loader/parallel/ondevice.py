@@ -80,6 +80,11 @@ class SharedOnDevice(Arrivals):
         view = slot.pinned.view[: share_size(run, self._exchange.place)]
         return Share(run, view, commit=lambda: self._finish(run, slot), drop=lambda: self._drop(run, slot))
 
+    def release(self, position: int) -> DeviceBytes:
+        """The tensor's bytes. Raises DeviceFailed."""
+        with self._turns.blamed():
+            return super().release(position)
+
     def clear(self) -> None:
         """End the load here, wait for every copy under way, and drop what was not released. Raises DeviceFailed."""
         self._turns.close()
@@ -90,37 +95,39 @@ class SharedOnDevice(Arrivals):
                 self._unused.pop().close()
 
     def _finish(self, run: Run, slot: ShareSlot) -> None:
-        brought: list[Ticket] = []
-        moved: list[Ticket] = []
-        if size := share_size(run, self._exchange.place):
+        place = self._exchange.place
+        each, size = share_shards(run, place) * limits.SHARD_BYTES, share_size(run, place)
+        if size:
             with self._turns.blamed(), self._meter.timed("copy", size):
-                brought.append(self._accelerator.bring([Transfer(slot.pinned.view[:size], slot.staged[:size])]))
-        self._turns.take(run, lambda: moved.extend(self._deliver(run, slot, brought)))
+                self._accelerator.bring([Transfer(slot.pinned.view[:size], slot.staged[:size])]).wait()
+        moved: list[Ticket] = []
+
+        def exchange() -> None:
+            with self._meter.timed("gather", run.size - size):
+                self._exchange.gather(slot.staged[:each], self._window[: each * place.size])
+
+        def settle() -> None:
+            with self._meter.timed("copy", run.size):
+                moved.extend(self._take_apart(run))
+
+        self._turns.take(run, exchange, settle)
         self.retire(slot, moved[0] if moved else None)  # where anything failed, _drop does it
 
     def _drop(self, run: Run, slot: ShareSlot) -> None:
         self.retire(slot, None)
         self._turns.give_up(run)
 
-    def _deliver(self, run: Run, slot: ShareSlot, brought: list[Ticket]) -> list[Ticket]:
-        """Exchange ``run``, and answer what stands for the end of it. Only the thread whose turn it is gets here."""
-        for ticket in brought:
-            ticket.wait()
-        place = self._exchange.place
-        each = share_shards(run, place) * limits.SHARD_BYTES
-        window = self._window[: each * place.size]
-        with self._meter.timed("gather", run.size - share_size(run, place)):
-            self._exchange.gather(slot.staged[:each], window)
-        with self._meter.timed("copy", run.size):
-            transfers = [
-                Transfer(window[part.begin - run.offset : part.end - run.offset], part.target)
-                for part in self._layout.parts(run)
-            ]
-            moved = self.send(run, transfers, moved=True)
-            if moved is None:
-                return []
-            moved.wait()  # the next window is exchanged into the same memory
-            return [moved]
+    def _take_apart(self, run: Run) -> list[Ticket]:
+        """Copy the window ``run`` to where it belongs, and answer what stands for it. Done when this returns."""
+        transfers = [
+            Transfer(self._window[part.begin - run.offset : part.end - run.offset], part.target)
+            for part in self._layout.parts(run)
+        ]
+        moved = self.send(run, transfers, moved=True)
+        if moved is None:
+            return []
+        moved.wait()  # the next window is exchanged into the same memory
+        return [moved]
 
 
 def _make_slots(accelerator: Accelerator, size: int, most: int) -> list[ShareSlot]:

@@ -63,8 +63,13 @@ class Turns:
             self.close()
             raise
 
-    def take(self, run: Run, exchange: Callable[[], None]) -> None:
-        """Wait for the turn of the window ``run``, and ``exchange`` it if all processes are ready.
+    def take(self, run: Run, exchange: Callable[[], None], settle: Callable[[], None]) -> None:
+        """Wait for the turn of the window ``run``, exchange it if all processes are ready, and make room for the next.
+
+        Args:
+            run: the window.
+            exchange: what all of them do together.
+            settle: what this one does with it then; if it fails, the others are told at the next turn.
 
         Raises:
             PqregError: what this process or another failed with.
@@ -80,9 +85,19 @@ class Turns:
             except BaseException as error:
                 self._end(error)
                 raise
-            with self._changed:
-                self._turn += 1
-                self._changed.notify_all()
+            try:
+                with self.blamed():
+                    settle()
+            except BaseException:
+                self._advance()
+                self._refuse()
+                raise
+            self._advance()
+
+    def _advance(self) -> None:
+        with self._changed:
+            self._turn += 1
+            self._changed.notify_all()
 
     def give_up(self, run: Run) -> None:
         """Wait for the turn of the window ``run``, and say that this process goes no further."""
@@ -101,16 +116,16 @@ class Turns:
 
     def _leave(self) -> None:
         with self._speaking:
-            if self._turn < self._total:
-                self._refuse()
+            self._refuse()
             with contextlib.suppress(ConnectionFailed):
                 self._exchange.close()
 
     def _refuse(self) -> None:
-        if not self._over:
+        """Say that this process goes no further, if anybody is still to be told."""
+        if not self._over and self._turn < self._total:
             with contextlib.suppress(ConnectionFailed):  # then they know
                 refuse(self._exchange, self._cause)
-            self._end(self._cause)
+        self._end(self._cause)
 
     def _wait(self, number: int) -> bool:
         """Whether it is the turn of ``number``; False once there are no more turns."""

@@ -95,11 +95,17 @@ class SharedWindows:
     """Windows in the memory of the CPU, on their way to ``placement``, whose tensors have all their bytes then."""
 
     def __init__(self, placement: WholeFiles | OwnMemory, exchange: Exchange, turns: Turns, *, meter: Meter) -> None:
+        """Exchange windows over ``exchange``, in ``turns``.
+
+        Raises:
+            StorageError: if there is no memory for a window.
+        """
         self._placement = placement
         self._exchange = exchange
         self._turns = turns
         self._meter = meter
-        self._window: Raw = np.empty(0, np.uint8)
+        # Not touched where windows are exchanged in place, and so costs nothing there.
+        self._window = as_array(anonymous(window_shards(exchange.place.size) * limits.SHARD_BYTES))
         self._mine = threading.local()
 
     def reserve(self, run: Run) -> None:
@@ -120,7 +126,7 @@ class SharedWindows:
         return Share(
             run,
             mine[: share_size(run, place)].data,
-            commit=lambda: self._turns.take(run, lambda: self._deliver(run, mine)),
+            commit=lambda: self._exchange_it(run, mine),
             drop=lambda: self._turns.give_up(run),
         )
 
@@ -133,28 +139,25 @@ class SharedWindows:
         self._turns.close()
         self._placement.clear()
 
-    def _deliver(self, run: Run, mine: Raw) -> None:
-        """Exchange ``run``. Only the thread whose turn it is gets here."""
-        room = len(mine) * self._exchange.place.size
+    def _exchange_it(self, run: Run, mine: Raw) -> None:
+        """Exchange ``run``, where possible in the memory it belongs in, else in that of every window."""
+        place = self._exchange.place
+        window = self._window[: len(mine) * place.size]
+        target: Raw | None = None
         if isinstance(self._placement, WholeFiles):
             target = np.frombuffer(self._placement.land(run).view, np.uint8)
-            if len(target) == room:
-                self._gather(run, mine, target)
-                return
-            window = self._gathered(run, mine, room)
-            with self._meter.timed("copy", run.size):
-                target[:] = window[: run.size]
-        else:
-            self._placement.copy_out(run, self._gathered(run, mine, room)[: run.size].data)
+            if len(target) == len(window):
+                window = target
 
-    def _gathered(self, run: Run, mine: Raw, room: int) -> Raw:
-        """The window, in memory that the next one will be in as well."""
-        if len(self._window) < room:
-            self._window = as_array(anonymous(room))
-        window = self._window[:room]
-        self._gather(run, mine, window)
-        return window
+        def exchange() -> None:
+            with self._meter.timed("gather", run.size - share_size(run, place)):
+                self._exchange.gather(mine, window)
 
-    def _gather(self, run: Run, mine: Raw, window: Raw) -> None:
-        with self._meter.timed("gather", run.size - share_size(run, self._exchange.place)):
-            self._exchange.gather(mine, window)
+        def settle() -> None:
+            if isinstance(self._placement, OwnMemory):
+                self._placement.copy_out(run, window[: run.size].data)
+            elif target is not None and window is not target:
+                with self._meter.timed("copy", run.size):
+                    target[:] = window[: run.size]
+
+        self._turns.take(run, exchange, settle)
