@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,7 +16,7 @@ import typer
 from pq_registry.errors import NameSyntaxError, PqregError, UsageError
 from pqreg_cli.console import Output, size_text
 from pqreg_cli.keywords import as_options
-from pqreg_cli.loadmeasure import available_memory, device_peak, library_warnings, one_pass, peak_memory
+from pqreg_cli.loadmeasure import available_memory, device_peak, library_warnings, one_pass, peak_memory, room_for
 from pqreg_cli.loadreport import Report, report_json
 from pqreg_cli.loadview import show
 from pqreg_cli.options import (
@@ -79,7 +80,7 @@ def load(
         int, typer.Option("--repeat", metavar="N", min=1, max=1000, help="Load N times in this process.")
     ] = 1,
     keep: Annotated[
-        bool, typer.Option("--keep", help="With --repeat: fill the tensors of the first load again, as into= does.")
+        bool, typer.Option("--keep", help="With --repeat: use the memory of the load before again, as memory= does.")
     ] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Show where the time went, and what limited it.")] = False,
     recipient_key: RecipientKeyOption = None,
@@ -140,51 +141,35 @@ def _load(
 ) -> Report:
     from pq_registry.loader.api import framework_of, open_for
 
-    _require_keepable(request, keep=keep, iterate=iterate, repeat=repeat)
     framework = framework_of(request)  # imports torch: before the clock runs
+    if keep and (repeat == 1 or not framework.on_cpu):
+        raise UsageError(
+            "--keep is for several loads into the same memory", expected="--repeat, on the CPU",
+            found="one load" if repeat == 1 else f"--device {request.device}",
+        )  # fmt: skip
     require_kind(what, request.expect)
     if request.expect is None:
         session.warn_if_readable()
     begun = time.perf_counter()
     opened = open_for(what, request, settings=session.settings)
     verifying = time.perf_counter() - begun
-    try:
+    with ExitStack() as stack:
+        if opened.unsealed is not None:
+            stack.callback(opened.unsealed.key.wipe)
         request, units = _chosen(opened, request, globs)
         if framework.on_cpu and not iterate:
             _require_room(sum(unit.end - unit.start for unit in units))
+        if keep:
+            request = replace(request, memory=stack.enter_context(room_for(units)))
         before = peak_memory()
         passes = []
         for _ in range(repeat):
             with session.progress() as progress:
-                one, tensors = one_pass(opened, request, units, progress, iterate=iterate)
-            passes.append(one)
-            if keep:
-                request = replace(request, into=tensors)
-            else:
-                tensors.clear()
-    finally:
-        if opened.unsealed is not None:
-            opened.unsealed.key.wipe()
+                passes.append(one_pass(opened, request, units, progress, iterate=iterate))
     return Report(
         opened, request, units, passes, type(framework).__name__.lower(), framework.on_cpu, verifying, before,
         peak_memory(), device_peak(request.device),
     )  # fmt: skip
-
-
-def _require_keepable(request: Request, *, keep: bool, iterate: bool, repeat: int) -> None:
-    obstacles = {
-        "--iterate": iterate,
-        "one load": repeat == 1,
-        f"--device {request.device}": request.device != "cpu",
-        "--framework dlpack": request.framework == "dlpack",
-    }
-    found = [name for name, there in obstacles.items() if there]
-    if keep and found:
-        raise UsageError(
-            "--keep is for loads one after the other into the same memory",
-            expected="--repeat; numpy or torch, on the CPU",
-            found=", ".join(found),
-        )
 
 
 def require_kind(what: str, expect: str | None) -> None:

@@ -25,6 +25,7 @@ from pqreg_cli.console import Output
 if TYPE_CHECKING:
     from pq_registry.client.meter import Meter
     from pq_registry.client.progress import Progress
+    from pq_registry.loader.memory import RetainedMemory
     from pq_registry.loader.opening import OpenRelease
     from pq_registry.loader.options import Request
     from pq_registry.loader.selection import Unit
@@ -66,8 +67,8 @@ class Pass:
 
 def one_pass(
     opened: OpenRelease, request: Request, units: Sequence[Unit], progress: Progress, *, iterate: bool
-) -> tuple[Pass, dict[str, Any]]:
-    """Load ``units`` once; with ``iterate`` each is dropped when it is there, else all are answered.
+) -> Pass:
+    """Load ``units`` once, and drop them: with ``iterate`` one by one, else when the clock has stopped.
 
     Raises:
         PqregError: what the loader raises.
@@ -87,7 +88,8 @@ def one_pass(
     synchronise(request.device)
     seconds = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_SELF)
-    one = Pass(
+    tensors.clear()
+    return Pass(
         seconds,
         sum(unit.end - unit.start for unit in units),
         after.ru_utime - usage.ru_utime,
@@ -95,7 +97,20 @@ def one_pass(
         (after.ru_inblock - usage.ru_inblock) * _BLOCK_BYTES,
         meter,
     )
-    return one, tensors
+
+
+def room_for(units: Sequence[Unit]) -> RetainedMemory:
+    """Memory that holds the files of ``units``, for one load after the other; to be closed.
+
+    Raises:
+        StorageError: if the system refuses so much.
+    """
+    from pq_registry import limits
+    from pq_registry.loader.memory import RetainedMemory
+
+    sizes = {unit.file.path: unit.file.size for unit in units}
+    # Each file begins at a place of its own, up to a cache line off, in steps of a shard.
+    return RetainedMemory(sum(size + 2 * limits.SHARD_BYTES for size in sizes.values()) + limits.SHARD_BYTES)
 
 
 class Coarse:

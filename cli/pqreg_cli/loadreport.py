@@ -148,7 +148,7 @@ def report_json(report: Report) -> dict[str, object]:
         "framework": report.framework,
         "io": request.io,
         "check_on": request.check_on,
-        "keep": request.into is not None,
+        "keep": request.memory is not None,
         "threads": report.threads,
         "tensors": len(report.units),
         "bytes": one.count,

@@ -27,7 +27,7 @@ BRIEF_SECONDS: Final = 0.1
 SENTENCES: Final[dict[Limit, str]] = {
     "network": "the network or the registry: threads waited for bytes; more --connections may help",
     "storage": "storage: the bytes came from the disk and not from the page cache",
-    "memory": "memory: copying, and the first touch of fresh pages, of which --repeat and --iterate show the cost",
+    "memory": "memory: copying, and the first touch of fresh pages, which --keep and --iterate save",
     "blake3": "BLAKE3: hashing what was read; more cores would help",
     "aes": "AES-256-GCM: decrypting what was read; more cores would help",
     "cores": "the processors: threads waited for one of them; something else uses them, or there are too few",

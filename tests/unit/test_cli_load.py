@@ -119,14 +119,12 @@ def test_the_json_has_every_figure(pqreg: Any) -> None:
     assert found["limited_by"] in get_args(Limit)
 
 
-def test_kept_memory_is_filled_again_and_nothing_is_allocated(
-    pqreg: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kept_memory_is_used_again(pqreg: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
 
     def watched(opened: Any, request: Request) -> dict[str, Any]:
         tensors = load_opened(opened, request)
-        seen.append({name: (tensor.ctypes.data, tensor.tobytes()) for name, tensor in tensors.items()})
+        seen.append({name: (tensor.ctypes.data, tensor.tobytes()) for name, tensor in tensors.items() if tensor.size})
         tensors["bias"][:] = 0
         return tensors
 
@@ -134,13 +132,9 @@ def test_kept_memory_is_filled_again_and_nothing_is_allocated(
     monkeypatch.setattr(api, "load_opened", watched)
     assert pqreg(*OUT, "--repeat", "3", "--keep", "--json").json["keep"]
     assert seen[0] == seen[1] == seen[2]
-    twice = ("--repeat", "2")
-    for words, said in (
-        ((), "one load"),
-        ((*twice, "--iterate"), "--iterate"),
-        ((*twice, "--framework", "dlpack"), "--framework dlpack"),
-    ):
-        assert f"found:    {said}" in pqreg(*OUT, "--keep", *words, expect=2).err
+    assert not pqreg(*OUT, "--repeat", "2", "--json").json["keep"]
+    pqreg(*OUT, "--repeat", "2", "--keep", "--iterate")
+    assert "found:    one load" in pqreg(*OUT, "--keep", expect=2).err
 
 
 def test_names_are_patterns_and_files_are_paths(pqreg: Any) -> None:
@@ -232,11 +226,9 @@ def test_every_option_of_load_is_documented() -> None:
 
 def test_the_content_key_is_overwritten_whatever_happens(pqreg: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     wiped: list[bool] = []
-    key = SimpleNamespace(wipe=lambda: wiped.append(True))
+    unsealed: Any = SimpleNamespace(key=SimpleNamespace(wipe=lambda: wiped.append(True)))
     open_for = api.open_for
-    monkeypatch.setattr(
-        api, "open_for", lambda *words, **named: replace(open_for(*words, **named), unsealed=SimpleNamespace(key=key))
-    )
+    monkeypatch.setattr(api, "open_for", lambda *words, **named: replace(open_for(*words, **named), unsealed=unsealed))
     pqreg(*OUT, "--names", "nope*", expect=2)
     assert wiped == [True]
 
