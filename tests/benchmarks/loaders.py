@@ -67,6 +67,16 @@ def framework() -> str:
     return "torch" if importlib.util.find_spec("torch") else "numpy"
 
 
+_retained: dict[str, Any] = {}
+
+
+def retain(size: int) -> None:
+    """Have every load of ours from now on use the same memory, for a model of ``size`` bytes."""
+    from pq_registry.loader.memory import RetainedMemory
+
+    _retained["memory"] = RetainedMemory(size + size // 16 + (64 << 20))
+
+
 def _options(source: str, repository: str) -> dict[str, Any]:
     """A directory must be told what it holds; everything else is a reference and comes from the registry."""
     options: dict[str, Any] = {"framework": framework()}
@@ -77,7 +87,7 @@ def _ours(repository: str) -> Callable[[str], Tensors]:
     def iterate(source: str) -> Tensors:
         from pq_registry import iter_tensors
 
-        return iter_tensors(source, **_options(source, repository))
+        return iter_tensors(source, **_options(source, repository), **_retained)
 
     return iterate
 
@@ -86,7 +96,7 @@ def _ours_whole(repository: str) -> Callable[[str], dict[str, Any]]:
     def whole(source: str) -> dict[str, Any]:
         from pq_registry import load
 
-        return load(source, **_options(source, repository))
+        return load(source, **_options(source, repository), **_retained)
 
     return whole
 
