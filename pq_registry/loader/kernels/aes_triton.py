@@ -2,9 +2,9 @@
 """The AES-256-CTR kernels, in Triton. Imported only where they are launched, for triton must be there.
 
 Bitsliced: a lane works on 32 blocks at once, in 128 words, one for each bit of the state (``planes``: bit ``i`` of byte
-``p`` is plane ``8 p + i``, bit ``j`` of a plane belongs to the ``j``-th block). No value is ever an address or a branch,
-so neither time nor memory traffic says anything about keys or keystream. ShiftRows is a renaming. Block ``32 j + l`` of
-a program's run is bit ``j`` of lane ``l``, so that what a warp reads and writes lies side by side.
+``p`` is plane ``8 p + i``, bit ``j`` of a plane belongs to the ``j``-th block). No value is ever an address or decides a
+branch, so neither time nor memory traffic says anything about keys or keystream. ShiftRows is a renaming. Block
+``32 j + l`` of a program's run is bit ``j`` of lane ``l``, so that what a warp reads and writes lies side by side.
 
 SubBytes is the circuit of Boyar and Peralta (ePrint 2009/191) without its four complements: they add 0x63 to every
 byte, which ShiftRows and MixColumns leave alone (2 + 3 + 1 + 1 = 1 in each row), so it is added to the round keys.
