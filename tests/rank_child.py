@@ -12,9 +12,12 @@ import json
 import os
 import sys
 import threading
+from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -23,6 +26,7 @@ from pq_registry import limits
 from pq_registry.client.meter import STAGES, Meter
 from pq_registry.errors import PqregError
 from pq_registry.loader import api
+from pq_registry.loader.parallel.exchange import TorchExchange
 from tests.samples import NOW
 
 
@@ -32,6 +36,26 @@ def digest(tensor: Any) -> str:
     if isinstance(tensor, torch.Tensor):
         tensor = tensor.contiguous().flatten().view(torch.uint8).numpy() if tensor.numel() else np.empty(0, np.uint8)
     return hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest()
+
+
+def exchange_by_itself(rank: int, size: int) -> dict[str, Any]:
+    """What there is for NCCL, with gloo in its place: tensors of torch, and a connection besides that of words."""
+    import torch
+    from torch import distributed
+
+    synchronised: list[int] = []
+    stream = SimpleNamespace(synchronize=lambda: synchronised.append(1))
+    with (
+        patch.object(distributed, "ProcessGroupNCCL", distributed.ProcessGroupGloo),
+        patch.object(distributed, "is_nccl_available", lambda: True),
+        patch.object(torch.cuda, "device", lambda _: nullcontext()),
+        patch.object(torch.cuda, "current_stream", lambda: stream),
+        closing(TorchExchange("world", device="cuda:1")) as exchange,
+    ):
+        heard = exchange.tell(b"rank %d" % rank)
+        window = torch.zeros(3 * size, dtype=torch.uint8)
+        exchange.gather(torch.full((3,), rank + 1, dtype=torch.uint8), window)
+    return {"heard": [word.decode() for word in heard], "window": window.tolist(), "synchronised": len(synchronised)}
 
 
 def perform(task: dict[str, Any], rank: int) -> dict[str, Any]:
@@ -50,7 +74,9 @@ def perform(task: dict[str, Any], rank: int) -> dict[str, Any]:
     options |= {**task.get("options", {}), **task.get("only", {}).get(str(rank), {})}
     distributed.barrier()
     try:
-        if task["how"] == "load":
+        if task["how"] == "exchange":
+            found |= exchange_by_itself(rank, distributed.get_world_size())
+        elif task["how"] == "load":
             loaded = pq_registry.load(Path(task["release"]), **options)
             found["tensors"] = {name: digest(tensor) for name, tensor in loaded.items()}
         else:

@@ -64,6 +64,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "plan": {"how": "load", "options": {"plan": {"a.rows": "dim0", "a.big": "dim1:split", "b.two": "skip"}}},
     "groups": {"how": "load", "groups": [[0, 2], [1]]},
     "again": {"how": "iter", "window": 6},
+    "exchange": {"how": "exchange"},
     "die": {"how": "iter", "die": [1, 1]},
 }
 
@@ -168,6 +169,13 @@ def test_groups_load_beside_one_another(release, found):
         assert "error" not in one, one
         assert one["tensors"] == digests(release[1])
     assert found["groups"][1]["stages"]["gather"] == 0
+
+
+def test_bytes_go_over_a_connection_of_their_own_between_devices(found):
+    for one in found["exchange"]:
+        assert one["heard"] == ["rank 0", "rank 1", "rank 2"]
+        assert one["window"] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+        assert one["synchronised"] == 1
 
 
 def test_no_thread_is_left_whatever_happened(found):

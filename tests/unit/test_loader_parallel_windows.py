@@ -98,7 +98,10 @@ class Rank:
 
     def stream(self) -> Generator[tuple[str, Any], None, None]:
         request = Request(stats=self.meter)
-        return read_shared(self.opened, self.form, self.units, request, self.exchange, whole=self.whole)
+        return read_shared(
+            self.opened, self.form, self.units, request, self.exchange,
+            whole=self.whole, accelerator=self.form.accelerator(),
+        )  # fmt: skip
 
     def run(self) -> None:
         stream = self.stream()

@@ -19,6 +19,7 @@ from typing import Any
 from pq_registry import limits
 from pq_registry.client.meter import Meter
 from pq_registry.errors import ConnectionFailed
+from pq_registry.loader.device.accelerator import Accelerator
 from pq_registry.loader.device.layout import Apart, Packed
 from pq_registry.loader.dtypes import Framework
 from pq_registry.loader.memory import Arena
@@ -29,7 +30,7 @@ from pq_registry.loader.parallel.ondevice import SharedOnDevice
 from pq_registry.loader.parallel.turns import Turns
 from pq_registry.loader.parallel.windows import SharedWindows, ShareFiller, share_size, window_shards
 from pq_registry.loader.parallel.words import agree, refuse
-from pq_registry.loader.placement import OwnMemory, Placement, WholeFiles
+from pq_registry.loader.placement import OwnMemory, WholeFiles
 from pq_registry.loader.selection import Unit, runs
 from pq_registry.loader.stream import Pace, TensorStream
 
@@ -76,7 +77,7 @@ def read_together(
     except BaseException:
         exchange.close()
         raise
-    yield from read_shared(opened, form, units, request, exchange, whole=whole)
+    yield from read_shared(opened, form, units, request, exchange, whole=whole, accelerator=accelerator)
 
 
 def fingerprint(opened: OpenRelease, units: Sequence[Unit]) -> str:
@@ -88,9 +89,18 @@ def fingerprint(opened: OpenRelease, units: Sequence[Unit]) -> str:
 
 
 def read_shared(
-    opened: OpenRelease, form: Framework, units: Sequence[Unit], request: Request, exchange: Exchange, *, whole: bool
+    opened: OpenRelease,
+    form: Framework,
+    units: Sequence[Unit],
+    request: Request,
+    exchange: Exchange,
+    *,
+    whole: bool,
+    accelerator: Accelerator | None = None,
 ) -> Generator[tuple[str, Any], None, None]:
     """The tensors ``units``, about which all processes of ``exchange`` agreed; it is closed at the end.
+
+    They are exchanged in the memory of ``accelerator``, if there is one.
 
     Raises:
         PqregError: as ``read_together``.
@@ -101,8 +111,15 @@ def read_shared(
     turns = Turns(exchange, len(planned))
     request.watcher.start(f"load {opened.verified.release.name}", sum(share_size(run, place) for run in planned))
     try:
+        placement: SharedWindows | SharedOnDevice
         with turns.ended_on_error():
-            placement, workers = _placement(opened, form, units, meter, turns, exchange, whole=whole)
+            if accelerator is None:
+                placement = _in_memory(units, exchange, turns, meter, whole=whole and form.on_cpu)
+                workers = opened.workers
+            else:
+                layout = (Packed if whole else Apart)(units, accelerator)
+                placement = SharedOnDevice(accelerator, layout, exchange, turns, slots=opened.workers, meter=meter)
+                workers = placement.slots
             filler = ShareFiller(opened.filler(request.watcher, meter), place, turns)
         # Three windows: one that is exchanged, one that is read meanwhile, and one that the caller has tensors of.
         ahead = max(limits.LOADER_RING_BYTES, 3 * window_shards(place.size) * limits.SHARD_BYTES)
@@ -113,23 +130,6 @@ def read_shared(
         request.watcher.done()
 
 
-def _placement(
-    opened: OpenRelease,
-    form: Framework,
-    units: Sequence[Unit],
-    meter: Meter,
-    turns: Turns,
-    exchange: Exchange,
-    *,
-    whole: bool,
-) -> tuple[Placement, int]:
-    """Where windows go, and how many threads it has memory for."""
-    accelerator = form.accelerator()
-    if accelerator is not None:
-        layout = (Packed if whole else Apart)(units, accelerator)
-        device = SharedOnDevice(accelerator, layout, exchange, turns, slots=opened.workers, meter=meter)
-        return device, device.slots
-    own = (
-        WholeFiles(units) if whole and form.on_cpu else OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
-    )
-    return SharedWindows(own, exchange, turns, meter=meter), opened.workers
+def _in_memory(units: Sequence[Unit], exchange: Exchange, turns: Turns, meter: Meter, *, whole: bool) -> SharedWindows:
+    memory = WholeFiles(units) if whole else OwnMemory(units, Arena(limits.LOADER_ARENA_BYTES), meter=meter)
+    return SharedWindows(memory, exchange, turns, meter=meter)

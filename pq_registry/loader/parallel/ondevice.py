@@ -61,6 +61,8 @@ class SharedOnDevice(Arrivals):
         # by one that waits for its turn.
         self._unused = _make_slots(accelerator, window // exchange.place.size, slots)
         self.slots = len(self._unused)
+        # Only the device's own queues wait for what the caller's did with this memory before; the exchange does not.
+        accelerator.settle()
         self._taken = Ring(self._unused.pop, most=self.slots)
         super().__init__(accelerator, layout, self._taken)
         self._exchange = exchange
