@@ -26,6 +26,7 @@ from pq_registry.client.meter import Meter
 from pq_registry.client.progress import Progress
 from pq_registry.errors import UsageError
 from pq_registry.format.manifest import FileEntry
+from pq_registry.loader.fill import Filler
 from pq_registry.loader.opening import OpenRelease
 from pq_registry.loader.selection import Run
 
@@ -39,7 +40,7 @@ class VerifiedReader:
         """Read ``opened.files``; nothing is opened before the first range."""
         self._longest = opened.longest
         self._meter = meter
-        self._filler_of = lambda: opened.filler(progress, meter)
+        self._filler_of: Callable[[], Filler] = lambda: opened.filler(progress, meter)
         self._filler = self._filler_of()
         self._failed = False
         self._pool = ThreadPoolExecutor(opened.workers, "pqreg-read")
