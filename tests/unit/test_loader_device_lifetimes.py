@@ -7,6 +7,7 @@ import gc
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -199,3 +200,17 @@ def test_no_more_than_the_ring_is_on_the_device_ahead_of_the_caller(
         assert array.tobytes() == truth[name].tobytes()
         del array
     assert most <= (4 + 3 * 2 + 4) * SHARD, "ring, runs on their way, and what was just handed out"
+
+
+@pytest.mark.parametrize("workers", [1, 3, 16, 64, 300])
+def test_buffers_for_a_device_that_checks_are_bounded_whatever_the_number_of_threads(workers: int):
+    device = Simulated()
+    loading = Loading({"m.safetensors": safetensors_bytes({"t": ("U8", (SHARD,))}, 1)[0]}, device, sealed=True)
+    loading.opened = replace(loading.opened, workers=workers)
+    route, _ = loading.route("device", whole=True)
+    stages = [route.placement._stages.take() for _ in range(2)]  # type: ignore[attr-defined]
+    size = len(stages[0].host.view)
+    assert (workers + 1) * size <= max(limits.LOADER_STAGE_BYTES, (workers + 1) * SHARD) * 1.001
+    for stage in stages:
+        stage.close()
+    device.close()

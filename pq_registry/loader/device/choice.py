@@ -3,7 +3,8 @@
 
 Checked by the processor, runs are as short as on the way to the CPU, so that a shard is hashed while it is in a core's
 cache; the page-locked ring has one slot for each thread and a few that are being copied. Checked by the device, runs
-are long, since each costs half a dozen calls to the driver whatever its length; every thread has a stage of its own.
+are long, since each costs half a dozen calls to the driver whatever its length; every thread has a stage of its own,
+and there is one to spare.
 """
 
 from __future__ import annotations
@@ -107,12 +108,11 @@ def checked_here(journey: Journey, accelerator: Accelerator) -> Route:
 def checked_there(journey: Journey, accelerator: Accelerator) -> Route:
     """The device checks and decrypts. Raises UsageError or DeviceFailed."""
     opened, meter = journey.opened, journey.meter
-    each = limits.LOADER_STAGE_BYTES // (opened.workers * limits.SHARD_BYTES)
+    most = opened.workers + 1
+    each = limits.LOADER_STAGE_BYTES // (most * limits.SHARD_BYTES)
     longest = max(1, min(each, limits.LOADER_DEVICE_SHARDS))
     files = StoredFiles(opened.unsealed)
-    stages: Ring[Stage] = Ring(
-        lambda: Stage.make(accelerator, shards=longest, sealed=files.sealed), most=opened.workers + 1
-    )
+    stages: Ring[Stage] = Ring(lambda: Stage.make(accelerator, shards=longest, sealed=files.sealed), most=most)
     filler = Untouched(opened.stored(), files, request=max(opened.request, opened.longest), meter=meter)
     try:
         placement = CheckedThere(
