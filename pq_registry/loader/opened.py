@@ -43,6 +43,7 @@ _NOT_HERE: Final = {
     "plan": "get_slice, with the rows of this rank",
     "group": "get_slice, with the rows of this rank",
     "into": "load",
+    "memory": "load or iter_tensors",
 }
 """Options of ``load`` that mean nothing here, and what to use instead."""
 

@@ -259,7 +259,7 @@ def test_unknown_tensors_and_options_that_mean_nothing_here(tmp_path: Path, trut
         assert release_.keys() == ["ids"]
         with pytest.raises(UsageError):
             release_.get_tensor("embed")
-    for options in ({"rank": 0, "world_size": 2}, {"plan": "dim0"}, {"check_on": "device"}):
+    for options in ({"rank": 0, "world_size": 2}, {"plan": "dim0"}, {"check_on": "device"}, {"into": {}}):
         with pytest.raises(UsageError):
             opened(tmp_path, **options)
 

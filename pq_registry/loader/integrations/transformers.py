@@ -39,6 +39,8 @@ from pq_registry.loader.options import LoadOptions, Request
 
 _DECIDED: Final = frozenset({"framework", "names", "files", "into", "rank", "world_size", "plan", "group"})
 """Options of ``load`` that are decided here."""
+_READING: Final = frozenset({"progress", "stats", "device", "check_on", "memory"})
+"""Options of ``load`` about how weights are read, which the other files have nothing to do with."""
 _HUB: Final = frozenset(
     {
         "adapter_kwargs", "cache_dir", "code_revision", "force_download", "gguf_file", "local_files_only", "proxies",
@@ -80,7 +82,7 @@ def from_pretrained(auto_class: Any, release: Any, *model_args: Any, **kwargs: A
     ours = {name: kwargs.pop(name) for name in LoadOptions.__annotations__ if name in kwargs}
     trusted = kwargs.pop("trust_remote_code", None) is True
     request = Request.of({**ours, "framework": "torch"})
-    finding = {name: value for name, value in ours.items() if name not in ("progress", "stats", "device", "check_on")}
+    finding = {name: value for name, value in ours.items() if name not in _READING}
     with open_verified(release, framework="torch", **finding) as opened:
         files = [file for file in opened.files() if _is_small(file, trusted=trusted)]
         room = sum(file.size for file in files)
