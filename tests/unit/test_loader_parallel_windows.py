@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pq_registry import errors, limits
+from pq_registry import limits
 from pq_registry.client.meter import Meter
 from pq_registry.client.progress import Progress
-from pq_registry.errors import ConnectionFailed, DeviceFailed, PqregError, ShardMismatch, StorageError, UsageError
+from pq_registry.errors import ConnectionFailed, DeviceFailed, PqregError, ShardMismatch, StorageError
 from pq_registry.format.manifest import FileEntry
 from pq_registry.loader.dtypes import Numpy
 from pq_registry.loader.fill import Checked
@@ -25,7 +25,6 @@ from pq_registry.loader.parallel import windows
 from pq_registry.loader.parallel.joint import fingerprint, read_shared
 from pq_registry.loader.parallel.place import Place
 from pq_registry.loader.parallel.windows import share_of, window_shards
-from pq_registry.loader.parallel.words import agree, refuse
 from pq_registry.loader.placement import OwnMemory
 from pq_registry.loader.selection import Run, runs, select
 from tests.accelerator import OnDevice, Simulated
@@ -329,7 +328,7 @@ def test_one_that_fails_after_a_window_was_exchanged_tells_the_others(model, nar
     assert sorted(str(one.error).endswith(": no more") for one in ranks) == [False, True, True]
 
 
-# -- shares and words --------------------------------------------------------------------------------------------------
+# -- shares --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_shares_cover_a_window_once_in_the_order_of_ranks(model, size):
     units = select(manifest(model[0]))
@@ -357,53 +356,3 @@ def test_windows_are_bounded(size: int):
     assert shards % size == 0
     assert shards == size or shards * SHARD <= limits.LOADER_WINDOW_BYTES
     assert shards // size <= limits.LOADER_SHARE_SHARDS
-
-
-def conversation(*say: Callable[[InProcess], Any]) -> list[BaseException | None]:
-    hub = Hub(len(say))
-    found: list[BaseException | None] = [None] * len(say)
-
-    def run(rank: int) -> None:
-        try:
-            say[rank](InProcess(hub, rank))
-        except PqregError as error:
-            found[rank] = error
-
-    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(len(say))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return found
-
-
-@pytest.mark.parametrize("name", sorted(set(errors.__all__) - {"EXIT_INTERRUPTED", "at_step"}))
-def test_every_error_is_heard_as_what_it_is(name: str):
-    kind = getattr(errors, name)
-    if not (isinstance(kind, type) and issubclass(kind, PqregError)):
-        return
-    error = kind("füll\x1fed " * 200, expected="e" * 999, found=b"\xff", hint=None)
-    told, heard = conversation(lambda one: refuse(one, error), agree)
-    assert told is None
-    assert type(heard) is kind and heard.message.startswith("rank 0: füll ed ") and heard.expected == "e" * 203
-    assert heard.hint is None
-
-
-def test_words_that_are_no_errors_of_ours_are_heard_as_a_stop():
-    class Odd(InProcess):
-        def __init__(self, exchange: InProcess, word: bytes) -> None:
-            super().__init__(exchange.hub, exchange.place.rank)
-            self.tell(word)
-
-    for word in (b"", b"\xff\xfe", b"PqregError", b"Exception\x1fa\x1fb\x1fc\x1fd", b"limits\x1fa\x1fb\x1fc\x1fd"):
-        found = conversation(agree, lambda one, word=word: Odd(one, word))  # type: ignore[misc]
-        assert isinstance(found[0], ConnectionFailed) and "rank 1 of the group stopped" in str(found[0])
-    found = conversation(agree, lambda one: refuse(one, KeyboardInterrupt()))
-    assert isinstance(found[0], ConnectionFailed)
-
-
-def test_all_go_on_only_about_the_same():
-    assert conversation(*[lambda one: agree(one, "x")] * 3) == [None] * 3
-    found = conversation(lambda one: agree(one, "x"), lambda one: agree(one, "x"), lambda one: agree(one, "y"))
-    assert [type(one) for one in found] == [UsageError] * 3
-    assert "rank 2 differs from rank 0" in str(found[0])
