@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -162,12 +163,24 @@ def test_a_device_that_fails_after_the_last_tensor_is_an_error_all_the_same(one_
     assert one_device.pinned == []
 
 
+@pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("whole", [True, False])
-def test_too_little_memory_on_the_device_is_said_so(whole: bool):
+def test_too_little_memory_on_the_device_is_said_so(whole: bool, check: CheckedOn):
     device = Simulated(memory=6 * SHARD)
     files, _ = sample()
+    loading = Loading(files, device)
+    opened = 0
+    stored = loading.opened.stored
+
+    def count() -> Any:
+        nonlocal opened
+        opened += 1
+        return stored()
+
+    loading.opened = replace(loading.opened, stored=count)
     with pytest.raises(DeviceFailed, match="too little free memory"):
-        list(Loading(files, device).tensors("cpu", whole=whole))
+        list(loading.tensors(check, whole=whole))
+    assert loading.source.closed == opened
     device.close()
     gc.collect()
     assert device.live == {} and device.pinned == []

@@ -97,10 +97,12 @@ def checked_here(journey: Journey, accelerator: Accelerator) -> Route:
     opened = journey.opened
     size = opened.longest * limits.SHARD_BYTES
     slots: Ring[Pinned] = Ring(lambda: accelerator.pin(size), most=opened.workers + limits.LOADER_SPARE_SLOTS)
+    # Before the source is opened: this is where too little memory shows.
+    placement = CheckedHere(accelerator, journey.layout(accelerator), slots, meter=journey.meter)
     return Route(
         runs(journey.units, longest=opened.longest, by_owner=False),
         opened.filler(journey.progress, journey.meter),
-        CheckedHere(accelerator, journey.layout(accelerator), slots, meter=journey.meter),
+        placement,
         journey.pace(opened.workers * size),
     )
 
