@@ -24,7 +24,7 @@ from pq_registry import limits
 from pq_registry.client.source import DirectorySource
 from pq_registry.errors import ShardMismatch
 from pq_registry.loader import api, opening
-from pq_registry.loader.memory import Arena
+from pq_registry.loader.memory import Arena, RetainedMemory
 from pq_registry.loader.options import LoadOptions
 from pq_registry.loader.placement import InScratch, TensorMemory
 from pq_registry.loader.selection import Run
@@ -50,6 +50,7 @@ class Sample:
     path: Path
     trust: Path
     truth: Truth
+    memory: RetainedMemory
 
     def files(self) -> list[Path]:
         return sorted(self.path.glob("*.safetensors"))
@@ -73,7 +74,9 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
         truth.update(arrays)
     release_directory(root / "r", files)
     files.clear()
-    yield Sample(root / "r", write_trust(root / "trust.json"), truth)
+    memory = RetainedMemory(2 * FILES * FILE_BYTES)
+    yield Sample(root / "r", write_trust(root / "trust.json"), truth, memory)
+    memory.close()
     for file in (root / "r").iterdir():
         file.unlink()
 
@@ -104,9 +107,16 @@ def into(sample: Sample, released: Released, io: str) -> None:
     released.update(pq_registry.iter_tensors(sample.path, **options))
 
 
+def retained(sample: Sample, released: Released, io: str) -> None:
+    """Where loads before this one left the right bytes, in the very same places."""
+    options: LoadOptions = {"expect": "acme/minilm", "framework": "numpy", "io": io}  # type: ignore[typeddict-item]
+    options["memory"] = sample.memory
+    released.update(pq_registry.load(sample.path, **options))
+
+
 WAYS = [
     pytest.param(way, io, id=f"{way.__name__}-{io}")
-    for way in (whole, one_by_one, into)
+    for way in (whole, one_by_one, into, retained)
     for io in ("buffered", "direct")
 ]
 EVERY_WAY = pytest.mark.parametrize(("way", "io"), WAYS)

@@ -13,11 +13,18 @@ import numpy as np
 import pytest
 
 from pq_registry import iter_tensors, limits, load
+from pq_registry.client.meter import Meter
+from pq_registry.client.progress import NullProgress
 from pq_registry.errors import ShardMismatch, UsageError
 from pq_registry.loader import api
+from pq_registry.loader.dtypes import Numpy
+from pq_registry.loader.fill import Checked
 from pq_registry.loader.memory import RetainedMemory
+from pq_registry.loader.placement import OwnMemory, WholeFiles
+from pq_registry.loader.selection import runs, select
+from pq_registry.loader.stream import Pace, TensorStream
 from tests.releases import release_directory, write_trust
-from tests.samples import NOW
+from tests.samples import NOW, manifest
 from tests.tensors import Truth, safetensors_bytes
 
 SHARD = limits.SHARD_BYTES
@@ -151,3 +158,62 @@ def test_what_is_no_capacity(capacity: Any) -> None:
 def test_options_it_does_not_go_with(option: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"memory= is|into= fills"):
         load("acme/x:v1", **{"memory": RetainedMemory(SHARD), **option})
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_memory_a_thread_that_was_left_behind_still_fills_is_not_given_to_the_next_load(
+    whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that cannot be ended outlives its load, and writes into memory long after."""
+    monkeypatch.setattr(limits, "INTERRUPT_SECONDS", 0.05)
+    content, _ = safetensors_bytes({"a": ("U8", (SHARD,)), "b": ("U8", (3 * SHARD,))}, 1)
+    units = select(manifest({"m.safetensors": content}))
+    memory = RetainedMemory(20 * SHARD)
+    stuck, go = threading.Semaphore(0), threading.Event()
+    views: list[int] = []
+
+    class Stuck:
+        def read_into(self, _file: object, _offset: int, view: memoryview, **_: object) -> None:
+            views.append(np.frombuffer(view, np.uint8).ctypes.data)
+            stuck.release()
+            assert go.wait(60)
+            view[:] = b"\xee" * len(view)
+
+        def abort(self) -> None:
+            """Does not help."""
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    meter = Meter()
+    ready = runs([units[1]], longest=1, by_owner=True)
+    filler = Checked(Stuck(), request=1, progress=NullProgress(), meter=meter)
+    chosen = (units[1],)
+    placement = WholeFiles(chosen, memory) if whole else OwnMemory(chosen, memory, meter=meter)
+    stream = TensorStream(chosen, ready, filler, placement, Numpy(), pace=Pace(2, None), meter=meter)
+    tensors = stream.tensors()
+
+    def consume() -> None:
+        with pytest.raises(UsageError, match="enough"):
+            next(tensors)
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    for _ in range(2):  # both threads
+        assert stuck.acquire(timeout=30)
+    left = [thread for thread in threading.enumerate() if thread.name.startswith("pqreg-load")]
+    stream._stop(UsageError("enough"))  # what any other failure does
+    consumer.join(30)
+    gc.collect()
+    low, high = span(memory)
+    inside = [place for place in views if low <= place < high]
+    assert inside  # of tensors of their own, a shard that several share is read into scratch memory
+    taken = [memory.take(SHARD) for _ in range(20)]
+    for array in taken:
+        assert all(abs(array.ctypes.data - place) >= SHARD for place in inside)
+        array[:] = 1
+    go.set()
+    for thread in left:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert all((array == 1).all() for array in taken)
