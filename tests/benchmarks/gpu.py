@@ -8,8 +8,8 @@
    safetensors and fastsafetensors, in interleaved rounds; and that a damaged file is refused.
 
 ``--wheels DIR`` unpacks wheels (this project's with its dependencies, safetensors, fastsafetensors) and puts them on
-the path, for machines without a network. ``--simulate`` runs everything on the CPU, the kernels on Triton's interpreter and
-tiny inputs: it shows that this script works, and measures nothing. docs/operations/gpu.md says how to read the table.
+the path, for machines without a network. ``--simulate`` runs everything on the CPU, the kernels on Triton's interpreter
+and tiny inputs: it shows that this script works, and measures nothing. docs/operations/gpu.md says how to read it.
 """
 
 from __future__ import annotations

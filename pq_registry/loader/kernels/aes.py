@@ -60,17 +60,19 @@ def ctr_xor(data: Any, out: Any, *, stride: int, out_stride: int, size: int, las
         material = torch.empty(count * MATERIAL_BYTES // 4, dtype=torch.uint32, device=data.device)
         material.view(torch.uint8).copy_(keys.reshape(-1))
         masks = torch.empty(count * KEY_WORDS, dtype=torch.uint32, device=data.device)
-        schedule_kernel[(count,)](material, masks, num_warps=1)
-        direct = source.aligned and target.aligned
-        here = source if direct else source.copied()
-        there = target if direct else here
-        padded = last if direct else -(-last // 4) * 4
-        ctr_kernel[(-(-size // RUN_BYTES), count)](
-            here.data, there.data, masks, here.stride, there.stride,
-            size if direct else here.stride, padded, count, LANES, num_warps=1,
-        )  # fmt: skip
-        if not direct:
-            target.take(there)
-        # As bytes: not every torch has kernels for words without a sign.
-        masks.view(torch.uint8).zero_()
-        material.view(torch.uint8).zero_()
+        try:
+            schedule_kernel[(count,)](material, masks, num_warps=1)
+            direct = source.aligned and target.aligned
+            here = source if direct else source.copied()
+            there = target if direct else here
+            # Of a copy whole words are decrypted, up to the zeros behind each shard.
+            ctr_kernel[(-(-size // RUN_BYTES), count)](
+                here.data, there.data, masks, here.stride, there.stride,
+                size if direct else here.stride, last if direct else -(-last // 4) * 4, count, LANES, num_warps=1,
+            )  # fmt: skip
+            if not direct:
+                target.take(there)
+        finally:
+            # As bytes: not every torch has kernels for words without a sign.
+            masks.view(torch.uint8).zero_()
+            material.view(torch.uint8).zero_()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The AES-256-CTR kernels, in Triton. Imported only where they are launched, for triton must be there.
 
-Bitsliced: a lane works on 32 blocks at once, in 128 words, one for each bit of the state (``planes``: bit ``i`` of byte
-``p`` is plane ``8 p + i``, bit ``j`` of a plane belongs to the ``j``-th block). No value is ever an address or decides a
+Bitsliced: a lane works on 32 blocks at once, in 128 words, one for each bit of the state: bit ``i`` of byte ``p`` is
+plane ``8 p + i``, and bit ``j`` of a plane belongs to the ``j``-th block. No value is ever an address or decides a
 branch, so neither time nor memory traffic says anything about keys or keystream. ShiftRows is a renaming. Block
 ``32 j + l`` of a program's run is bit ``j`` of lane ``l``, so that what a warp reads and writes lies side by side.
 
@@ -217,13 +217,13 @@ def _after_first_round(key, first, LANES: tl.constexpr):
 
 @triton.jit
 def _exchanged(rows, step: tl.constexpr, upper: tl.constexpr):
-    """Rows ``i`` and ``i + step`` after the upper half of each group in the one and the lower in the other changed."""
+    """Rows ``i`` and ``i + step``, the upper half of each group of bits in the one changed for the lower in the other."""
     out = ()
     for i in tl.static_range(32):
         if i % (2 * step) < step:
-            out = out + ((rows[i] & (upper >> step)) | ((rows[i + step] << step) & upper),)
+            out = out + (rows[i] ^ ((rows[i] ^ (rows[i + step] << step)) & upper),)
         else:
-            out = out + (((rows[i - step] >> step) & (upper >> step)) | (rows[i] & upper),)
+            out = out + (rows[i] ^ ((rows[i] ^ (rows[i - step] >> step)) & (upper >> step)),)
     return out
 
 
