@@ -126,10 +126,20 @@ def test_signals_are_passed_on(node: Node) -> None:
     assert node.is_clean()
 
 
+# The terminal becomes that of the session; by a program, because a process with threads may not fork as tests please.
+ON_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def test_ctrl_c_reaches_the_command_once(node: Node) -> None:
-    pid, terminal = pty.fork()
-    if not pid:
-        os.execvpe(sys.executable, node.words("-q", "--", sys.executable, "-c", UNTIL_TOLD, "{dir}"), node.environment)
+    terminal, theirs = pty.openpty()
+    words = node.words("-q", "--", sys.executable, "-c", UNTIL_TOLD, "{dir}")
+    process = subprocess.Popen([sys.executable, "-c", ON_A_TERMINAL, *words], env=node.environment, stdin=theirs,
+                               stdout=theirs, stderr=theirs, start_new_session=True)  # fmt: skip
+    os.close(theirs)
     output = b""
 
     def until(text: bytes) -> None:
@@ -142,9 +152,9 @@ def test_ctrl_c_reaches_the_command_once(node: Node) -> None:
     until(b"ready")
     os.write(terminal, b"\x03")
     until(b"SIGINT")
-    os.kill(pid, signal.SIGTERM)  # passed on after whatever else would have been
+    process.terminate()  # passed on after whatever else would have been
     until(b"SIGTERM")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    assert process.wait(PATIENCE) == 5
     os.close(terminal)
     assert re.findall(rb"SIG\w+", output) == [b"SIGINT", b"SIGTERM"]
     assert node.is_clean()
