@@ -217,7 +217,7 @@ def _after_first_round(key, first, LANES: tl.constexpr):
 
 @triton.jit
 def _exchanged(rows, step: tl.constexpr, upper: tl.constexpr):
-    """Rows ``i`` and ``i + step``, the upper half of each group of bits in the one changed for the lower in the other."""
+    """Rows ``i`` and ``i + step``: upper halves of groups of bits in the one, for lower halves in the other."""
     out = ()
     for i in tl.static_range(32):
         if i % (2 * step) < step:

@@ -47,10 +47,11 @@ def shard_digests(data: Any, *, stride: int, size: int, last: int, count: int, o
         if not rows.aligned:
             rows = rows.copied()
         chunks = -(-size // CHUNK_BYTES)
-        nodes = torch.empty(count * chunks * 8, dtype=torch.uint32, device=data.device)
+        # Zeros, so that no digest of an earlier call is found again, whatever becomes of this one.
+        nodes = data.new_zeros(count * chunks * 32).view(torch.uint32)
         spare = torch.empty(count * -(-chunks // 2) * 8, dtype=torch.uint32, device=data.device)
         # Of its own, for the caller's may begin anywhere.
-        found = torch.empty((count, 8), dtype=torch.uint32, device=data.device)
+        found = data.new_zeros((count, SHARD_DIGEST_BYTES)).view(torch.uint32)
         chunk_kernel[(-(-count * chunks // CHUNK_LANES),)](
             rows.data, nodes, rows.stride, size, last, count, CHUNK_LANES, num_warps=1
         )
