@@ -28,7 +28,7 @@ from tests.benchmarks.stage import ROOT, Stage
 FILE = 512 << 20
 QUICK_DIVISOR = 16
 DISK_FACTOR = 7
-"""Copies of the model at one time: corpus, registry and release, plain and sealed, and tensorizer's two."""
+"""Copies of the model at one time: corpus; registry and release, each plain and sealed; tensorizer's, twice."""
 KEYS = ("into", "own", "cold", "http")
 
 
@@ -76,7 +76,7 @@ def measure(stage: Stage, keys: tuple[str, ...], rounds: int, done: Callable[[Se
         if "http" in keys:
             done(loads.http(registry))
     if {"into", "cold"} & set(keys):
-        loads.make_tensors()
+        loads.make_tensors("tensorizer", "tensorizer-sealed")
     if "into" in keys:
         done(loads.into(kept=False))
         done(loads.into(kept=True))

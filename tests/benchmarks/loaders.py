@@ -5,13 +5,17 @@ A tensor counts until the next one is asked for: a consumer that keeps it has to
 What a loader needs is imported by ``prepare``, so that no import is timed. ``direct`` means past the page cache,
 where a loader has that.
 
-Serves from a file: safetensors, fastsafetensors, runai-model-streamer, tensorizer, ours. Over HTTP: tensorizer, ours.
+From files: safetensors, fastsafetensors, runai-model-streamer, tensorizer, ours. Over HTTP: tensorizer, ours.
+
+``python -m tests.benchmarks.loaders DIR TARGET`` writes the model again as tensorizer's file, encrypted if the name of
+TARGET says so: in a process of its own, which takes its memory with it.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,11 +161,12 @@ def _tensorizer(*, sealed: bool = False, verify: bool = False) -> Callable[[str]
     return iterate
 
 
-def write_tensors(directory: str, target: Path, *, sealed: bool) -> None:
+def write_tensors(directory: str, target: Path) -> None:
     """The same tensors in tensorizer's format; it always stores its hashes."""
     from tensorizer import EncryptionParams, TensorSerializer
 
-    writer = TensorSerializer(str(target), encryption=EncryptionParams(key=KEY) if sealed else None)
+    encryption = EncryptionParams(key=KEY) if target.name == SEALED_TENSORS else None
+    writer = TensorSerializer(str(target), encryption=encryption)
     writer.write_state_dict(dict(_safetensors(directory)))
     writer.close()
 
@@ -210,3 +215,6 @@ LOADERS: dict[str, Loader] = {
         iterate=_tensorizer(sealed=True, verify=True), **_TENSORIZER,
     ),
 }  # fmt: skip
+
+if __name__ == "__main__":
+    write_tensors(sys.argv[1], Path(sys.argv[2]))

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import os
 import shlex
+import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,9 @@ from tests.benchmarks.loaders import (
     Loader,
     tensorizer_can_encrypt,
     weights,
-    write_tensors,
 )
 from tests.benchmarks.sections import CONNECTIONS, CORES, shell
-from tests.benchmarks.stage import REFERENCE, SEALED_REPOSITORY, Registry, Stage
+from tests.benchmarks.stage import REFERENCE, ROOT, SEALED_REPOSITORY, Registry, Stage
 
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30), "MALLOC_TOP_PAD_": "0"}
 """glibc keeps what is freed, whatever its size."""
@@ -67,13 +67,14 @@ class Loads:
         """Bytes of the weights."""
         return sum(path.stat().st_size for path in weights(self.stage.corpus))
 
-    def make_tensors(self) -> None:
-        """The model in tensorizer's format, plain and encrypted."""
-        for key, name in (("tensorizer", TENSORS), ("tensorizer-sealed", SEALED_TENSORS)):
-            target = self.tensors / name
+    def make_tensors(self, *keys: str) -> None:
+        """The model in tensorizer's format, for the loaders ``keys``."""
+        for key in keys:
+            target = Path(self.place(key).source)
             if key not in self.absent and not target.exists():
                 self.tensors.mkdir(exist_ok=True)
-                write_tensors(str(self.stage.corpus), target, sealed=name == SEALED_TENSORS)
+                command = self.stage.child("loaders", str(self.stage.corpus), str(target))
+                subprocess.run(command, check=True, env=self.stage.env, cwd=ROOT, stdout=subprocess.DEVNULL)
 
     def place(self, key: str) -> Place:
         """Where ``key`` loads from, on this machine."""
@@ -159,7 +160,7 @@ class Loads:
 
     def _publish_tensors(self, registry: Registry) -> str:
         """tensorizer's file, as one more blob of the registry; its URL. curl reads the token from its own file."""
-        self.make_tensors()
+        self.make_tensors("tensorizer")
         folder = self.stage.work / "published"
         folder.mkdir(exist_ok=True)
         (folder / TENSORS).unlink(missing_ok=True)
