@@ -173,7 +173,7 @@ def test_memory_a_thread_that_was_left_behind_still_fills_is_not_given_to_the_ne
     views: list[int] = []
 
     class Stuck:
-        def read_into(self, _file: object, _offset: int, view: memoryview, **_: object) -> None:
+        def read_into(self, file: object, offset: int, view: memoryview, *, arrived: object = None) -> None:
             views.append(np.frombuffer(view, np.uint8).ctypes.data)
             stuck.release()
             assert go.wait(60)
