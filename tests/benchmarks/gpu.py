@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace, packages: Path) -> int:
     print(json.dumps(found["machine"]))
     if not arguments.simulate:
         torch.cuda.set_device(device)
-        found["compiled_s"] = timed(lambda: gpukernels.prepare(device))
     failures: list[str] = []
     for name, part in (
+        ("compiled", lambda: {"s": timed(lambda: gpukernels.prepare(device))}),
         ("kernels right", lambda: gpukernels.check(device, small=arguments.simulate)),
         ("GB/s", lambda: gpukernels.rates(device, small=arguments.simulate)),
         ("load", lambda: gpuloads.measure(arguments, packages, device)),
@@ -72,6 +72,9 @@ def run(arguments: argparse.Namespace, packages: Path) -> int:
             failures.append(f"{name}: {type(error).__name__}: {error}")
         else:
             print(f"\n{name}\n{table(found[name])}", flush=True)
+            failures += [
+                f"{name}: {row}: {said}" for row, said in found[name].items() if str(said).startswith("failed")
+            ]
     found["failures"] = failures
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(found, indent=2) + "\n")

@@ -54,10 +54,16 @@ def measure(arguments: argparse.Namespace, packages: Path, device: Any) -> dict[
         size = sum(path.stat().st_size for path in weights)
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         memory: dict[str, int] = {}
+        failed: dict[str, Any] = {}
         order = random.Random(1)
         for number in range(arguments.rounds + 1):
             for name in order.sample(list(contenders), len(contenders)):
-                taken, peak = once(contenders[name], device, weights if number == 0 else [])
+                try:
+                    taken, peak = once(contenders[name], device, weights if number == 0 else [])
+                except Exception as error:  # noqa: BLE001 - the others are still to be measured
+                    failed[name] = f"failed: {type(error).__name__}: {error}"
+                    del contenders[name], seconds[name]
+                    continue
                 if number:  # the first round compiles, touches and compares
                     seconds[name].append(taken)
                 memory[name] = max(memory.get(name, 0), peak)
@@ -73,7 +79,7 @@ def measure(arguments: argparse.Namespace, packages: Path, device: Any) -> dict[
             for name, value in medians.items()
         }
         rows["a flipped bit"] = damaged(stage, device)
-        return rows
+        return rows | failed
 
 
 def ways(stage: Any, device: Any) -> dict[str, Callable[[], dict[str, Any]]]:

@@ -48,12 +48,16 @@ def test_a_part_that_fails_is_told_and_the_rest_goes_on(
 
     monkeypatch.setattr(gpukernels, "check", wrong)
     monkeypatch.setattr(gpukernels, "rates", lambda *_, **__: {"BLAKE3": {"median": 1.5}})
-    monkeypatch.setattr("tests.benchmarks.gpuloads.measure", lambda *_: {"pqreg": {"s": 2.0}})
+    monkeypatch.setattr(gpukernels, "prepare", lambda _: None)
+    loaded = {"pqreg": {"s": 2.0}, "peer": "failed: OSError: no memory"}
+    monkeypatch.setattr("tests.benchmarks.gpuloads.measure", lambda *_: loaded)
     arguments = argparse.Namespace(simulate=True, json=tmp_path / "out" / "gpu.json", base=tmp_path)
     assert gpu.run(arguments, tmp_path) == 1
     found = json.loads(arguments.json.read_text())
-    assert found["failures"] == ["kernels right: AssertionError: a digest differs"]
-    assert found["load"] == {"pqreg": {"s": 2.0}}
+    assert found["failures"] == [
+        "kernels right: AssertionError: a digest differs", "load: peer: failed: OSError: no memory",
+    ]  # fmt: skip
+    assert found["load"] == loaded
     said = capsys.readouterr()
     assert "FAILED kernels right" in said.err
     assert "BLAKE3  median 1.5" in said.out
