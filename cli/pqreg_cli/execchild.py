@@ -6,7 +6,9 @@ those of the terminal (Ctrl-C, a window that changes) it has had itself, and the
 told to end (SIGTERM) when we are killed in a way that nobody can handle. As process 1 of a container we take the exit
 status of every orphan, as somebody must.
 
-All signals in question are blocked and waited for one by one, so none is lost and no handler runs anywhere else.
+All signals in question are blocked and waited for one by one, so no handler runs anywhere else. Libraries may have made
+threads that do not block them, as numpy's OpenBLAS does: a SIGCHLD that comes while we are not waiting goes to one of
+these, which discards it. So we look by ourselves, too, whether the command has ended.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ _PASSED_ON: Final = frozenset(
     }
 )  # fmt: skip
 _AWAITED: Final = _PASSED_ON | {signal.SIGCHLD}
+_LOOK_SECONDS: Final = 0.5
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _SIGNALLED: Final = 128
 """What a shell adds to the number of the signal that ended a command."""
@@ -94,8 +97,8 @@ def _start(command: Sequence[str], environment: Mapping[str, str], keep: Collect
 
 def _follow(child: int) -> int:
     while True:
-        told = signal.sigwaitinfo(_AWAITED)
-        if told.si_signo == signal.SIGCHLD:
+        told = signal.sigtimedwait(_AWAITED, _LOOK_SECONDS)
+        if told is None or told.si_signo == signal.SIGCHLD:
             status = _reap(child)
             if status is not None:
                 return status

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_places_are_filled_once() -> None:
 
 @dataclass(frozen=True)
 class Told:
-    """What sigwaitinfo answers."""
+    """What sigtimedwait answers."""
 
     si_signo: int
     si_code: int
@@ -55,7 +56,7 @@ def test_what_the_terminal_sent_is_not_sent_again(monkeypatch: pytest.MonkeyPatc
         Told(signal.SIGINT, si_queue), Told(signal.SIGCHLD, 1),
     ]  # fmt: skip
     sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(signal, "sigwaitinfo", lambda _awaited: arriving.pop(0))
+    monkeypatch.setattr(signal, "sigtimedwait", lambda _awaited, _seconds: arriving.pop(0))
     monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
     assert execchild._follow(child.pid) == 0
     assert sent == [(child.pid, signal.SIGTERM), (child.pid, signal.SIGINT)]
@@ -79,3 +80,21 @@ def test_a_program_that_is_none_cannot_be_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be run"):
         execchild.run([str(tmp_path / "x")], environment={})
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+LATE = """
+import os, sys, threading
+from pqreg_cli import execchild
+follow = execchild._follow
+def late(child):
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # it has ended, and its SIGCHLD is gone with the other thread
+    return follow(child)
+execchild._follow = late
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+os._exit(-execchild.run(["/bin/sh", "-c", "kill -9 $$"], environment=dict(os.environ)))
+"""
+
+
+def test_a_signal_that_another_thread_swallowed_is_not_waited_for() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "cli")}
+    assert subprocess.run([sys.executable, "-c", LATE], timeout=60, env=environment).returncode == signal.SIGKILL
