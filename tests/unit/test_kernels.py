@@ -18,6 +18,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch (make test-torch)")
 triton = pytest.importorskip("triton", reason="needs triton (make test-torch)")
 
+from pq_registry import limits  # noqa: E402
 from pq_registry.errors import UsageError  # noqa: E402
 from pq_registry.loader import kernels  # noqa: E402
 from pq_registry.loader.kernels.launch import Rows  # noqa: E402
@@ -139,6 +140,47 @@ def test_tensors_on_the_cpu_are_refused_unless_interpreted() -> None:
         kernels.shard_digests(BYTES, stride=100, size=100, last=100, count=1, out=DIGESTS)
     with pytest.raises(UsageError, match="CUDA"):
         kernels.prepare("cpu")
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        DIGESTS[:, :31],
+        DIGESTS.view(torch.int8),
+        torch.zeros((2, 32), dtype=torch.uint8),
+        DIGESTS.to("meta"),
+        DIGESTS[0],
+    ],
+)
+def test_digests_go_only_where_they_fit(out: object) -> None:
+    with pytest.raises(UsageError, match="no room"):
+        kernels.shard_digests(BYTES, stride=100, size=100, last=100, count=1, out=out)
+
+
+KEYS = torch.zeros((1, 44), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("out", "keys", "said"),
+    [
+        (BYTES, KEYS[:, :43], "not a key"),
+        (BYTES, KEYS.float(), "not a key"),
+        (BYTES, KEYS.repeat(2, 1), "not a key"),
+        (BYTES, KEYS.to("meta"), "not a key"),
+        (BYTES.to("meta"), KEYS, "elsewhere"),
+        (BYTES[:99], KEYS, "too short"),
+    ],
+)
+def test_keys_and_plaintext_that_do_not_fit_are_refused(out: object, keys: object, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        kernels.ctr_xor(BYTES, out, stride=100, out_stride=100, size=100, last=100, count=1, keys=keys)
+
+
+def test_a_shard_whose_counter_would_not_fit_is_refused() -> None:
+    long = torch.empty(limits.LOADER_CIPHER_BYTES + 1, dtype=torch.uint8, device="meta")
+    size = len(long)
+    with pytest.raises(UsageError, match="too long"):
+        kernels.ctr_xor(long, long, stride=size, out_stride=size, size=size, last=size, count=1, keys=KEYS)
 
 
 @pytest.mark.parametrize(

@@ -40,18 +40,21 @@ def ctr_xor(data: Any, out: Any, *, stride: int, out_stride: int, size: int, las
     Raises:
         UsageError: without triton, or if a tensor is not what it must be.
     """
-    require_triton(data)
     source, target = Rows(data, stride, size, last, count), Rows(out, out_stride, size, last, count)
     source.check("what is to be decrypted")
     target.check("where it is to go")
     if size > limits.LOADER_CIPHER_BYTES:
         raise UsageError("a shard is too long", expected=f"at most {limits.LOADER_CIPHER_BYTES} bytes", found=size)
-    if tuple(keys.shape) != (count, MATERIAL_BYTES) or not keys.is_contiguous() or keys.device != data.device:
+    if out.device != data.device:
+        raise UsageError("plaintext goes elsewhere", expected=f"a tensor on {data.device}", found=f"on {out.device}")
+    kind = (tuple(keys.shape), str(keys.dtype), keys.is_contiguous(), keys.device)
+    if kind != ((count, MATERIAL_BYTES), "torch.uint8", True, data.device):
         raise UsageError(
             "there is not a key for each shard",
-            expected=f"a contiguous tensor of shape ({count}, {MATERIAL_BYTES}) on {data.device}",
-            found=f"shape {tuple(keys.shape)} on {keys.device}",
+            expected=f"a contiguous tensor of uint8, shape ({count}, {MATERIAL_BYTES}), on {data.device}",
+            found=f"{keys.dtype}, shape {tuple(keys.shape)}, on {keys.device}",
         )
+    require_triton(data)
     import torch
 
     from pq_registry.loader.kernels.aes_triton import ctr_kernel, schedule_kernel

@@ -30,15 +30,16 @@ def shard_digests(data: Any, *, stride: int, size: int, last: int, count: int, o
     Raises:
         UsageError: without triton, or if a tensor is not what it must be.
     """
-    require_triton(data)
     rows = Rows(data, stride, size, last, count)
     rows.check("what is to be digested")
-    if tuple(out.shape) != (count, SHARD_DIGEST_BYTES) or not out.is_contiguous() or out.device != data.device:
+    kind = (tuple(out.shape), str(out.dtype), out.is_contiguous(), out.device)
+    if kind != ((count, SHARD_DIGEST_BYTES), "torch.uint8", True, data.device):
         raise UsageError(
             "there is no room for the digests",
-            expected=f"a contiguous tensor of shape ({count}, {SHARD_DIGEST_BYTES}) on {data.device}",
-            found=f"shape {tuple(out.shape)} on {out.device}",
+            expected=f"a contiguous tensor of uint8, shape ({count}, {SHARD_DIGEST_BYTES}), on {data.device}",
+            found=f"{out.dtype}, shape {tuple(out.shape)}, on {out.device}",
         )
+    require_triton(data)
     import torch
 
     from pq_registry.loader.kernels.blake3_triton import chunk_kernel, tree_kernel
