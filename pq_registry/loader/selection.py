@@ -7,7 +7,7 @@ tensors nobody asked for, are not read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,16 +63,11 @@ class Run:
         return max(unit.start, self.offset), min(unit.end, self.offset + self.size)
 
 
-Cut = Callable[[TensorEntry], TensorEntry]
-"""What of a tensor to read: an entry with the same name and dtype whose bytes lie within those of the one given."""
-
-
 def select(
     release: Listing,
     *,
     names: Collection[str] | None = None,
     files: Collection[str] | None = None,
-    cut: Cut | None = None,
 ) -> tuple[Unit, ...]:
     """The tensors of a release in file order: files by code point, tensors by offset.
 
@@ -80,7 +75,6 @@ def select(
         release: the verified manifest, or whatever else lists files.
         names: take only these tensors.
         files: take only these files, each a path or a folder of the release.
-        cut: take only this part of each tensor.
 
     Raises:
         UsageError: if there are no tensors, one of ``names`` or ``files`` does not exist, or two files hold a tensor
@@ -105,7 +99,7 @@ def select(
     units: list[Unit] = []
     homes: dict[str, FileEntry] = {}
     for file in chosen:
-        for unit in _units(file, cut):
+        for unit in _units(file):
             if wanted is not None and unit.entry.name not in wanted:
                 continue
             home = homes.setdefault(unit.entry.name, file)
@@ -172,11 +166,10 @@ def _shards(units: Sequence[Unit]) -> Iterator[Run]:
             index += 1
 
 
-def _units(file: FileEntry, cut: Cut | None) -> Iterator[Unit]:
+def _units(file: FileEntry) -> Iterator[Unit]:
     if file.tensors is not None:
         base = file.tensors.header_size
-        for whole in file.tensors.tensors:
-            entry = whole if cut is None else cut(whole)
+        for entry in file.tensors.tensors:
             yield Unit(file, entry, base + entry.begin, base + entry.end)
 
 
