@@ -109,7 +109,7 @@ class Arena:
         self.close()
 
     def close(self) -> None:
-        """Keep nothing from now on."""
+        """Keep nothing from now on: whatever is taken later gets a mapping of its own."""
         self._closed = True
         self._collect()
         for begin, end in self._free:
@@ -117,13 +117,15 @@ class Arena:
 
     def _come_back(self, begin: int, end: int) -> None:
         # Runs wherever the last reference dies, even inside take() when the garbage collector strikes there: so no
-        # lock, only an append, which is atomic.
-        self._returned.append((begin, end))
+        # lock, only an append, which is atomic. After it the pages can be somebody's again, so it is the last thing done.
         if self._closed:
             self._discard(begin, end)
+        self._returned.append((begin, end))
 
     def _place(self, room: int) -> int | None:
         """Take the lowest free place: what was touched before is used again before anything that was not."""
+        if self._closed:
+            return None
         self._collect()
         for index, (begin, end) in enumerate(self._free):
             if end - begin >= room:

@@ -13,7 +13,7 @@ import pytest
 
 from pq_registry import limits
 from pq_registry.errors import StorageError
-from pq_registry.loader.memory import ALIGNMENT, Arena, anonymous, as_array
+from pq_registry.loader.memory import ALIGNMENT, Arena, RetainedMemory, anonymous, as_array
 
 SHARD = limits.SHARD_BYTES
 
@@ -121,6 +121,34 @@ def test_a_closed_arena_gives_pages_back_and_its_arrays_stay_valid():
     del held
     gc.collect()
     assert resident() - before < 2 * SHARD, "also what came back after the end"
+
+
+@pytest.mark.parametrize("kind", [Arena, RetainedMemory])
+def test_pages_that_come_back_after_the_end_are_not_taken_from_whoever_has_them_next(
+    kind: type[Arena], monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever another thread takes while an array comes back keeps what is written to it."""
+    arena = kind(8 * SHARD)
+    first, second = arena.take(4 * SHARD), arena.take(4 * SHARD)
+    arena.close()
+    discard = arena._discard
+    taken = []
+
+    def meanwhile(begin: int, end: int) -> None:
+        taken.append(arena.take(4 * SHARD))
+        taken[-1][:] = 7
+        discard(begin, end)
+
+    monkeypatch.setattr(arena, "_discard", meanwhile)
+    del first
+    gc.collect()
+    monkeypatch.setattr(arena, "_discard", discard)
+    taken.append(arena.take(4 * SHARD))
+    taken[-1][:] = 7
+    arena.close()
+    del second
+    gc.collect()
+    assert len(taken) == 2 and all(bool((array == 7).all()) for array in taken)
 
 
 def resident() -> int:
