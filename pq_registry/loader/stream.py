@@ -8,7 +8,7 @@ committed, and not before (DESIGN §5, step 8).
 At most ``ring`` bytes are read ahead of what the caller has taken; the tensor the caller is waiting for is always read
 on, however large it is. The first error stops all workers, drops what was not yet handed out, and is raised at once,
 even if tensors before the bad shard were ready. Whenever the iteration ends, for whatever reason, reads under way are
-ended and its threads with them.
+ended and its threads with them. A thread that cannot be woken is left behind; the last of these closes the filler.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 
 from pq_registry import limits
 from pq_registry.client.meter import Meter
+from pq_registry.errors import StorageError
 from pq_registry.loader.dtypes import Framework
 from pq_registry.loader.fill import Filler
 from pq_registry.loader.placement import Placement
@@ -73,6 +74,8 @@ class TensorStream:
         self._waiting_run: Run | None = None
         self._ahead = 0
         self._stopped = False
+        self._over = False
+        self._running = 0
         self._error: BaseException | None = None
         lock = threading.Lock()
         self._landed = threading.Condition(lock)
@@ -83,6 +86,7 @@ class TensorStream:
 
         Raises:
             ShardMismatch: if a shard is not what was signed; every tensor handed out before was.
+            StorageError: if the system gives no thread.
             PqregError: whatever else the source reports.
         """
         threads = [
@@ -90,25 +94,53 @@ class TensorStream:
             for number in range(self._pace.workers)
         ]
         try:
-            for thread in threads:
-                thread.start()
+            self._start(threads)
             for position, unit in enumerate(self._units):
                 yield unit.entry.name, self._framework.make(unit.entry, self._await(position))
         finally:
-            self._end(threads)
+            if threading.current_thread() in threads:
+                # The garbage collector found this generator while it ran in a worker, which can hold any lock just now.
+                threading.Thread(target=self._end, args=(threads,), daemon=True, name="pqreg-load-end").start()
+            else:
+                self._end(threads)
+
+    def _start(self, threads: Sequence[threading.Thread]) -> None:
+        for thread in threads:
+            with self._landed:
+                self._running += 1
+            try:
+                thread.start()
+            except RuntimeError as error:
+                with self._landed:
+                    self._running -= 1
+                if thread is not threads[0]:
+                    return  # fewer are slower, not wrong
+                raise StorageError(
+                    "the system gives this process no thread",
+                    expected="one at least",
+                    found=str(error)[:100],
+                    hint="see the limits of processes and of memory (ulimit -u, pids.max)",
+                ) from None
 
     def _end(self, threads: Sequence[threading.Thread]) -> None:
         self._stop(None)
-        started = [thread for thread in threads if thread.ident is not None]
-        if self._next < len(self._units):
-            self._filler.abort()
-        # A thread that is just connecting cannot be woken; it is left behind rather than waited for.
-        deadline = time.monotonic() + limits.INTERRUPT_SECONDS
-        for thread in started:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        if not any(thread.is_alive() for thread in started):
-            self._filler.close()
-        self._placement.clear()
+        try:
+            if self._next < len(self._units):
+                self._filler.abort()
+            # A thread that is just connecting cannot be woken; it is left behind rather than waited for.
+            deadline = time.monotonic() + limits.INTERRUPT_SECONDS
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join(max(0.0, deadline - time.monotonic()))
+        finally:  # also when the caller is interrupted once more
+            with self._landed:
+                self._over = True
+                left = self._running
+            try:
+                if not left:
+                    self._filler.close()
+            finally:
+                self._placement.clear()
 
     def _await(self, position: int) -> Any:
         with self._landed:
@@ -132,6 +164,12 @@ class TensorStream:
             # Whoever keeps the error must not keep, through its traceback, buffers with bytes that failed their check.
             traceback.clear_frames(error.__traceback__)
             self._stop(error)
+        finally:
+            with self._landed:
+                self._running -= 1
+                last = self._over and not self._running
+            if last:
+                self._filler.close()
 
     def _move(self, run: Run) -> None:
         """Bring one run to where it belongs.

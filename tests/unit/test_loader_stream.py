@@ -16,7 +16,7 @@ import pytest
 from pq_registry import limits
 from pq_registry.client.meter import Meter
 from pq_registry.client.progress import NullProgress
-from pq_registry.errors import ConnectionFailed, ShardMismatch
+from pq_registry.errors import ConnectionFailed, ShardMismatch, StorageError
 from pq_registry.format.manifest import FileEntry
 from pq_registry.loader.dtypes import Numpy
 from pq_registry.loader.fill import Checked
@@ -37,7 +37,7 @@ class MemorySource:
         self.files = files
         self.before = before
         self.reads: list[tuple[str, int, int]] = []
-        self.aborted = 0
+        self.aborted = self.closed = 0
 
     def read_into(self, file: FileEntry, offset: int, view: memoryview, *, arrived: object = None) -> None:
         self.before(file.path.text, offset)
@@ -48,7 +48,7 @@ class MemorySource:
         self.aborted += 1
 
     def close(self) -> None:
-        pass
+        self.closed += 1
 
 
 MODES = ("whole", "own")
@@ -302,18 +302,32 @@ def test_memory_of_dropped_tensors_is_used_again():
     assert len(addresses) < 12
 
 
-def test_threads_that_cannot_be_started_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch):
+def test_with_fewer_threads_than_it_wants_it_goes_on(monkeypatch: pytest.MonkeyPatch):
+    files, truth = sample()
+    started = limit_threads(monkeypatch, 1)
+    found = dict(stream(select(manifest(files)), MemorySource(files), "own").tensors())
+    assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in truth.items()}
+    assert len(started) == 1 and not started[0].is_alive()
+
+
+def test_without_a_thread_it_says_so_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch):
     files, _ = sample()
+    limit_threads(monkeypatch, 0)
+    source = MemorySource(files)
+    with pytest.raises(StorageError, match="no thread"):
+        next(stream(select(manifest(files)), source, "own").tensors())
+    assert source.closed == 1
+
+
+def limit_threads(monkeypatch: pytest.MonkeyPatch, most: int) -> list[threading.Thread]:
     start = threading.Thread.start
     started: list[threading.Thread] = []
 
-    def second_fails(self: threading.Thread) -> None:
-        if started:
+    def limited(self: threading.Thread) -> None:
+        if len(started) == most:
             raise RuntimeError("can't start new thread")
         started.append(self)
         start(self)
 
-    monkeypatch.setattr(threading.Thread, "start", second_fails)
-    with pytest.raises(RuntimeError):
-        next(stream(select(manifest(files)), MemorySource(files), "own").tensors())
-    assert not started[0].is_alive()
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    return started

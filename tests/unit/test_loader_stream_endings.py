@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams that end where nobody expects it: in a thread of their own, or with a thread that cannot be woken."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import pytest
+
+from pq_registry import limits
+from pq_registry.loader.selection import select
+from tests.samples import manifest
+from tests.unit.test_loader_stream import MemorySource, sample, stream
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("where", ["reading", "under the lock"])
+def test_a_generator_that_is_collected_in_one_of_its_workers_ends(where: str, monkeypatch: pytest.MonkeyPatch):
+    """As garbage is wherever the last allocation was: a cycle with a kept traceback is enough."""
+    files, _ = sample()
+    dropped, ended = threading.Event(), threading.Event()
+    collected: list[str] = []
+
+    def collect() -> None:
+        if dropped.is_set() and not collected:
+            collected.append(threading.current_thread().name)
+            gc.collect()
+
+    def before(path: str, offset: int) -> None:
+        if len(source.reads) == 2:
+            dropped.wait(30)
+        if where == "reading":
+            collect()
+
+    class Source(MemorySource):
+        def close(self) -> None:
+            ended.set()
+
+    class Cycle:
+        pass
+
+    source = Source(files, before)
+    made = stream(select(manifest(files)), source, "own", workers=1)
+    if where == "under the lock":
+        part = made._part
+        monkeypatch.setattr(made, "_part", lambda *args: (collect(), part(*args))[1])
+    cycle: Any = Cycle()
+    cycle.itself, cycle.generator = cycle, made.tensors()
+    next(cycle.generator)
+    gc.disable()  # so that it is not found here
+    try:
+        del cycle
+        dropped.set()
+        assert ended.wait(30)
+    finally:
+        gc.enable()
+    assert collected == ["pqreg-load-0"]
+    for thread in threading.enumerate():
+        if thread.name.startswith("pqreg-load"):
+            thread.join(30)
+
+
+def test_the_last_thread_that_was_left_behind_closes_the_source(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "INTERRUPT_SECONDS", 0)
+    files, _ = sample()
+    stuck = threading.Event()
+
+    def before(path: str, offset: int) -> None:
+        if len(source.reads) >= 2:
+            stuck.wait(30)
+
+    source = MemorySource(files, before)
+    tensors = stream(select(manifest(files)), source, "own", workers=2).tensors()
+    next(tensors)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("pqreg-load")]
+    tensors.close()
+    assert source.closed == 0, "a thread still reads"
+    stuck.set()
+    for thread in threads:
+        thread.join(30)
+    assert source.closed == 1
