@@ -141,7 +141,7 @@ def report_json(report: Report) -> dict[str, object]:
     """The same as JSON."""
     one, opened, request = report.typical, report.opened, report.request
     return {
-        **release_json(opened.verified, inner=report.inner),
+        **release_json(opened.verified, opened.tag, inner=report.inner),
         "unsealed": opened.unsealed is not None,
         "source": "registry" if report.remote else "directory",
         "device": request.device,

@@ -51,7 +51,7 @@ def show(output: Output, report: Report, *, stats: bool) -> None:
         ("verified", f"signatures and manifest in {report.verifying:.2f} s"),
         ("loaded", f"{_speed(one)}{_spread(report.passes)}"),
     ]
-    show_summary(output, report.opened.verified, inner=report.inner, more=more)
+    show_summary(output, report.opened.verified, report.opened.tag, inner=report.inner, more=more)
     if stats:
         _show_waterfall(output, report, one)
 

@@ -37,6 +37,7 @@ from pq_registry.errors import NameSyntaxError, UsageError
 from pq_registry.format.manifest import FileEntry
 from pq_registry.format.name import Reference
 from pq_registry.format.release import Release
+from pq_registry.format.tag import TagStatement
 from pq_registry.loader import fill
 from pq_registry.loader.fill import Checked, Filler
 from pq_registry.settings import Settings
@@ -52,7 +53,7 @@ class OpenRelease:
     ``workers`` threads each take up to ``longest`` neighbouring shards, and ask for ``request`` of them at a time.
     A shard that is not what was signed is fetched ``attempts`` times in all.
     ``files`` have the tensors: those of the manifest, or of pqreg.inner. ``stored`` delivers the stored bytes, which
-    are those of ``files`` unless the release was ``unsealed``.
+    are those of ``files`` unless the release was ``unsealed``. ``tag`` is the statement that led to it, if one did.
     """
 
     verified: VerifiedRelease
@@ -63,6 +64,7 @@ class OpenRelease:
     request: int
     attempts: int = 1
     unsealed: Unsealed | None = None
+    tag: TagStatement | None = None
 
     def filler(self, progress: Progress, meter: Meter) -> Filler:
         """What brings shards of ``files`` into memory, checked and in the clear."""
@@ -169,14 +171,15 @@ def _remote(reference: Reference, settings: Settings, now: datetime, key: Recipi
     verifier = configured.verifier(settings, now, online=False)
     connections = configured.connections(settings)
     with _client(settings) as client:
-        verified = resolve(reference, client, verifier, SeenTags(settings.state_dir)).verified
+        found = resolve(reference, client, verifier, SeenTags(settings.state_dir))
+        verified = found.verified
         # Many shards per request, but no more scratch memory than half the ring, however many connections there are.
         longest = limits.LOADER_RING_BYTES // (2 * connections * limits.SHARD_BYTES)
         longest = max(1, min(longest, limits.RANGE_SHARDS))
         release = verified.release
         opened = OpenRelease(
             verified, release.manifest.files, lambda: RemoteSource(client), connections, longest, request=longest,
-            attempts=limits.ATTEMPTS,
+            attempts=limits.ATTEMPTS, tag=found.tag,
         )  # fmt: skip
         if release.manifest.sealing is None:
             return opened

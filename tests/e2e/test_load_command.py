@@ -56,8 +56,10 @@ def test_from_the_registry_and_from_a_directory(node: Shell, offline: Shell) -> 
         assert "load acme/minilm: 5.2 MB in" in ended.err
     remote = node.run("load", REFERENCE, "--framework", "numpy", "--json", "--connections", "3").json
     assert (remote["source"], remote["threads"], remote["bytes"]) == ("registry", 3, BYTES)
+    assert remote["tag"] == node.run("verify", REFERENCE, "--json").json["tag"]
+    assert remote["tag"]["tag"] == "v1"
     pinned = node.run("load", f"acme/minilm@{remote['digest']}", "--framework", "numpy", "--iterate", "--json").json
-    assert pinned["bytes"] == BYTES
+    assert (pinned["bytes"], pinned["tag"]) == (BYTES, None)
     local = offline.run("load", "out", "--expect", f"acme/minilm@{remote['digest']}", "--framework", "numpy", "--json")
     assert local.json["source"] == "directory"
 
