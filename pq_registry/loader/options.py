@@ -8,9 +8,11 @@ combinations that cannot be meant refused before anything is opened.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypedDict, get_args
+from types import MappingProxyType, NoneType
+from typing import Any, Final, Literal, Self, TypedDict, get_args
 
 from pq_registry.client.directsource import ReadMode
 from pq_registry.client.meter import Meter
@@ -23,12 +25,28 @@ from pq_registry.settings import Settings
 FrameworkName = Literal["auto", "numpy", "torch", "dlpack"]
 CheckedOn = Literal["cpu", "device"]
 
+_KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = MappingProxyType(
+    {
+        "device": ("a device by its name", (str,)),
+        "expect": ("text", (str, NoneType)),
+        "registry": ("text", (str, NoneType)),
+        "token": ("text", (str, NoneType)),
+        "trust": ("a path", (str, os.PathLike, NoneType)),
+        "recipient_key": ("a path, or a recipient key", (str, os.PathLike, RecipientKey, NoneType)),
+        "connections": ("a number", (int, NoneType)),
+        "names": ("a collection of names", (Collection, NoneType)),
+        "files": ("a collection of paths", (Collection, NoneType)),
+        "stats": ("a pq_registry.client.meter.Meter", (Meter, NoneType)),
+    }
+)
+"""What these options must be, in words and as types."""
+
 
 class LoadOptions(TypedDict, total=False):
     """Keyword arguments; each may be left out."""
 
     device: str
-    """``cpu`` (the default), or any other device torch has here."""
+    """``cpu`` (the default), or any other device torch has here, by its name or as a ``torch.device``."""
     framework: FrameworkName
     """``auto`` (the default) is torch if it is installed, else numpy."""
     expect: str | None
@@ -106,7 +124,11 @@ class Request:
             raise UsageError(
                 f"there is no option {unknown[0]!r}", expected=", ".join(LoadOptions.__annotations__), found=unknown[0]
             )
-        request = cls(**options)
+        given = dict(options)
+        if "device" in given:
+            given["device"] = _device_name(given["device"])
+        request = cls(**given)
+        request._require_kinds()
         for name, value, allowed in (
             ("framework", request.framework, get_args(FrameworkName)),
             ("io", request.io, get_args(ReadMode)),
@@ -114,8 +136,6 @@ class Request:
         ):
             if value not in allowed:
                 raise UsageError(f"no such {name}", expected=", ".join(allowed), found=repr(value)[:40])
-        if isinstance(request.names, str) or isinstance(request.files, str):
-            raise UsageError("names and files are collections", expected="e.g. a list", found="one text")
         if request.into is not None:
             request.require_fillable()
         if request.memory is not None:
@@ -128,6 +148,27 @@ class Request:
                 hint='plan="dim0" cuts along dimension 0, plan="whole" not at all',
             )
         return request
+
+    def _require_kinds(self) -> None:
+        """Refuse what is of the wrong kind. Values are not shown: one of them is a token."""
+        for name, (expected, kinds) in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise UsageError(f"{name}= is wrong", expected=expected, found=type(value).__name__)
+        for name, texts in (("names", self.names), ("files", self.files)):
+            if isinstance(texts, str):
+                raise UsageError("names and files are collections", expected="e.g. a list", found="one text")
+            for text in texts or ():
+                if not isinstance(text, str):
+                    raise UsageError(f"{name}= is wrong", expected="texts in it", found=type(text).__name__)
+        if self.progress is not None:
+            for method in ("start", "advance", "done"):
+                if not callable(getattr(self.progress, method, None)):
+                    raise UsageError(
+                        "progress= is wrong",
+                        expected="a pq_registry.client.progress.Progress",
+                        found=f"{type(self.progress).__name__} without {method}()",
+                    )
 
     def require_fillable(self) -> None:
         """Demand that nothing else is asked for that says where tensors are.
@@ -190,3 +231,9 @@ class Request:
     def watcher(self) -> Progress:
         """The progress, or one that watches nothing."""
         return self.progress or NullProgress()
+
+
+def _device_name(device: Any) -> Any:
+    """The name of a ``torch.device``; whatever else it is stays what it is."""
+    torch = sys.modules.get("torch")
+    return str(device) if torch is not None and isinstance(device, torch.device) else device
