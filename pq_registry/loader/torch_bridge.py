@@ -62,7 +62,9 @@ class Torch:
         """
         if not is_installed():
             raise UsageError(
-                "torch is not installed", expected="torch", hint='pip install "pq-registry[torch]" or framework="numpy"'
+                "torch is not installed",
+                expected="torch" if device == "cpu" else f"torch, for device={device!r}",
+                hint='pip install "pq-registry[torch]"' + (' or framework="numpy"' if device == "cpu" else ""),
             )
         import torch
 

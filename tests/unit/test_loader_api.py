@@ -264,6 +264,8 @@ def test_torch_that_is_missing_is_said_so(call: Call, sample: Sample, monkeypatc
         with pytest.raises(UsageError, match="torch is not installed") as caught:
             call(sample.path, expect="acme/minilm", **options)
         assert "pip install" in (caught.value.hint or "")
+        # What has no devices is no way out where one was asked for.
+        assert ("numpy" in (caught.value.hint or "")) == ("device" not in options)
 
 
 @CALLS
