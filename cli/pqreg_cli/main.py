@@ -105,7 +105,7 @@ def run(arguments: list[str]) -> int:
             "interrupted",
             "interrupted",
             EXIT_INTERRUPTED,
-            hint="run the same command again; transfers continue where they stopped",
+            hint="run the same command again; push and pull continue where they stopped",
         ).show(as_json=as_json)
     return status
 
