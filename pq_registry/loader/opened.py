@@ -131,9 +131,9 @@ class Opened:
 
     def get_slice(self, name: str) -> TensorSlice:
         """A tensor of which only what is indexed is read. Raises UsageError if there is none of that name."""
-        unit = self._tensors().get(name)
+        unit = self._tensors().get(name) if isinstance(name, str) else None
         if unit is None:
-            near = difflib.get_close_matches(name, self._tensors(), 3)
+            near = difflib.get_close_matches(str(name), self._tensors(), 3)
             raise UsageError(
                 f"the release has no tensor {name!r}"[:200],
                 expected="one of keys()" if not near else " or ".join(near),
@@ -164,9 +164,9 @@ class Opened:
 
     def file(self, path: str) -> FileEntry:
         """The signed entry of a file. Raises UsageError if there is none of that path."""
-        found = self._files.get(path)
+        found = self._files.get(path) if isinstance(path, str) else None
         if found is None:
-            near = difflib.get_close_matches(path, self._files, 3)
+            near = difflib.get_close_matches(str(path), self._files, 3)
             raise UsageError(
                 f"the release has no file {path!r}"[:200],
                 expected="one of files()" if not near else " or ".join(near),

@@ -24,7 +24,7 @@ import numpy as np
 from pq_registry import limits
 from pq_registry.client.meter import Meter
 from pq_registry.client.progress import Progress
-from pq_registry.errors import UsageError
+from pq_registry.errors import StorageError, UsageError
 from pq_registry.format.manifest import FileEntry
 from pq_registry.loader.fill import Filler
 from pq_registry.loader.opening import OpenRelease
@@ -40,6 +40,7 @@ class VerifiedReader:
         """Read ``opened.files``; nothing is opened before the first range."""
         self._longest = opened.longest
         self._meter = meter
+        self._process = -1  # nothing to close yet
         self._filler_of: Callable[[], Filler] = lambda: opened.filler(progress, meter)
         self._filler = self._filler_of()
         self._failed = False
@@ -57,6 +58,7 @@ class VerifiedReader:
             ShardMismatch: if a shard is not what was signed.
             PqregError: if it cannot be had, or the reader is closed.
         """
+        self._require_own_process()
         given_up = threading.Event()
         waiting: list[tuple[Kept, int, int]] = []
         try:
@@ -92,24 +94,33 @@ class VerifiedReader:
         Raises:
             PqregError: as ``read_into``.
         """
-        data = bytearray(max(0, end - begin))
+        try:
+            data = bytearray(max(0, end - begin))
+        except (MemoryError, OverflowError):
+            raise StorageError(f"cannot get {end - begin} bytes of memory", hint="read it in smaller ranges") from None
         if data:
             self.read_into(file, begin, memoryview(data))
         return data
 
     def prefetch(self, file: FileEntry, offset: int) -> None:
         """Begin to read the shard at ``offset`` of ``file``, if there is one; for whoever reads from front to back."""
+        self._require_own_process()
         if 0 <= offset < file.size:
             self._find(Run(file, offset // limits.SHARD_BYTES, 1, range(0), None), whole=False)
 
+    def __del__(self) -> None:
+        """Close what ``close`` was never called for, or had to leave to a thread: no task refers to this any more."""
+        if os.getpid() == self._process:
+            self._filler.close()
+
     def close(self) -> None:
         """End what is being read, and with it every thread, connection and file."""
+        if os.getpid() != self._process:
+            return  # threads and connections are the other process's
         with self._lock:
             self._closed = True
             running = set(self._running)
             self._kept.clear()
-        if os.getpid() != self._process:
-            return  # threads and connections are the other process's
         if running:
             self._filler.abort()
         # A thread that is just connecting cannot be woken; it is left behind rather than waited for.
@@ -118,6 +129,13 @@ class VerifiedReader:
         self._pool.shutdown(wait=not alive)
         if not alive:
             self._filler.close()
+
+    def _require_own_process(self) -> None:
+        """Before anything is locked or waited for: of what a fork finds locked or under way, nothing ever ends here."""
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the release was opened by another process", hint="open it again in each process that is forked"
+            )
 
     def _find(self, run: Run, *, whole: bool) -> Kept | None:
         """A shard that is kept, or on its way; if it is neither and not wanted ``whole``, it is sent for and kept."""
@@ -145,10 +163,6 @@ class VerifiedReader:
                     del self._kept[key]
 
     def _submit(self, run: Run, view: memoryview, stopped: Callable[[], bool]) -> Kept:
-        if os.getpid() != self._process:
-            raise UsageError(
-                "the release was opened by another process", hint="open it again in each process that is forked"
-            )
         with self._lock:
             if self._closed:
                 raise _closed()
