@@ -105,7 +105,9 @@ def _step(entry: TensorEntry, one: Any, size: int) -> Step:
         if isinstance(one, slice):
             one.indices(size)
             return one
-        if isinstance(one, bool | np.bool_):
+        # A tensor of one element would answer operator.index, where its framework takes it for a list or a mask.
+        mask = isinstance(one, bool) or "bool" in str(getattr(one, "dtype", ""))
+        if mask or getattr(one, "ndim", None):
             raise TypeError
         number = operator.index(one)
     except (TypeError, ValueError):

@@ -151,3 +151,21 @@ def test_every_pair_of_small_slices() -> None:
         one = slice(start, stop, step)
         assert taken(tensor, raw, one).tobytes() == whole[one].tobytes(), one
         assert taken(tensor, raw, (slice(None), one)).tobytes() == whole[:, one].tobytes(), one
+
+
+class OneElement:
+    """As torch's tensors are: whatever has one element answers ``operator.index``."""
+
+    def __init__(self, *shape: int, dtype: str = "torch.int64") -> None:
+        self.ndim = len(shape)
+        self.dtype = dtype
+
+    def __index__(self) -> int:
+        return 1
+
+
+def test_a_list_or_mask_of_one_element_is_no_integer() -> None:
+    assert part(entry("F32", (10, 2)), OneElement()).entry == part(entry("F32", (10, 2)), 1).entry
+    for index in (OneElement(1), OneElement(1, 1), OneElement(dtype="torch.bool")):
+        with pytest.raises(UsageError, match="no such part"):
+            part(entry("F32", (10, 2)), index)
