@@ -113,7 +113,8 @@ def _array_bytes(entry: TensorEntry, array: np.ndarray[Any, np.dtype[Any]]) -> R
     if array.dtype != dtype or array.shape != entry.shape or not sound:
         how = "" if sound else ", read-only or not in one piece"
         raise _unlike(entry, str(dtype), f"{array.dtype} {list(array.shape)}{how}")
-    return array.reshape(-1).view(np.uint8)
+    # The memory itself: a subclass may think otherwise of shapes (matrix) or of assignments (masked arrays).
+    return np.ndarray.view(array, np.ndarray).reshape(-1).view(np.uint8)
 
 
 def _tensor_bytes(entry: TensorEntry, tensor: Any, torch: Any) -> Raw:
@@ -129,8 +130,16 @@ def _tensor_bytes(entry: TensorEntry, tensor: Any, torch: Any) -> Raw:
         raise _unlike(entry, str(dtype), f"{tensor.dtype} {list(tensor.shape)} on {tensor.device}{how}")
     if not tensor.numel():
         return np.empty(0, np.uint8)
-    raw: Raw = tensor.detach().view(-1).view(torch.uint8).numpy()
-    return raw
+    try:
+        room = tensor.untyped_storage().nbytes() - tensor.storage_offset() * tensor.element_size()
+        raw: Raw = tensor.detach().view(-1).view(torch.uint8).numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # conjugated, negated, or a tensor without memory
+        found = str(error).partition("\n")[0][:200]
+    else:
+        if raw.size <= room:
+            return raw
+        found = f"a storage of {room} bytes, which was resized"  # as FSDP does; numpy would write behind its end
+    raise _unlike(entry, "memory of its own that holds its elements as they are", found)
 
 
 def _unlike(entry: TensorEntry, dtype: str, found: str) -> UsageError:

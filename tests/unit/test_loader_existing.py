@@ -13,6 +13,8 @@ import pytest
 from pq_registry import iter_tensors, limits, load
 from pq_registry.client.source import DirectorySource
 from pq_registry.errors import ShardMismatch, UsageError
+from pq_registry.format.manifest import TensorEntry
+from pq_registry.format.tensors import tensor_bits
 from pq_registry.loader import api
 from pq_registry.loader.existing import Given
 from pq_registry.loader.memory import Arena
@@ -135,6 +137,21 @@ def test_options_that_say_otherwise_where_tensors_are_do_not_go_with_it(option: 
         load("acme/x:v1", into=[1])  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize("kind", ["matrix", "masked"])
+def test_the_memory_of_arrays_that_behave_otherwise_is_filled(kind: str) -> None:
+    shape = (3, 2)
+    array = np.matrix(np.zeros(shape, np.uint8)) if kind == "matrix" else _hidden(np.zeros(shape, np.uint8))
+    raw = Given({"a": array}).memory(TensorEntry("a", "U8", shape, 0, 6))
+    assert type(raw) is np.ndarray and raw.shape == (6,)
+    raw[3:6] = [7, 8, 9]
+    assert np.asarray(array).tobytes() == b"\0\0\0\7\10\11"
+
+
+def _hidden(array: np.ndarray) -> np.ma.MaskedArray:
+    return np.ma.masked_array(array, mask=True, hard_mask=True)
+
+
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SealingSite]:
     with sealed_registry() as registry:
@@ -176,6 +193,25 @@ def test_torch_tensors_of_every_dtype_are_filled(release: tuple[Path, Truth], tm
     into["F16"] = torch.empty(6, 4, dtype=torch.float16).T
     with pytest.raises(UsageError, match="'F16'"):
         Given(into).check(unit.entry for unit in _entries(tmp_path / "all"))
+
+
+@pytest.mark.torch
+def test_torch_tensors_without_memory_that_holds_their_elements_are_refused() -> None:
+    torch = pytest.importorskip("torch", reason="needs torch (make test-torch)")
+    emptied = torch.zeros(4)
+    emptied.untyped_storage().resize_(0)  # as FSDP does with parameters it has no use for
+    cut = torch.zeros(8)[4:]
+    cut.untyped_storage().resize_(20)
+    complex_ = torch.zeros(1, dtype=torch.complex64).conj()
+    for tensor, dtype, shape in (
+        (emptied, "F32", (4,)),
+        (cut, "F32", (4,)),
+        (complex_, "C64", (1,)),
+        (complex_.imag, "F32", (1,)),
+    ):
+        entry = TensorEntry("t", dtype, shape, 0, tensor_bits(dtype, shape) // 8)
+        with pytest.raises(UsageError, match="'t' of into="):
+            Given({"t": tensor}).check([entry])
 
 
 def _entries(path: Path):
