@@ -306,3 +306,23 @@ def test_the_guard_outlives_the_signals_that_end_a_service(holder: subprocess.Po
     os.kill(int(guard), signal.SIGTERM)  # systemd signals every process of the unit
     holder.send_signal(signal.SIGTERM)
     watch()
+
+
+FORKING = """
+import os, sys
+from pathlib import Path
+from pq_registry.loader.integrations.private import private_directory
+from pq_registry.settings import Settings
+with private_directory(Settings({"private_dir": sys.argv[1]})) as path:
+    child = os.fork()
+    if not child:
+        sys.exit(0)  # unwinds out of the context
+    assert os.waitpid(child, 0)[1] == 0
+    assert path.exists()
+    assert len(list(Path(sys.argv[1]).iterdir())) == 1
+assert not path.exists()
+"""
+
+
+def test_a_forked_process_that_ends_leaves_it_to_the_one_that_made_it(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORKING, str(tmp_path)], check=True, timeout=60)

@@ -7,8 +7,8 @@ temporary files, which is said in a warning: what was sealed is then on a disk i
 
 It is removed when the context ends. A small guard process removes it when this process ends in any other way, by
 SIGTERM and SIGKILL too: it waits for the end of a pipe that only this process holds open, in a session of its own and
-deaf to the signals that end services. What neither can survive is the end of the machine, or of the container; both
-take memory with them.
+deaf to the signals that end services. A process forked inside the context leaves it to the one that made it. What no
+guard can survive is the end of the machine, or of the container; both take memory with them.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def private_directory(settings: Settings, *, room: int = 0) -> Iterator[Path]:
     Raises:
         StorageError: if there is no place for it, or others could exchange it there.
     """
+    maker = os.getpid()
     base = _place(settings, room)
     _check_place(base)
     with reported("make a private directory in", base):
@@ -62,9 +63,10 @@ def private_directory(settings: Settings, *, room: int = 0) -> Iterator[Path]:
         with _guarded(path):
             yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
-        if path.exists():
-            _LOG.warning("%s could not be removed; remove it", path)
+        if os.getpid() == maker:
+            shutil.rmtree(path, ignore_errors=True)
+            if path.exists():
+                _LOG.warning("%s could not be removed; remove it", path)
 
 
 def check_private(path: Path, descriptor: int) -> None:
@@ -156,13 +158,15 @@ def _guarded(path: Path) -> Iterator[None]:
             cwd="/",
             start_new_session=True,
         )
-    with guard:
-        try:
-            assert guard.stdout is not None
-            if guard.stdout.readline() != b"on guard\n":
-                raise StorageError(f"{path} has no guard", expected="a process of Python", found="one that ended")
-            yield
-        finally:
-            # Killed rather than told by the end of the pipe, which children that were forked may hold open, too.
-            shutil.rmtree(path, ignore_errors=True)
-            guard.kill()
+    maker = os.getpid()
+    try:
+        assert guard.stdout is not None
+        if guard.stdout.readline() != b"on guard\n":
+            raise StorageError(f"{path} has no guard", expected="a process of Python", found="one that ended")
+        yield
+    finally:
+        if os.getpid() == maker:
+            with guard:
+                # Killed rather than told by the end of the pipe, which forked children may hold open, too.
+                shutil.rmtree(path, ignore_errors=True)
+                guard.kill()
