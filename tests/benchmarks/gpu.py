@@ -15,6 +15,7 @@ and tiny inputs: it shows that this script works, and measures nothing. docs/ope
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(words: list[str] | None = None) -> int:
-    """Check, measure and print; 1 if anything was wrong."""
+    """Check, measure and print; 1 if anything was wrong, 2 if nothing could be run."""
     arguments = _arguments(words)
     arguments.base.mkdir(parents=True, exist_ok=True)
     if arguments.simulate:
@@ -50,6 +51,10 @@ def unpack(wheels: Path, target: Path) -> None:
 
 def run(arguments: argparse.Namespace, packages: Path) -> int:
     """Everything, in order; what fails is said and the rest goes on."""
+    lacking = lack(arguments)
+    if lacking is not None:
+        print(f"{lacking}: docs/operations/gpu.md says what is needed", file=sys.stderr)
+        return 2
     import torch
 
     from tests.benchmarks import gpukernels, gpuloads
@@ -82,6 +87,18 @@ def run(arguments: argparse.Namespace, packages: Path) -> int:
         print(f"FAILED {failure}", file=sys.stderr)
     print(f"\nall figures: {arguments.json}")
     return 1 if failures else 0
+
+
+def lack(arguments: argparse.Namespace) -> str | None:
+    """What this machine has not, without which nothing here can run."""
+    for package in ("torch", "triton"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed"
+    import torch
+
+    if not arguments.simulate and not torch.cuda.is_available():
+        return "torch sees no CUDA device here (--simulate runs this script without one)"
+    return None
 
 
 def facts(torch: Any, device: Any) -> dict[str, Any]:

@@ -89,3 +89,13 @@ def test_tensors_that_are_not_the_files_are_found(tmp_path: Path) -> None:
     del tensors["w"]
     with pytest.raises(KeyError):
         gpukernels.same_as_files(tensors, [path])
+
+
+def test_a_machine_without_a_gpu_is_told_so_and_nothing_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    told = tmp_path / "gpu.json"
+    assert gpu.main(["--base", str(tmp_path), "--json", str(told)]) == 2
+    assert "no CUDA device here" in capsys.readouterr().err
+    assert not told.exists()
