@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+import time
 from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -73,6 +74,7 @@ def perform(task: dict[str, Any], rank: int) -> dict[str, Any]:
     options = {"trust": task["trust"], "expect": "acme/minilm", "group": group, "stats": meter, "framework": "numpy"}
     options |= {**task.get("options", {}), **task.get("only", {}).get(str(rank), {})}
     distributed.barrier()
+    begun = time.monotonic()
     try:
         if task["how"] == "exchange":
             found |= exchange_by_itself(rank, distributed.get_world_size())
@@ -81,6 +83,10 @@ def perform(task: dict[str, Any], rank: int) -> dict[str, Any]:
             found["tensors"] = {name: digest(tensor) for name, tensor in loaded.items()}
         else:
             stream = pq_registry.iter_tensors(Path(task["release"]), **options)
+            if rank == task.get("drop"):
+                stream.close()
+                del stream
+                stream = iter(())
             for count, (name, tensor) in enumerate(stream, 1):
                 found["tensors"][name] = digest(tensor)
                 if task.get("collective"):  # of the caller's own, between ours
@@ -96,6 +102,7 @@ def perform(task: dict[str, Any], rank: int) -> dict[str, Any]:
                     os._exit(9)
     except PqregError as error:
         found |= {"error": type(error).__name__, "text": str(error)}
+    found["seconds"] = time.monotonic() - begun
     found["stages"] = {stage: meter[stage].count for stage in STAGES}
     found["threads"] = [one.name for one in threading.enumerate() if one.name.startswith("pqreg")]
     return found

@@ -177,9 +177,17 @@ def _stream(
 def _read_with_others(
     opened: OpenRelease, form: Framework, lots: Shares, request: Request, *, whole: bool
 ) -> Generator[tuple[str, Any], None, None]:
-    yield from read_together(opened, form, lots.together, request, whole=whole and form.on_cpu)
-    if lots.alone:
-        yield from _read(opened, form, lots.alone, request, whole=whole)
+    shared = read_together(opened, form, lots.together, request, whole=whole and form.on_cpu)
+    alone = _read(opened, form, lots.alone, request, whole=whole) if lots.alone else None
+    return _one_after_the_other(shared, alone)
+
+
+def _one_after_the_other(
+    first: Generator[tuple[str, Any], None, None], second: Generator[tuple[str, Any], None, None] | None
+) -> Generator[tuple[str, Any], None, None]:
+    yield from first
+    if second is not None:
+        yield from second
 
 
 def _read(

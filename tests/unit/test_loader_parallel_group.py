@@ -61,6 +61,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "different": {"how": "iter", "only": {"1": {"names": ["a.small"]}}},
     "unopened": {"how": "load", "only": {"1": {"expect": "acme/other"}}},
     "leave": {"how": "iter", "leave": [1, 1]},
+    "drop": {"how": "iter", "drop": 1},
     "plan": {"how": "load", "options": {"plan": {"a.rows": "dim0", "a.big": "dim1:split", "b.two": "skip"}}},
     "groups": {"how": "load", "groups": [[0, 2], [1]]},
     "again": {"how": "iter", "window": 6},
@@ -143,6 +144,13 @@ def test_one_that_ends_early_is_everybodys_error(found):
     assert "error" not in found["leave"][1] and list(found["leave"][1]["tensors"]) == ["a.big"]
     for one in (found["leave"][0], found["leave"][2]):
         assert one["error"] == "ConnectionFailed" and "rank 1 of the group stopped" in one["text"]
+
+
+def test_one_that_never_begins_is_everybodys_error(found):
+    assert "error" not in found["drop"][1] and not found["drop"][1]["tensors"]
+    for one in (found["drop"][0], found["drop"][2]):
+        assert one["error"] == "ConnectionFailed" and "lost one another" in one["text"]
+        assert one["seconds"] < 30, "nobody waited for it to come"
 
 
 def test_one_that_dies_is_everybodys_error(found):

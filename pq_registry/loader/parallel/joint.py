@@ -27,6 +27,7 @@ from pq_registry.loader.opening import OpenRelease
 from pq_registry.loader.options import Request
 from pq_registry.loader.parallel.exchange import Exchange, TorchExchange
 from pq_registry.loader.parallel.ondevice import SharedOnDevice
+from pq_registry.loader.parallel.place import Place
 from pq_registry.loader.parallel.turns import Turns
 from pq_registry.loader.parallel.windows import SharedWindows, ShareFiller, share_size, window_shards
 from pq_registry.loader.parallel.words import agree, refuse
@@ -60,6 +61,9 @@ def read_together(
 ) -> Generator[tuple[str, Any], None, None]:
     """The tensors ``units``, the same in every process of the request's group, one by one.
 
+    The processes are connected and agreed when this returns. A generator that is dropped before it is iterated drops
+    its connections with it, and so ends the load of the others.
+
     Args:
         opened: the release.
         form: makes tensors.
@@ -73,11 +77,32 @@ def read_together(
     accelerator = form.accelerator()
     exchange = TorchExchange(request.group, device="cpu" if accelerator is None else accelerator.name)
     try:
-        agree(exchange, fingerprint(opened, units))
+        agree(exchange, matter(opened, units, exchange.place, None if accelerator is None else accelerator.name))
+    except BaseException:
+        exchange.close()
+        raise
+    return _iterated(opened, form, units, request, exchange, whole=whole)
+
+
+def _iterated(
+    opened: OpenRelease, form: Framework, units: Sequence[Unit], request: Request, exchange: Exchange, *, whole: bool
+) -> Generator[tuple[str, Any], None, None]:
+    try:
+        accelerator = form.accelerator()  # of the thread that is given the tensors
     except BaseException:
         exchange.close()
         raise
     yield from read_shared(opened, form, units, request, exchange, whole=whole, accelerator=accelerator)
+
+
+def matter(opened: OpenRelease, units: Sequence[Unit], place: Place, device: str | None) -> str:
+    """What all processes must agree about before they exchange a byte: what is loaded, and how it goes around.
+
+    Two that exchange windows of different sizes would mix them up, and one that waits for NCCL would wait for ever for
+    one that has its bytes in host memory.
+    """
+    way = "host" if device is None else device.partition(":")[0]
+    return f"{fingerprint(opened, units)} {way} {window_shards(place.size)}x{limits.SHARD_BYTES}"
 
 
 def fingerprint(opened: OpenRelease, units: Sequence[Unit]) -> str:
@@ -120,7 +145,12 @@ def read_shared(
                 layout = (Packed if whole else Apart)(units, accelerator)
                 placement = SharedOnDevice(accelerator, layout, exchange, turns, slots=opened.workers, meter=meter)
                 workers = placement.slots
-            filler = ShareFiller(opened.filler(request.watcher, meter), place, turns)
+        try:
+            with turns.blamed():
+                filler = ShareFiller(opened.filler(request.watcher, meter), place, turns)
+        except BaseException:
+            placement.clear()
+            raise
         # Three windows: one that is exchanged, one that is read meanwhile, and one that the caller has tensors of.
         ahead = max(limits.LOADER_RING_BYTES, 3 * window_shards(place.size) * limits.SHARD_BYTES)
         pace = Pace(workers, None if whole else ahead)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pq_registry.client.meter import Meter
+from pq_registry.errors import DeviceFailed, StorageError
 from pq_registry.format.tensors import TensorEntry
 from pq_registry.loader.device.accelerator import Accelerator, DeviceBytes
 from pq_registry.loader.dtypes import Framework, Raw
@@ -88,7 +89,12 @@ class Narrowed:
         self._form.check(_narrowed(entry, self._parts.get(entry.name)) for entry in entries)
 
     def make(self, entry: TensorEntry, raw: Any) -> Any:
-        """The part of the tensor ``entry`` that was asked for."""
+        """The part of the tensor ``entry`` that was asked for.
+
+        Raises:
+            DeviceFailed: if the device has no memory for it.
+            StorageError: if the system has none.
+        """
         part = self._parts.get(entry.name)
         narrow = _narrowed(entry, part)
         if part is None or narrow.shape == entry.shape or not len(raw):
@@ -110,4 +116,13 @@ def _taken(raw: Raw | DeviceBytes, entry: TensorEntry, part: Part) -> Raw | Devi
     outer = math.prod(entry.shape[: part.dim])
     bits = bits_of_one(entry, part.dim)
     grid = raw.reshape(outer, -1)[:, part.begin * bits // 8 : part.end * bits // 8]
-    return (grid.copy() if isinstance(grid, np.ndarray) else grid.clone()).reshape(-1)
+    try:
+        return (grid.copy() if isinstance(grid, np.ndarray) else grid.clone()).reshape(-1)
+    except MemoryError:
+        raise StorageError(f"there is no memory for the part of {entry.name!r}", found=f"{grid.nbytes} bytes") from None
+    except RuntimeError as error:  # torch's, of which memory that ran out is one
+        raise DeviceFailed(
+            f"the part of {entry.name!r} cannot be taken",
+            found=str(error).partition("\n")[0][:200],
+            hint="iter_tensors needs less memory at a time",
+        ) from None

@@ -52,7 +52,7 @@ def agree(talk: Talk, about: str = "") -> None:
     if differing:
         raise UsageError(
             "the processes of the group do not load the same",
-            expected="the same release, names, files and whole tensors of the plan everywhere",
+            expected="the same release, names, files, whole tensors of the plan and kind of device everywhere",
             found=f"rank {differing[0]} differs from rank {talk.place.rank}",
         )
 
