@@ -14,8 +14,9 @@ import pytest
 
 from pq_registry import limits
 from pq_registry.errors import ConnectionFailed, DeviceFailed, StorageError
+from pq_registry.loader.device.staging import Ring
 from pq_registry.loader.options import CheckedOn
-from tests.accelerator import Simulated, Work
+from tests.accelerator import HostMemory, Simulated, Work
 from tests.deviceload import Loading, same, sample
 from tests.tensors import safetensors_bytes
 
@@ -227,3 +228,14 @@ def test_buffers_for_a_device_that_checks_are_bounded_whatever_the_number_of_thr
     for stage in stages:
         stage.close()
     device.close()
+
+
+def test_a_slot_that_comes_back_late_from_a_device_that_failed_is_given_back(one_device: Simulated):
+    ring: Ring[HostMemory] = Ring(lambda: one_device.pin(10), most=1)
+    slot = ring.take()
+    ticket = one_device.bring([])
+    ring.close()
+    one_device.fail("fell off the bus")
+    with pytest.raises(DeviceFailed):
+        ring.put(slot, ticket)
+    assert one_device.pinned == []

@@ -83,9 +83,11 @@ class Ring(Generic[S]):
                 self._idle.append((slot, ticket))
                 self._changed.notify()
                 return
-        if ticket is not None:
-            ticket.wait()
-        slot.close()
+        try:
+            if ticket is not None:
+                ticket.wait()
+        finally:
+            slot.close()
 
     def close(self) -> None:
         """Give every slot back, once the device is done with it. Slots in use follow when they are put back.
