@@ -117,7 +117,7 @@ class Arena:
 
     def _come_back(self, begin: int, end: int) -> None:
         # Runs wherever the last reference dies, even inside take() when the garbage collector strikes there: so no
-        # lock, only an append, which is atomic. After it the pages can be somebody's again, so it is the last thing done.
+        # lock, only an append, which is atomic. The pages can be somebody's right after it, so it comes last.
         if self._closed:
             self._discard(begin, end)
         self._returned.append((begin, end))
