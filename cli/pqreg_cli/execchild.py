@@ -3,7 +3,8 @@
 
 The command is a child in our process group and on our terminal. Signals that somebody sends to us are passed on to it;
 those of the terminal (Ctrl-C, a window that changes) it has had itself, and they are not passed on a second time. It is
-told to end (SIGTERM) when we are killed in a way that nobody can handle. As process 1 of a container we take the exit
+told to end (SIGTERM) when we are killed in a way that nobody can handle. A terminal that is gone is told to the leader
+of its session only: if that is us, we pass it on. As process 1 of a container we take the exit
 status of every orphan, as somebody must.
 
 All signals in question are blocked and waited for one by one, so no handler runs anywhere else. Libraries may have made
@@ -31,6 +32,7 @@ _PASSED_ON: Final = frozenset(
     }
 )  # fmt: skip
 _AWAITED: Final = _PASSED_ON | {signal.SIGCHLD}
+_OF_THE_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGWINCH})
 _LOOK_SECONDS: Final = 0.5
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _SIGNALLED: Final = 128
@@ -49,9 +51,12 @@ def run(command: Sequence[str], *, environment: Mapping[str, str], keep: Collect
         UsageError: if it cannot be run.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    # Whoever started us may have it ignored, and then the kernel forgets how children ended.
+    heeded = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         return _follow(_start(command, environment, keep, before))
     finally:
+        signal.signal(signal.SIGCHLD, heeded or signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -80,6 +85,9 @@ def _start(command: Sequence[str], environment: Mapping[str, str], keep: Collect
         prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         if os.getppid() != parent:  # we were killed before it could be told of
             os._exit(_SIGNALLED + signal.SIGTERM)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            # As it will be for the command: a Ctrl-C that came by now ends it, and raises nothing here.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     try:
@@ -102,9 +110,16 @@ def _follow(child: int) -> int:
             status = _reap(child)
             if status is not None:
                 return status
-        elif told.si_code <= 0:  # SI_USER and the like: some process sent it, and only to us
+        elif told.si_code <= 0 or not _has_had(told.si_signo):  # SI_USER and the like: some process sent it to us
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, told.si_signo)
+
+
+def _has_had(number: int) -> bool:
+    """Whether the kernel, which sent us a signal, sent it to the command as well."""
+    if number == signal.SIGHUP:
+        return os.getsid(0) != os.getpid()
+    return number in _OF_THE_TERMINAL
 
 
 def _reap(child: int) -> int | None:

@@ -16,6 +16,8 @@ from pq_registry.errors import UsageError
 from pqreg_cli import execchild
 from pqreg_cli.execwords import check_places, filled, for_vllm, plugin_config
 
+OURS = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "cli")}
+
 
 def test_vllm_serve_is_told_to_use_the_plug_in() -> None:
     config = plugin_config("acme/x@sha256:0", None)
@@ -62,6 +64,26 @@ def test_what_the_terminal_sent_is_not_sent_again(monkeypatch: pytest.MonkeyPatc
     assert sent == [(child.pid, signal.SIGTERM), (child.pid, signal.SIGINT)]
 
 
+def test_what_the_kernel_sent_to_us_alone_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that was set before we were started, and a terminal that is gone, if we lead its session."""
+    si_kernel = 128
+    for leader in (True, False):
+        child = subprocess.Popen(["true"])
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        child.returncode = 0
+        arriving = [
+            Told(signal.SIGALRM, si_kernel), Told(signal.SIGHUP, si_kernel), Told(signal.SIGQUIT, si_kernel),
+            Told(signal.SIGCHLD, 1),
+        ]  # fmt: skip
+        sent: list[int] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(signal, "sigtimedwait", lambda _awaited, _seconds, told=arriving: told.pop(0))
+            patched.setattr(os, "kill", lambda _pid, number, sent=sent: sent.append(number))
+            patched.setattr(os, "getsid", lambda _pid, leader=leader: os.getpid() if leader else 1)
+            assert execchild._follow(child.pid) == 0
+        assert sent == [signal.SIGALRM, *([signal.SIGHUP] if leader else [])]
+
+
 def test_as_process_1_orphans_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     child, orphan = (subprocess.Popen(["true"]) for _ in range(2))
     for process in (child, orphan):
@@ -82,6 +104,36 @@ def test_a_program_that_is_none_cannot_be_run(tmp_path: Path) -> None:
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 
+IGNORING = """
+import os, signal, sys
+from pqreg_cli import execchild
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+status = execchild.run(["/bin/sh", "-c", "exit 3"], environment=dict(os.environ))
+assert signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+os._exit(status)
+"""
+INTERRUPTED = """
+import os, signal, sys
+from pqreg_cli import execchild
+mask = signal.pthread_sigmask
+def interrupted(how, signals):  # in the child, before it is the command
+    if how == signal.SIG_SETMASK and os.getpid() != ours:
+        os.kill(os.getpid(), signal.SIGINT)
+    return mask(how, signals)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+ours, signal.pthread_sigmask = os.getpid(), interrupted
+os._exit(-execchild.run(["/bin/sh", "-c", "exit 3"], environment=dict(os.environ)))
+"""
+
+
+def test_with_the_signal_ignored_the_status_is_not_lost() -> None:
+    assert subprocess.run([sys.executable, "-c", IGNORING], timeout=60, env=OURS).returncode == 3
+
+
+def test_ctrl_c_before_the_child_is_the_command() -> None:
+    assert subprocess.run([sys.executable, "-c", INTERRUPTED], timeout=60, env=OURS).returncode == signal.SIGINT
+
+
 LATE = """
 import os, sys, threading
 from pqreg_cli import execchild
@@ -96,5 +148,4 @@ os._exit(-execchild.run(["/bin/sh", "-c", "kill -9 $$"], environment=dict(os.env
 
 
 def test_a_signal_that_another_thread_swallowed_is_not_waited_for() -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "cli")}
-    assert subprocess.run([sys.executable, "-c", LATE], timeout=60, env=environment).returncode == signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", LATE], timeout=60, env=OURS).returncode == signal.SIGKILL
