@@ -16,7 +16,7 @@ import typer
 from pq_registry.errors import NameSyntaxError, PqregError, UsageError
 from pqreg_cli.console import Output, size_text
 from pqreg_cli.keywords import as_options
-from pqreg_cli.loadmeasure import available_memory, device_peak, library_warnings, one_pass, peak_memory, room_for
+from pqreg_cli.loadmeasure import device_peak, library_warnings, one_pass, peak_memory, room_for
 from pqreg_cli.loadreport import Report, report_json
 from pqreg_cli.loadview import show
 from pqreg_cli.options import (
@@ -222,7 +222,9 @@ def _chosen(opened: OpenRelease, request: Request, globs: Sequence[str] | None) 
 
 def _require_room(count: int) -> None:
     """Refuse what would only be ended by the system, after minutes of swapping."""
-    available = available_memory()
+    from pq_registry.client import machine
+
+    available = machine.free_memory()
     if available is not None and count > available:
         raise UsageError(
             "the tensors do not fit into memory", expected=f"{size_text(count)} of memory",

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -35,8 +35,6 @@ _BLOCK_BYTES: Final = 512
 
 _STEPS: Final = 100
 """How often progress is shown at most: each time takes the interpreter lock from the threads that load."""
-
-_CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,24 +193,8 @@ def _cuda() -> Any:
 def peak_memory() -> int:
     """Most bytes of this process that were in memory at once so far, libraries included."""
     # Not ru_maxrss where there is better: it begins with what the process that started this one had.
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", _text(Path("/proc/self/status")), re.MULTILINE)
-    if found is not None:
-        return int(found[1]) * 1024
+    with suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text("ascii", "replace"), re.MULTILINE)
+        if found is not None:
+            return int(found[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def available_memory() -> int | None:
-    """Bytes this process may still take, as the system and its container estimate it; None where neither says."""
-    lines = dict(re.findall(r"^(\w+):\s+(\d+) kB$", _text(Path("/proc/meminfo")), re.MULTILINE))
-    if "MemAvailable" not in lines:
-        return None
-    available = (int(lines["MemAvailable"]) + int(lines.get("SwapFree", 0))) * 1024
-    limit = _text(_CGROUP_LIMIT).strip()
-    return min(available, int(limit)) if limit.isascii() and limit.isdigit() else available
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("ascii", "replace")
-    except OSError:
-        return ""

@@ -2,8 +2,8 @@
 """What of the machine this process may use, where a control group (a container's, a service's) gives it less.
 
 Groups are looked up in ``/proc/self/cgroup`` and below ``/sys/fs/cgroup``, version 2 and version 1, from the process's
-own to the outermost that is visible: each of them binds. Whatever cannot be read binds nothing, so these are hints for
-how many threads are worth having and whether the page cache has room; nothing is refused because of them.
+own to the outermost that is visible: each of them binds. Whatever cannot be read binds nothing. These are estimates: of
+how many threads are worth having, and of what fits into memory.
 """
 
 from __future__ import annotations
@@ -33,9 +33,17 @@ def free_memory(root: Path = Path("/")) -> int | None:
     for group in _groups(root, "memory"):
         for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with suppress(ValueError, IndexError):
-                # What the group uses is in part page cache, which can be given up: so this is on the low side.
-                found.append(int(_words(group / limit)[0]) - int(_words(group / used)[0]))
+                free = int(_words(group / limit)[0]) - int(_words(group / used)[0])
+                found.append(free + _page_cache(group / "memory.stat"))
     return max(0, min(found)) if found else None
+
+
+def _page_cache(stat: Path) -> int:
+    """Bytes of files that a group is charged for and the kernel can take back; not shared memory, which it cannot."""
+    told = dict(line.split()[:2] for line in _lines(stat) if " " in line)
+    kept = ("inactive_file", "active_file")
+    # Version 1 has totals that include the groups below, as what is used does; in version 2 the plain ones do.
+    return sum(int(told.get(f"total_{name}", told.get(name, "0"))) for name in kept)
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

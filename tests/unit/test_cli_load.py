@@ -16,6 +16,7 @@ from typing import Any, get_args
 import pytest
 
 from pq_registry import limits
+from pq_registry.client import machine
 from pq_registry.client.directsource import DirectSource, ReadMode
 from pq_registry.client.meter import STAGES
 from pq_registry.client.source import DirectorySource
@@ -188,13 +189,13 @@ def test_errors_speak_of_options_and_not_of_keywords(pqreg: Any) -> None:
 
 
 def test_a_model_larger_than_memory_is_refused_before_it_is_read(pqreg: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "available_memory", lambda: TENSOR_BYTES - 1)
+    monkeypatch.setattr(machine, "free_memory", lambda: TENSOR_BYTES - 1)
     done = pqreg(*OUT, expect=2)
     assert "do not fit into memory" in done.err
     assert "--iterate" in done.err
     pqreg(*OUT, "--iterate")
     pqreg(*OUT, "--names", "bias")
-    monkeypatch.setattr(command, "available_memory", lambda: None)
+    monkeypatch.setattr(machine, "free_memory", lambda: None)
     pqreg(*OUT)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -14,9 +13,9 @@ from pq_registry.client.meter import STAGES, Meter, Stage
 from pq_registry.client.progress import NullProgress
 from pq_registry.loader import options
 from pq_registry.loader.options import Request
-from pqreg_cli import loadmeasure, loadview
+from pqreg_cli import loadview
 from pqreg_cli.console import Output
-from pqreg_cli.loadmeasure import Coarse, Pass, available_memory, peak_memory
+from pqreg_cli.loadmeasure import Coarse, Pass, peak_memory
 from pqreg_cli.loadreport import CALLER, LIMITS, Limit, Report
 from pqreg_cli.loadview import SENTENCES
 
@@ -26,7 +25,7 @@ def report(
 ) -> Report:
     class Opened:
         workers = threads
-        unsealed = None
+        unsealed = tag = None
 
     request = Request(expect=None if remote else "acme/minilm", check_on=check_on)
     opened: Any = Opened()
@@ -92,18 +91,6 @@ def test_the_median_of_several_is_shown(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_memory_is_what_the_system_says() -> None:
     assert 1_000_000 < peak_memory() < 1 << 40
-    available = available_memory()
-    assert available is None or 1_000_000 < available < 1 << 50
-
-
-def test_a_container_bounds_what_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(loadmeasure, "_CGROUP_LIMIT", limit)
-    free = available_memory()
-    limit.write_text("12345\n")
-    assert available_memory() == (None if free is None else 12345)
-    limit.write_text("max\n")
-    assert (available_memory() is None) == (free is None)
 
 
 class Terminal(io.StringIO):

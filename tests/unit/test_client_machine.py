@@ -88,6 +88,16 @@ def test_a_quota_is_less_than_the_processors_it_may_run_on(monkeypatch: pytest.M
             },
             GIB - GIB // 4,
         ),
+        (  # files in the page cache are charged to whoever read them, and make room for whoever needs it
+            {
+                "proc/meminfo": "MemAvailable: 2097152 kB\n",
+                "proc/self/cgroup": TWO,
+                "sys/fs/cgroup/pods/memory.max": f"{GIB}\n",
+                "sys/fs/cgroup/pods/memory.current": f"{GIB}\n",
+                "sys/fs/cgroup/pods/memory.stat": "anon 1\nfile 999\ninactive_file 4096\nactive_file 8192\nshmem 5\n",
+            },
+            12288,
+        ),
         (
             {
                 "proc/self/cgroup": ONE,
@@ -95,6 +105,15 @@ def test_a_quota_is_less_than_the_processors_it_may_run_on(monkeypatch: pytest.M
                 "sys/fs/cgroup/memory/pods/one/memory.usage_in_bytes": "170\n",
             },
             0,
+        ),
+        (
+            {
+                "proc/self/cgroup": ONE,
+                "sys/fs/cgroup/memory/pods/one/memory.limit_in_bytes": "100\n",
+                "sys/fs/cgroup/memory/pods/one/memory.usage_in_bytes": "90\n",
+                "sys/fs/cgroup/memory/pods/one/memory.stat": "active_file 1\ntotal_active_file 40\n\nnonsense\n",
+            },
+            50,
         ),
     ],
 )
