@@ -82,7 +82,7 @@ def perform(task: dict[str, Any], rank: int) -> dict[str, Any]:
             loaded = pq_registry.load(Path(task["release"]), **options)
             found["tensors"] = {name: digest(tensor) for name, tensor in loaded.items()}
         else:
-            stream = pq_registry.iter_tensors(Path(task["release"]), **options)
+            stream: Any = pq_registry.iter_tensors(Path(task["release"]), **options)
             if rank == task.get("drop"):
                 stream.close()
                 del stream
