@@ -221,6 +221,27 @@ def test_code_of_elsewhere_never_runs(tmp_path: Path) -> None:
     assert model.config._attn_implementation == "eager"
 
 
+def test_flash_attention_is_not_fetched_as_a_kernel_of_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpt2(tmp_path / "model")
+    (tmp_path / "kernels.py").touch()  # as if the package were installed that fetches it
+    monkeypatch.syspath_prepend(tmp_path)
+    ours = configured(tmp_path / "model", tmp_path / "r", attn_implementation="flash_attention_2")
+    with pytest.raises(UsageError, match="not in the release"):
+        made(transformers.AutoModelForCausalLM, ours)
+    assert made(transformers.AutoModelForCausalLM, ours, attn_implementation="eager").config.n_layer == 2
+
+
+def test_a_configuration_too_large_to_be_looked_at_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpt2(tmp_path / "model")
+    ours = configured(tmp_path / "model", tmp_path / "r", attn_implementation="evil/kernel", padding="x" * 10_000)
+    with monkeypatch.context() as patch:
+        patch.setattr("pq_registry.loader.integrations.transformers.limits.MANIFEST_BYTES", 10_000)
+        with pytest.raises(UsageError, match="too large for a configuration"):
+            made(transformers.AutoModelForCausalLM, ours)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"revision": "x"}, {"state_dict": {}}, {"framework": "numpy"}, {"names": ["a"]}, {"rank": 0}, {"config": "/etc"}],

@@ -108,7 +108,7 @@ class _Making:
         if self._subfolder and not any(file.path.text.startswith(f"{self._subfolder}/") for file in opened.files()):
             raise UsageError(f"the release has no folder {self._subfolder!r}"[:200], expected="one of its folders")
         for file in opened.files():
-            if file.path.suffix == ".json" and file.size <= limits.MANIFEST_BYTES and "config" in file.path.parts[-1]:
+            if file.path.suffix == ".json" and "config" in file.path.parts[-1]:
                 _check_config(opened, file, given=kwargs, trusted=trusted)
 
     def other(self) -> Any:
@@ -237,6 +237,11 @@ def _weights(opened: Opened, subfolder: str, variant: str | None) -> list[str]:
 
 def _check_config(opened: Opened, file: FileEntry, *, given: Mapping[str, Any], trusted: bool) -> None:
     """Refuse a configuration that names code transformers would fetch from elsewhere."""
+    if file.size > limits.MANIFEST_BYTES:
+        raise UsageError(
+            f"{file.path} is too large for a configuration", expected=f"at most {limits.MANIFEST_BYTES} bytes",
+            found=f"{file.size} bytes",
+        )  # fmt: skip
     try:
         waiting: list[Any] = [json.loads(opened.read_file(file.path.text))]
     except (ValueError, RecursionError):
@@ -249,7 +254,7 @@ def _check_config(opened: Opened, file: FileEntry, *, given: Mapping[str, Any], 
             continue
         waiting += value.values()
         for key, named in value.items():
-            kernels = [text for text in _texts(named) if key in _IMPLEMENTATIONS - given.keys() and "/" in text]
+            kernels = [text for text in _texts(named) if key in _IMPLEMENTATIONS - given.keys() and _is_fetched(text)]
             modules = [text for text in _texts(named) if key == "auto_map" and trusted and "--" in text]
             if kernels or modules:
                 raise UsageError(
@@ -258,6 +263,12 @@ def _check_config(opened: Opened, file: FileEntry, *, given: Mapping[str, Any], 
                     hint=f'{key}="sdpa", or another that comes with transformers' if kernels else
                     "without trust_remote_code, a class of transformers is used if there is one",
                 )  # fmt: skip
+
+
+def _is_fetched(implementation: str) -> bool:
+    """Whether transformers would get it from a hub: what says so, and flash attention for want of another package."""
+    by_default = "flash_attention" in implementation and importlib.util.find_spec("kernels") is not None
+    return "/" in implementation or by_default
 
 
 def _texts(value: Any) -> list[str]:
