@@ -33,13 +33,19 @@ _LOG = logging.getLogger(__name__)
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  the directory made in it is private
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _GUARD: Final = """
-import shutil, signal, sys
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+import os, shutil, signal, sys, time
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(number, signal.SIG_IGN)
-sys.stdout.write("on guard\\n")
-sys.stdout.flush()
+try:
+    os.write(1, b"on guard\\n")
+except OSError:  # whoever would read it is gone already
+    pass
 sys.stdin.read()
-shutil.rmtree(sys.argv[1], ignore_errors=True)
+for _ in range(600):  # what runs on the directory may need some time to end, and may write until it has
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    if not os.path.lexists(sys.argv[1]):
+        break
+    time.sleep(0.1)
 """
 
 
@@ -55,8 +61,7 @@ def private_directory(settings: Settings, *, room: int = 0) -> Iterator[Path]:
         StorageError: if there is no place for it, or others could exchange it there.
     """
     maker = os.getpid()
-    base = _place(settings, room)
-    _check_place(base)
+    base = _checked(_place(settings, room))
     with reported("make a private directory in", base):
         path = Path(tempfile.mkdtemp(prefix="pqreg-", dir=base))
     try:
@@ -90,8 +95,10 @@ def check_private(path: Path, descriptor: int) -> None:
         )
 
 
-def _check_place(place: Path) -> None:
-    """Refuse a place where another user could put a directory of theirs in the stead of ours.
+def _checked(place: Path) -> Path:
+    """``place``, absolute and without links, where no other user could put a directory of theirs in the stead of ours.
+
+    Whoever may exchange a link on the way to it does not matter then, nor does where a program changes to.
 
     Raises:
         StorageError: if it or a directory above it belongs to somebody else, or others may rename what is in it.
@@ -108,6 +115,7 @@ def _check_place(place: Path) -> None:
                     found=f"{stat.filemode(status.st_mode)} of user {status.st_uid}",
                     hint="choose another place with the setting private_dir",
                 )
+        return resolved
 
 
 def _place(settings: Settings, room: int) -> Path:
@@ -118,8 +126,7 @@ def _place(settings: Settings, room: int) -> Path:
     for place in (*([] if runtime is None else [runtime]), _SHARED_MEMORY):
         with contextlib.suppress(StorageError):
             if _file_system(place) in _IN_MEMORY and os.access(place, os.W_OK | os.X_OK) and _free(place) >= room:
-                _check_place(place)
-                return place
+                return _checked(place)
     place = Path(tempfile.gettempdir())
     _LOG.warning("there is no room in memory for %d bytes: verified files go to the disk, in %s", room, place)
     return place
