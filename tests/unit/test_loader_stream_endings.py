@@ -7,12 +7,22 @@ import gc
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pq_registry import limits
-from pq_registry.loader.selection import select
+from pq_registry.client.meter import Meter
+from pq_registry.client.progress import NullProgress
+from pq_registry.errors import ConnectionFailed
+from pq_registry.loader.existing import Existing, Given
+from pq_registry.loader.fill import Checked
+from pq_registry.loader.selection import runs, select
+from pq_registry.loader.stream import Pace, TensorStream
 from tests.samples import manifest
+from tests.tensors import safetensors_bytes
 from tests.unit.test_loader_stream import MemorySource, sample, stream
+
+SHARD = limits.SHARD_BYTES
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
@@ -81,3 +91,41 @@ def test_the_last_thread_that_was_left_behind_closes_the_source(monkeypatch: pyt
     for thread in threads:
         thread.join(30)
     assert source.closed == 1
+
+
+def test_a_run_that_was_given_up_half_checked_reaches_no_tensor_of_the_caller():
+    """Another worker's error stops it after its first shard; its second one, already read, is not what was signed."""
+    content, _ = safetensors_bytes({"a": ("U8", (6 * SHARD,))}, 1)
+    units = select(manifest({"m.safetensors": content}))
+    bad = bytearray(content)
+    bad[SHARD : 2 * SHARD] = b"\xaa" * SHARD
+    reading, failed = threading.Event(), threading.Event()
+
+    def before(path: str, offset: int) -> None:
+        if offset == 0:
+            reading.set()
+            assert failed.wait(30)
+        elif reading.wait(30):
+            raise ConnectionFailed("the other worker's")
+
+    mine = np.zeros(6 * SHARD, np.uint8)
+    meter, given = Meter(), Given({"a": mine})
+    made = TensorStream(
+        units,
+        runs(units, longest=2, by_owner=True),
+        Checked(MemorySource({"m.safetensors": bytes(bad)}, before), request=2, progress=NullProgress(), meter=meter),
+        Existing(units, given, verified=False, meter=meter),
+        given,
+        pace=Pace(2, None),
+        meter=meter,
+    )
+    stop = made._stop
+
+    def stopped(error: BaseException | None) -> None:
+        stop(error)
+        failed.set()
+
+    made._stop = stopped  # type: ignore[method-assign]
+    with pytest.raises(ConnectionFailed):
+        list(made.tensors())
+    assert not mine.any()
