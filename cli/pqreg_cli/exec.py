@@ -108,10 +108,7 @@ def exec_(
         passphrase_fd=passphrase_fd, private_dir=private_dir,
     )  # fmt: skip
     check_places(command, memfd=memfd is not None, with_weights=with_weights)
-    environment = command_environment(
-        _variables(session.settings), defaults=_DEFAULTS, dropped=_dropped(session.settings)
-    )
-    _require_program(command[0], environment)
+    _require_program(command[0])
     from pqreg_cli.execchild import end_as, run
 
     with library_warnings(output), _release(session, what, expect) as opened:
@@ -123,7 +120,9 @@ def exec_(
         layout = Layout(session, opened, directory=uses(command, "dir"), with_weights=with_weights, memfd=memfd)
         if opened.unsealed is not None and passphrase_fd is not None and not layout.complete:
             output.warning("what loads the weights cannot read the passphrase from a descriptor; use --passphrase-file")
-        words = list(command) if layout.complete else for_vllm(command, name=str(name))
+        words, given = list(command), dict[str, str]()
+        if not layout.complete:  # what loads the rest of the release must find it
+            words, given = for_vllm(command, name=str(name)), _variables(session.settings)
         with layout.made() as (directory, descriptor):
             if directory is not None:
                 places["dir"] = os.fspath(directory)
@@ -134,7 +133,7 @@ def exec_(
             sys.stdout.flush()
             status = run(
                 filled(words, places),
-                environment=environment,
+                environment=command_environment(given, defaults=_DEFAULTS, dropped=_dropped(session.settings)),
                 keep=() if descriptor is None else (descriptor,),
             )
     # Not as click's result: the status is the command's, and means what it means there.
@@ -179,9 +178,9 @@ def _dropped(settings: Settings) -> Sequence[str]:
     return dropped
 
 
-def _require_program(name: str, environment: dict[str, str]) -> None:
+def _require_program(name: str) -> None:
     """Refuse a program that does not exist before anything is fetched for it."""
-    if shutil.which(name, path=environment.get("PATH")) is None:
+    if shutil.which(name) is None:
         raise UsageError(
             f"there is no program {name!r}",
             expected="a program in PATH, or its path",

@@ -226,6 +226,16 @@ def test_what_was_given_goes_on_to_the_command_and_secrets_stay_off_its_line(nod
     assert "the-secret" not in done.stderr
 
 
+@pytest.mark.parametrize("complete", [["--with-weights"], ["--memfd", "model.gguf"]])
+def test_f2_a_command_that_needs_no_more_of_the_release_gets_no_secrets(node: Node, complete: list[str]) -> None:
+    given = ["--token", "the-secret", "--recipient-key", "node1.pqkey", *complete]
+    place = "{dir}" if complete == ["--with-weights"] else "{file}"
+    done = node.run(*given, "--", "env", f"PLACE={place}")
+    assert "PLACE=/" in done.stdout
+    assert "the-secret" not in done.stdout
+    assert "PQREG_RECIPIENT_KEY" not in done.stdout
+
+
 def test_f1_a_token_for_another_registry_does_not_follow(node: Node) -> None:
     mine = {"PQREG_REGISTRY": "https://mine.example.org", "PQREG_TOKEN": "for-mine"}
     done = node.run("--registry", "https://theirs.example.org", "--", sys.executable, "-c", LIST, "{dir}", **mine)
