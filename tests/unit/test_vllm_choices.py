@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from pq_registry import limits
-from pq_registry.errors import FormatError, ShardMismatch, UsageError
+from pq_registry.errors import FileSetMismatch, FormatError, ShardMismatch, UsageError
 from pq_registry.loader.integrations.modeldir import check_model_directory
 from pq_registry.loader.integrations.vllm import Pinned
 from pq_registry.loader.integrations.weightfiles import INDEX, Wanted, read_small, wanted_files
@@ -19,6 +19,7 @@ from pq_registry.loader.opening import OpenRelease, open_release
 from pq_registry.settings import Settings
 from tests.releases import release_directory, write_trust
 from tests.samples import NOW
+from tests.sealing_site import write_files
 from tests.tensors import safetensors_bytes
 
 ONE, TWO, HEAD = (safetensors_bytes({name: ("F16", (3,))}, 1)[0] for name in ("a", "b", "weight"))
@@ -124,11 +125,23 @@ def test_small_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_model_directory_may_be_a_pulled_one_or_part_of_it(tmp_path: Path) -> None:
     release = opened(tmp_path, FILES)
     check_model_directory(tmp_path / "r", release)
-    (tmp_path / "part").mkdir()
-    check_model_directory(tmp_path / "part", release)
-    (tmp_path / "part" / "config.json").symlink_to(tmp_path / "r" / "config.json")
-    with pytest.raises(Exception, match=r"config\.json"):
-        check_model_directory(tmp_path / "part", release)
+    part = write_files(tmp_path / "part", {name: FILES[name] for name in ("config.json", "sparse.pt")})
+    check_model_directory(part, release)
+    (part / "config.json").unlink()
+    (part / "config.json").symlink_to(tmp_path / "r" / "config.json")
+    with pytest.raises(FileSetMismatch, match=r"config\.json"):
+        check_model_directory(part, release)
+
+
+def test_a_model_directory_that_lacks_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its chat template or its generation settings a model is served with others."""
+    release = opened(tmp_path, {**FILES, "chat_template.jinja": b"the one that was signed"})
+    (tmp_path / "r" / "chat_template.jinja").unlink()
+    with pytest.raises(FileSetMismatch, match="lacks files of acme/minilm") as caught:
+        check_model_directory(tmp_path / "r", release)
+    assert "chat_template.jinja" in str(caught.value.found)
+    monkeypatch.setattr(limits, "READ_FILE_BYTES", 20)  # as pqreg exec would leave it out
+    check_model_directory(tmp_path / "r", release)
 
 
 def test_the_configuration_is_read_strictly() -> None:

@@ -5,9 +5,10 @@ Weights that were verified are of no use under a configuration, a tokenizer or a
 another model. So whoever fills a model asks here about the directory that the program was given. It must hold files of
 the release and no others, beside its evidence and what tools leave there (``client.directory``):
 
-- a file that is not safetensors has the signed bytes, shard by shard; it may be absent;
+- a file that is not safetensors has the signed bytes, shard by shard, and is there: without its chat template, say, a
+  model is served with another one. Only files that ``pqreg exec`` leaves out, for their size, may be absent;
 - a safetensors file has at least a header, which says what the signed tensor table says; the rest of it is not looked
-  at, for weights are not read from there.
+  at, for weights are not read from there. It may be absent.
 
 That a program read these bytes, and not others that stood there for a moment, cannot be seen from here: the directory
 must be private, as that of ``pqreg exec`` is.
@@ -39,7 +40,7 @@ def check_model_directory(path: Path, opened: OpenRelease) -> None:
     """Refuse a directory that is not of ``opened``.
 
     Raises:
-        FileSetMismatch: if it holds something else, or a file of another size.
+        FileSetMismatch: if it holds something else, or a file of another size, or lacks one.
         ShardMismatch: if a file is not what was signed.
         TensorTableMismatch: if a safetensors file has another header.
         UsageError: if it is no directory.
@@ -61,6 +62,12 @@ def check_model_directory(path: Path, opened: OpenRelease) -> None:
                 _check_whole(directory, files[text])
             else:
                 _check_header(directory, files[text])
+    small = {text for text, file in files.items() if file.tensors is None and file.size <= limits.READ_FILE_BYTES}
+    if missing := sorted(small - present):
+        raise FileSetMismatch(
+            f"{path} lacks files of {opened.verified.release.name}", expected=f"all {len(small)} beside the weights",
+            found=f"no {', no '.join(missing)}"[:300], hint=_HINT,
+        )  # fmt: skip
 
 
 def _check_whole(directory: ReleaseDirectory, file: FileEntry) -> None:
