@@ -32,7 +32,7 @@ from typing import Any, Unpack
 
 from pq_registry import limits
 from pq_registry.client.meter import Meter
-from pq_registry.errors import UsageError
+from pq_registry.errors import PqregError, UsageError
 from pq_registry.format.instant import utc_now
 from pq_registry.loader import torch_bridge
 from pq_registry.loader.device.choice import Journey, Route, onto, require_computing
@@ -67,7 +67,7 @@ def load(release: str | os.PathLike[str], **options: Unpack[LoadOptions]) -> dic
     Raises:
         PqregError: if the release, or one shard of it, is not what was signed; nothing is returned then.
     """
-    request = Request.of(options)
+    request = _requested(options)
     return load_opened(_opened(release, request), request)
 
 
@@ -90,7 +90,7 @@ def iter_tensors(
     Raises:
         PqregError: if the release, or one shard of it, is not what was signed. Tensors handed out before were.
     """
-    request = Request.of(options)
+    request = _requested(options)
     return iter_opened(_opened(release, request), request)
 
 
@@ -107,7 +107,7 @@ def open_verified(release: str | os.PathLike[str], **options: Unpack[LoadOptions
     Raises:
         PqregError: if the release is not what was signed; what is read later raises for itself.
     """
-    request = Request.of(options)
+    request = _requested(options)
     form = framework_of(request)
     return Opened(_opened(release, request), form if form.on_cpu else torch_bridge.Torch("cpu"), request)
 
@@ -148,6 +148,15 @@ def open_for(release: str | os.PathLike[str], request: Request, *, settings: Set
     )
 
 
+def _requested(options: LoadOptions) -> Request:
+    """The request ``options`` make. Where they make none, a group that was named in them hears of it."""
+    try:
+        return Request.of(options)
+    except PqregError:
+        with together(options.get("group")):
+            raise
+
+
 def _opened(release: str | os.PathLike[str], request: Request) -> OpenRelease:
     with together(request.group):
         framework_of(request)  # before the network is asked for anything
@@ -168,6 +177,8 @@ def _stream(
         if lots.parts:
             form = Narrowed(form, lots.parts, meter=request.stats or Meter())
         form.check(unit.entry for unit in lots.units)
+        if request.group is not None:
+            form.accelerator()  # a device that does not answer: said while everybody listens
     whole = whole and plan is None  # parts of a file need no room for all of it
     if request.group is None:
         return _read(opened, form, lots.units, request, whole=whole)

@@ -60,6 +60,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "damaged": {"how": "iter", "release": "damaged"},
     "different": {"how": "iter", "only": {"1": {"names": ["a.small"]}}},
     "unopened": {"how": "load", "only": {"1": {"expect": "acme/other"}}},
+    "unmeant": {"how": "load", "only": {"1": {"io": "fast"}}},
     "leave": {"how": "iter", "leave": [1, 1]},
     "drop": {"how": "iter", "drop": 1},
     "plan": {"how": "load", "options": {"plan": {"a.rows": "dim0", "a.big": "dim1:split", "b.two": "skip"}}},
@@ -138,6 +139,13 @@ def test_processes_that_would_load_different_things_are_told(found):
 def test_one_that_cannot_open_the_release_is_everybodys_error(found):
     assert [one["error"] for one in found["unopened"]] == ["NameMismatch"] * 3
     assert [one["text"].startswith("rank 1: ") for one in found["unopened"]] == [True, False, True]
+
+
+def test_options_of_one_that_cannot_be_meant_are_everybodys_error(found):
+    for rank, one in enumerate(found["unmeant"]):
+        assert one["error"] == "UsageError" and "no such io" in one["text"], one
+        assert one["text"].startswith("rank 1:") == (rank != 1)
+        assert one["seconds"] < 30
 
 
 def test_one_that_ends_early_is_everybodys_error(found):
