@@ -13,6 +13,7 @@ Everything else stays as it is, other braces included. No shell is involved.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -70,11 +71,15 @@ def for_vllm(command: Sequence[str], *, name: str) -> list[str]:
     words = list(command)
     if len(words) < 2 or PurePath(words[0]).name != "vllm" or words[1] != "serve":
         return words
-    given = {word.partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
+    given = {
+        word.partition("=")[0].replace("_", "-"): word.partition("=")[2] if "=" in word else after
+        for word, after in itertools.zip_longest(words, words[1:], fillvalue="")
+        if word.startswith("--")
+    }
     if "--load-format" not in given:
         words += ["--load-format", "pqreg"]
-        if "--model-loader-extra-config" not in given:
-            words += ["--model-loader-extra-config", "{config}"]
+    if given.get("--load-format", "pqreg").lower() == "pqreg" and "--model-loader-extra-config" not in given:
+        words += ["--model-loader-extra-config", "{config}"]
     if "--served-model-name" not in given:
         words += ["--served-model-name", name]
     return words
