@@ -116,6 +116,16 @@ def test_what_does_not_fit_is_refused_by_name_before_anything_is_read(
     assert reads == []
 
 
+def test_what_is_filled_is_what_was_given_whatever_becomes_of_the_mapping(release: tuple[Path, Truth]) -> None:
+    path, truth = release
+    into = empty(truth)
+    given = dict(into)
+    tensors = iter_tensors(path, expect="acme/minilm", into=given)
+    given.clear()
+    assert all(tensor is into[name] for name, tensor in tensors)
+    assert {name: array.tobytes() for name, array in into.items()} == {n: a.tobytes() for n, a in truth.items()}
+
+
 def test_tensors_that_share_memory_are_refused(release: tuple[Path, Truth]) -> None:
     path, truth = release
     into = empty(truth)

@@ -94,6 +94,9 @@ def test_what_nobody_closed_is_closed_when_nobody_refers_to_it(directory: Path) 
     del release
     gc.collect()
     assert set(os.listdir("/proc/self/fd")) <= before
+    with opened(directory) as closed:
+        closed.get_tensor("a")
+    assert set(os.listdir("/proc/self/fd")) <= before, closed  # which is referred to still
 
 
 def test_names_that_are_no_texts(directory: Path) -> None:

@@ -87,6 +87,8 @@ def test_a_part_of_what_was_read_is_a_copy_and_the_whole_is_not() -> None:
     narrowed = part(tensor, (slice(2, 5), 0)).take(raw[20:50])
     assert not np.shares_memory(narrowed, raw) and narrowed.nbytes == 3
     assert narrowed.base is None or narrowed.base.nbytes == 3
+    in_one_piece = part(tensor, (slice(2, 3), slice(4, 6))).take(raw[20:30])
+    assert not np.shares_memory(in_one_piece, raw) and in_one_piece.nbytes == 2
 
 
 def test_packed_elements_are_cut_between_bytes() -> None:
