@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
@@ -35,6 +34,7 @@ _AWAITED: Final = _PASSED_ON | {signal.SIGCHLD}
 _OF_THE_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGWINCH})
 _LOOK_SECONDS: Final = 0.5
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+_PR_SET_DUMPABLE: Final = 4
 _SIGNALLED: Final = 128
 """What a shell adds to the number of the signal that ended a command."""
 
@@ -69,7 +69,9 @@ def end_as(status: int) -> int:
         return status
     number = -status
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the core worth looking at is the command's
+        # The core worth looking at is the command's, and ours may hold secrets. A limit of the size would not do: the
+        # kernel does not heed it where cores go to a program (core(5)).
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
         signal.signal(number, signal.SIG_DFL)
     with contextlib.suppress(OSError, ValueError):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])

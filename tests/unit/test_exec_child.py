@@ -138,6 +138,18 @@ def test_ctrl_c_before_the_child_is_the_command() -> None:
     assert subprocess.run([sys.executable, "-c", INTERRUPTED], timeout=60, env=OURS).returncode == signal.SIGINT
 
 
+CRASHED = """
+import ctypes, os, signal
+from pqreg_cli import execchild
+os.kill = lambda pid, number: os._exit(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
+execchild.end_as(-signal.SIGSEGV)
+"""
+
+
+def test_after_a_crash_of_the_command_we_leave_no_core() -> None:
+    assert subprocess.run([sys.executable, "-c", CRASHED], timeout=60, env=OURS).returncode == 0
+
+
 LATE = """
 import os, sys, threading
 from pqreg_cli import execchild
