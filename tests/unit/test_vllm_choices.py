@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from pq_registry import limits
-from pq_registry.errors import FileSetMismatch, FormatError, ShardMismatch, UsageError
+from pq_registry.errors import FileSetMismatch, FormatError, ShardMismatch, TensorTableMismatch, UsageError
 from pq_registry.loader.integrations.modeldir import check_model_directory
 from pq_registry.loader.integrations.vllm import Pinned
 from pq_registry.loader.integrations.weightfiles import INDEX, Wanted, read_small, wanted_files
@@ -142,6 +142,23 @@ def test_a_model_directory_that_lacks_a_file_is_refused(tmp_path: Path, monkeypa
     assert "chat_template.jinja" in str(caught.value.found)
     monkeypatch.setattr(limits, "READ_FILE_BYTES", 20)  # as pqreg exec would leave it out
     check_model_directory(tmp_path / "r", release)
+
+
+def test_a_model_directory_is_looked_at_to_the_end_of_every_file(tmp_path: Path) -> None:
+    vocabulary = bytes(limits.SHARD_BYTES) + b"end"
+    release = opened(tmp_path, {**FILES, "vocab.txt": vocabulary})
+    (tmp_path / "r" / "vocab.txt").write_bytes(vocabulary.replace(b"end", b"END"))
+    with pytest.raises(ShardMismatch, match=r"shard 1 of vocab\.txt"):
+        check_model_directory(tmp_path / "r", release)
+
+
+def test_the_metadata_of_a_header_is_signed_too(tmp_path: Path) -> None:
+    release = opened(tmp_path, FILES)
+    header = json.loads(ONE[8 : 8 + int.from_bytes(ONE[:8], "little")])
+    altered = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    (tmp_path / "r" / "model-1.safetensors").write_bytes(len(altered).to_bytes(8, "little") + altered)
+    with pytest.raises(TensorTableMismatch, match=r"model-1\.safetensors"):
+        check_model_directory(tmp_path / "r", release)
 
 
 def test_the_configuration_is_read_strictly() -> None:
