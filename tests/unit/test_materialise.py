@@ -11,6 +11,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from pq_registry.format.manifest import FileEntry
 from pq_registry.loader.integrations import private
 from pq_registry.loader.integrations.materialise import materialise, private_directory
 from pq_registry.loader.opening import OpenRelease, open_release
+from pq_registry.loader.selection import Run
 from pq_registry.settings import Settings
 from tests.releases import release_directory, write_trust
 from tests.samples import NOW
@@ -102,6 +105,46 @@ def test_nothing_unverified_has_a_name(opened: OpenRelease, out: Path, tmp_path:
     left = contents(out)
     assert name not in left
     assert left.items() <= FILES.items()  # no temporary file either
+
+
+def test_what_was_being_read_when_another_file_failed_is_not_written(
+    opened: OpenRelease, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Stopping()
+    monkeypatch.setattr(OpenRelease, "filler", lambda *_: source)
+    written: list[bytes] = []
+    monkeypatch.setattr(
+        "pq_registry.loader.integrations.materialise.write_fully", lambda _to, data, _at: written.append(bytes(data))
+    )
+    with pytest.raises(ShardMismatch, match="big"):
+        materialise(replace(opened, workers=2), out, include=lambda file: file.path.text in {"big.bin", "config.json"})
+    assert source.told == [True] and written == []
+    assert contents(out) == {}
+
+
+class Stopping:
+    """Fails with the one file while the other is being read, of which it then leaves unchecked bytes."""
+
+    def __init__(self) -> None:
+        self.inside = threading.Event()
+        self.told: list[bool] = []
+
+    def fill(self, run: Run, view: memoryview, stopped: Callable[[], bool]) -> None:
+        if run.file.path.text == "big.bin":
+            assert self.inside.wait(30)
+            raise ShardMismatch("shard 0 of big.bin")
+        self.inside.set()
+        deadline = time.monotonic() + 10
+        while not stopped() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self.told.append(stopped())
+        view[:] = b"?" * len(view)
+
+    def abort(self) -> None:
+        """The other thread looks whether it is to stop."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def test_a_header_that_is_not_the_signed_table_is_refused(
@@ -249,6 +292,21 @@ def test_a_runtime_directory_of_somebody_else_is_passed_over(tmp_path: Path, mon
         assert path.parent == tmp_path / "shm"
 
 
+def test_a_place_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "place"
+    place.mkdir(mode=0o755)
+    if os.geteuid() == 0:
+        os.chown(place, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with (
+        pytest.raises(StorageError, match="others could exchange"),
+        private_directory(Settings({"private_dir": str(place)})),
+    ):
+        pass
+    assert list(place.iterdir()) == []
+
+
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds a private directory with a file, and printed its path."""
@@ -259,8 +317,9 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         "    (path / 'secret').write_text('x'); print(path, flush=True); sys.stdin.read()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0,
+    )  # fmt: skip
     with process:
         yield process
         process.kill()
@@ -305,6 +364,14 @@ def test_the_guard_outlives_the_signals_that_end_a_service(holder: subprocess.Po
     guard = next(number for number in os.listdir("/proc") if number.isdigit() and str(path) in arguments(number))
     os.kill(int(guard), signal.SIGTERM)  # systemd signals every process of the unit
     holder.send_signal(signal.SIGTERM)
+    watch()
+
+
+def test_the_guard_outlives_the_end_of_a_whole_process_group(holder: subprocess.Popen[str]) -> None:
+    assert holder.stdout is not None
+    path = Path(holder.stdout.readline().strip())
+    watch = gone(path)
+    os.killpg(holder.pid, signal.SIGKILL)  # as a terminal or a supervisor does
     watch()
 
 
