@@ -178,6 +178,17 @@ def test_an_altered_configuration_ends_the_start(stub: None, release: dict[str, 
         work(str(served), release, 0, 1)
 
 
+def test_a_download_ends_with_a_directory_that_was_altered(stub: None, release: dict[str, Any]) -> None:
+    from vllm.config import ModelConfig
+    from vllm.config.load import LoadConfig
+
+    loader = plugin.loader_class()(LoadConfig("pqreg", release))
+    loader.download_model(ModelConfig(release["directory"]))
+    (Path(release["directory"]) / "config.json").write_bytes(FILES["config.json"].replace(b"Model", b"Other"))
+    with pytest.raises(ShardMismatch, match=r"config\.json"):
+        loader.download_model(ModelConfig(release["directory"]))
+
+
 def test_an_altered_header_ends_the_start(stub: None, release: dict[str, Any], tmp_path: Path) -> None:
     served = tmp_path / "served"
     weights = FILES["consolidated.safetensors"]
