@@ -81,7 +81,8 @@ def run(arguments: list[str]) -> int:
     as_json, debug = "--json" in options, "--debug" in options
     arguments = [word for word in options if word != "--debug"] + arguments[len(options) :]
     try:
-        _refuse_empty(arguments)
+        # What stands behind -- is another program's business only if it is one that is run.
+        _refuse_empty(options if options[:1] == ["exec"] else arguments)
         status = _invoke(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -93,6 +94,9 @@ def run(arguments: list[str]) -> int:
         return _pipe_broken()
     except BrokenPipeError:
         return _pipe_broken()
+    except MemoryError as error:
+        lacking = StorageError("there is not enough memory", hint="end other programs, or raise the limit (ulimit -v)")
+        return _report(lacking.with_traceback(error.__traceback__), as_json=as_json, debug=debug)
     except OSError as error:
         # The library lets none out, so this is the output: a full disk, a terminal that went away.
         unwritten = StorageError("the output cannot be written", found=error.strerror)

@@ -256,3 +256,21 @@ def test_an_empty_argument_does_not_mean_the_current_directory(
 ) -> None:
     assert main.run(words) == 2
     assert "is empty" in capsys.readouterr().err
+
+
+def test_an_empty_argument_of_a_program_that_is_run_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["exec", "acme/m:v1", "--", "no-such-program", "{dir}", ""]) == 2
+    assert "no program 'no-such-program'" in capsys.readouterr().err
+    assert main.run(["exec", "", "--", "ls", "{dir}"]) == 2
+    assert "argument 2 is empty" in capsys.readouterr().err
+    assert main.run(["pull", "acme/m:v1", "--", ""]) == 2
+    assert "is empty" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_no_surprise(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def invoke(_: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(main, "_invoke", invoke)
+    assert main.run(["version"]) == 3
+    assert "there is not enough memory" in capsys.readouterr().err
