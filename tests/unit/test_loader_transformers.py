@@ -19,6 +19,7 @@ transformers = pytest.importorskip(
 
 from pq_registry.errors import FormatError, ShardMismatch, UsageError  # noqa: E402
 from pq_registry.loader import api  # noqa: E402
+from pq_registry.loader.integrations.materialise import materialise  # noqa: E402
 from pq_registry.loader.integrations.transformers import from_pretrained  # noqa: E402
 from tests.releases import release_directory, write_trust  # noqa: E402
 from tests.samples import NOW  # noqa: E402
@@ -219,6 +220,24 @@ def test_code_of_elsewhere_never_runs(tmp_path: Path) -> None:
     ours = configured(tmp_path / "model", tmp_path / "c", attn_implementation="evil/kernel")
     model = made(transformers.AutoModelForCausalLM, ours, attn_implementation="eager")
     assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_neither_pickles_nor_code_nobody_trusts_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    written: list[str] = []
+
+    def watched(*args: Any, **options: Any) -> Any:
+        files = materialise(*args, **options)
+        written.extend(file.path.text for file in files)
+        return files
+
+    monkeypatch.setattr("pq_registry.loader.integrations.transformers.materialise", watched)
+    gpt2(tmp_path / "model")
+    ours = release_of(tmp_path / "model", tmp_path / "r", pytorch_model__bin=b"P", vocab__pkl=b"P", code__py=CODE)
+    made(transformers.AutoConfig, ours, trust_remote_code=trusted)
+    assert set(written) == {"config.json", "generation_config.json", *(["code.py"] if trusted else [])}
 
 
 def test_flash_attention_is_not_fetched_as_a_kernel_of_elsewhere(
