@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pq_registry.errors import StorageError
 from pq_registry.loader.integrations import private
 from pq_registry.loader.integrations.private import private_directory
 from pq_registry.settings import Settings
@@ -76,3 +77,17 @@ def test_what_is_written_while_the_guard_removes_does_not_keep_the_directory(tmp
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert not path.exists()
+
+
+def test_a_place_without_room_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private, "_free", lambda _: 10)
+    settings = Settings({"private_dir": str(tmp_path)}, environment={"HOME": str(tmp_path)})
+    with private_directory(settings, room=10):
+        pass
+    with pytest.raises(StorageError, match="too little room") as caught, private_directory(settings, room=11):
+        raise AssertionError("no directory was to be made")
+    assert (caught.value.expected, caught.value.found) == ("11 bytes", "10 bytes")
+    assert "private_dir" in (caught.value.hint or "")
+    assert not list(tmp_path.iterdir())

@@ -58,10 +58,11 @@ def private_directory(settings: Settings, *, room: int = 0) -> Iterator[Path]:
         room: how many bytes it must be able to hold.
 
     Raises:
-        StorageError: if there is no place for it, or others could exchange it there.
+        StorageError: if there is no place for it or no room there, or others could exchange it there.
     """
     maker = os.getpid()
     base = _checked(_place(settings, room))
+    _check_room(base, room)
     with reported("make a private directory in", base):
         path = Path(tempfile.mkdtemp(prefix="pqreg-", dir=base))
     try:
@@ -118,6 +119,23 @@ def _checked(place: Path) -> Path:
         return resolved
 
 
+def _check_room(place: Path, room: int) -> None:
+    """Refuse a place that is too small before anything is fetched for it.
+
+    Raises:
+        StorageError: if fewer than ``room`` bytes are free.
+    """
+    with reported("look at", place):
+        free = _free(place)
+    if free < room:
+        raise StorageError(
+            f"there is too little room in {place}",
+            expected=f"{room} bytes",
+            found=f"{free} bytes",
+            hint="free some, or choose another place with the setting private_dir",
+        )
+
+
 def _place(settings: Settings, room: int) -> Path:
     chosen = settings.get("private_dir")
     if chosen is not None:
@@ -128,7 +146,11 @@ def _place(settings: Settings, room: int) -> Path:
             if _file_system(place) in _IN_MEMORY and os.access(place, os.W_OK | os.X_OK) and _free(place) >= room:
                 return _checked(place)
     place = Path(tempfile.gettempdir())
-    _LOG.warning("there is no room in memory for %d bytes: verified files go to the disk, in %s", room, place)
+    _LOG.warning(
+        "there is no room in memory for %d bytes: verified files go to the disk, in %s (setting private_dir)",
+        room,
+        place,
+    )
     return place
 
 
