@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -259,6 +260,7 @@ def test_unknown_tensors_and_options_that_mean_nothing_here(tmp_path: Path, trut
         assert release_.keys() == ["ids"]
         with pytest.raises(UsageError):
             release_.get_tensor("embed")
+    options: dict[str, Any]
     for options in ({"rank": 0, "world_size": 2}, {"plan": "dim0"}, {"check_on": "device"}, {"into": {}}):
         with pytest.raises(UsageError):
             opened(tmp_path, **options)
