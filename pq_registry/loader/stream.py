@@ -77,9 +77,11 @@ class TensorStream:
         self._over = False
         self._running = 0
         self._error: BaseException | None = None
-        lock = threading.Lock()
-        self._landed = threading.Condition(lock)
-        self._room = threading.Condition(lock)
+        # Always taken as itself: where a condition takes it, an interrupt can come between that and the with statement,
+        # and the lock is then held for ever.
+        self._lock = threading.Lock()
+        self._landed = threading.Condition(self._lock)
+        self._room = threading.Condition(self._lock)
 
     def tensors(self) -> Generator[tuple[str, Any], None, None]:
         """Each tensor's name and the tensor, in order; nothing here keeps a tensor that was handed out.
@@ -106,12 +108,12 @@ class TensorStream:
 
     def _start(self, threads: Sequence[threading.Thread]) -> None:
         for thread in threads:
-            with self._landed:
+            with self._lock:
                 self._running += 1
             try:
                 thread.start()
             except RuntimeError as error:
-                with self._landed:
+                with self._lock:
                     self._running -= 1
                 if thread is not threads[0]:
                     return  # fewer are slower, not wrong
@@ -133,7 +135,7 @@ class TensorStream:
                 if thread.ident is not None:
                     thread.join(max(0.0, deadline - time.monotonic()))
         finally:  # also when the caller is interrupted once more
-            with self._landed:
+            with self._lock:
                 self._over = True
                 left = self._running
             try:
@@ -143,7 +145,7 @@ class TensorStream:
                 self._placement.clear()
 
     def _await(self, position: int) -> Any:
-        with self._landed:
+        with self._lock:
             with self._meter.timed("wait"):
                 while self._missing[position] and self._error is None:
                     self._landed.wait()
@@ -165,7 +167,7 @@ class TensorStream:
             traceback.clear_frames(error.__traceback__)
             self._stop(error)
         finally:
-            with self._landed:
+            with self._lock:
                 self._running -= 1
                 last = self._over and not self._running
             if last:
@@ -192,7 +194,7 @@ class TensorStream:
 
     def _take(self) -> Run | None:
         """The next run, once there is room for it; None at the end."""
-        with self._room:
+        with self._lock:
             while not self._stopped:
                 if self._waiting_run is None:
                     self._waiting_run = next(self._runs, None)
@@ -211,7 +213,7 @@ class TensorStream:
             return None
 
     def _land(self, run: Run) -> None:
-        with self._landed:
+        with self._lock:
             if self._stopped:
                 return
             for position in run.units:
@@ -224,7 +226,7 @@ class TensorStream:
         return max(end - begin, 0)
 
     def _stop(self, error: BaseException | None) -> None:
-        with self._landed:
+        with self._lock:
             self._stopped = True
             self._error = self._error or error
             self._landed.notify_all()

@@ -129,3 +129,20 @@ def test_a_run_that_was_given_up_half_checked_reaches_no_tensor_of_the_caller():
     with pytest.raises(ConnectionFailed):
         list(made.tensors())
     assert not mine.any()
+
+
+def test_an_interrupt_while_the_lock_is_taken_does_not_leave_it_taken(monkeypatch: pytest.MonkeyPatch):
+    """Ctrl-C between a condition's taking of its lock and the with statement: nothing would ever release it."""
+    take, here = threading.Condition.__enter__, threading.get_ident()
+
+    def interrupted(self: threading.Condition) -> bool:
+        taken = take(self)
+        if threading.get_ident() == here and self in (made._landed, made._room):
+            raise KeyboardInterrupt
+        return taken
+
+    files, truth = sample()
+    made = stream(select(manifest(files)), MemorySource(files), "own")
+    tensors = made.tensors()
+    monkeypatch.setattr(threading.Condition, "__enter__", interrupted)
+    assert {name: array.tobytes() for name, array in tensors} == {n: a.tobytes() for n, a in truth.items()}
