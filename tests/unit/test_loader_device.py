@@ -17,6 +17,7 @@ from pq_registry.loader.options import CheckedOn
 from pq_registry.loader.selection import select
 from tests.accelerator import Simulated, Work
 from tests.deviceload import Loading, same, sample
+from tests.tensors import safetensors_bytes
 
 SHARD = limits.SHARD_BYTES
 CHECKS: tuple[CheckedOn, ...] = ("cpu", "device")
@@ -208,3 +209,16 @@ def test_the_meter_knows_where_the_bytes_went(one_device: Simulated):
     stored = sealed.meter["read"].count
     assert stored > size
     assert [sealed.meter[stage].count for stage in ("hash", "unseal", "copy")] == [stored, size, size]
+
+
+@pytest.mark.parametrize("check", ["cpu", "device"])
+def test_tensors_that_are_not_neighbours_are_aligned_all_the_same(check: CheckedOn):
+    content, truth = safetensors_bytes({"a": ("U8", (5,)), "b": ("U8", (3,)), "c": ("F64", (4,))}, 1)
+    device = Simulated()
+    try:
+        loading = Loading({"m.safetensors": content}, device)
+        found = dict(loading.tensors(check, whole=True, names=["a", "c"]))
+        assert found["c"].base is not None and found["c"].ctypes.data % 8 == 0, "a is 5 bytes, and b is left out"
+        assert same(found, {name: truth[name] for name in ("a", "c")})
+    finally:
+        device.close()
