@@ -13,7 +13,7 @@ from pq_registry import limits
 from pq_registry.client.meter import Meter
 from pq_registry.errors import DeviceFailed, NotFound, StorageError
 from pq_registry.loader.dtypes import Numpy
-from pq_registry.loader.parallel.joint import matter
+from pq_registry.loader.parallel.joint import fingerprint, matter
 from pq_registry.loader.parallel.place import Place
 from pq_registry.loader.parallel.plan import Part
 from pq_registry.loader.parallel.shares import Narrowed
@@ -84,3 +84,11 @@ def test_a_part_there_is_no_memory_for_is_an_error_of_the_tree(fails: Exception,
     narrowed = Narrowed(Numpy(), {"a": Part(1, 0, 2)}, meter=Meter())
     with pytest.raises(error, match="part of 'a'"):
         narrowed.make(unit.entry, np.zeros(16, np.uint8).view(Scarce))
+
+
+def test_the_same_tensor_of_another_file_is_something_else():
+    """Same name, same place, other bytes: files= differs."""
+    paths = ("x.safetensors", "y.safetensors")
+    files = {path: safetensors_bytes({"a": ("U8", (9,))}, seed)[0] for seed, path in enumerate(paths)}
+    opened: Any = SimpleNamespace(verified=SimpleNamespace(release=SimpleNamespace(digest="d")))
+    assert len({fingerprint(opened, select(manifest(files), files=[path])) for path in paths}) == 2
