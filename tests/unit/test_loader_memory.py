@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from pq_registry import limits
+from pq_registry.client.meter import Meter
 from pq_registry.errors import StorageError
 from pq_registry.loader.memory import ALIGNMENT, Arena, RetainedMemory, anonymous, as_array
+from pq_registry.loader.placement import OwnMemory
 
 SHARD = limits.SHARD_BYTES
 
@@ -174,3 +176,13 @@ def test_memory_the_system_refuses_is_an_error_of_the_tree():
     with pytest.raises(StorageError, match="memory") as caught:
         anonymous(2**62)
     assert "iter_tensors" in (caught.value.hint or "")
+
+
+def test_a_stream_that_ends_keeps_no_memory_for_what_the_caller_still_holds():
+    arena = Arena(4 * SHARD)
+    held, dropped = arena.take(SHARD), arena.take(SHARD)
+    OwnMemory((), arena, meter=Meter()).clear()
+    del dropped
+    later = arena.take(SHARD)
+    assert not np.shares_memory(later, np.frombuffer(arena._mapping, np.uint8))
+    assert held.size == SHARD
