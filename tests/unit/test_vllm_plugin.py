@@ -26,6 +26,7 @@ from pq_registry.errors import (  # noqa: E402
 )
 from pq_registry.format.digest import Digest  # noqa: E402
 from pq_registry.format.path import ReleasePath  # noqa: E402
+from pq_registry.loader import api  # noqa: E402
 from pq_registry.loader.integrations import vllm as plugin  # noqa: E402
 from pq_registry.loader.integrations.weightfiles import Wanted  # noqa: E402
 from pq_registry.loader.opening import OpenRelease  # noqa: E402
@@ -254,7 +255,7 @@ def test_a_sealed_release_with_the_workers_own_key(stub: None, tmp_path: Path, m
             work(str(served), {"release": release}, 0, 1)
         monkeypatch.setenv("PQREG_RECIPIENT_KEY", str(tmp_path / "node.pqkey"))
         given: list[OpenRelease] = []
-        open_for = plugin.open_for
+        open_for = api.open_for
         monkeypatch.setattr(plugin, "open_for", lambda *words: given.append(open_for(*words)) or given[-1])
         assert work(str(served), {"release": release}, 0, 1).digests() == expected()
         assert given and given[-1].unsealed is not None
