@@ -152,9 +152,10 @@ def _requested(options: LoadOptions) -> Request:
     """The request ``options`` make. Where they make none, a group that was named in them hears of it."""
     try:
         return Request.of(options)
-    except PqregError:
-        with together(options.get("group")):
-            raise
+    except PqregError as error:
+        with contextlib.suppress(PqregError), together(options.get("group")):  # if there is such a group
+            raise error from None
+        raise
 
 
 def _opened(release: str | os.PathLike[str], request: Request) -> OpenRelease:
