@@ -19,7 +19,6 @@ from pq_registry.client import configured
 from pq_registry.client.contents import read_contents
 from pq_registry.client.crew import cores
 from pq_registry.client.directory import ReleaseDirectory
-from pq_registry.client.directsource import DirectSource, ReadMode, is_direct
 from pq_registry.client.keptgrants import kept_grant, kept_receipt
 from pq_registry.client.keysource import recipient_key
 from pq_registry.client.meter import Meter
@@ -39,6 +38,7 @@ from pq_registry.format.name import Reference
 from pq_registry.format.release import Release
 from pq_registry.format.tag import TagStatement
 from pq_registry.loader import fill
+from pq_registry.loader.directsource import DirectSource, ReadMode, is_direct
 from pq_registry.loader.fill import Checked, Filler
 from pq_registry.settings import Settings
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from types import MappingProxyType, NoneType
 from typing import Any, Final, Literal, Self, TypedDict, get_args
 
-from pq_registry.client.directsource import ReadMode
 from pq_registry.client.meter import Meter
 from pq_registry.client.progress import NullProgress, Progress
 from pq_registry.crypto.recipient import RecipientKey
 from pq_registry.errors import UsageError
+from pq_registry.loader.directsource import ReadMode
 from pq_registry.loader.memory import RetainedMemory
 from pq_registry.settings import Settings
 

@@ -41,13 +41,10 @@ class VerifiedReader:
         self._longest = opened.longest
         self._meter = meter
         self._process = -1  # nothing to close yet
-        self._filler_of: Callable[[], Filler] = lambda: opened.filler(progress, meter)
-        self._filler = self._filler_of()
-        self._failed = False
+        self._fillers = _Fillers(lambda: opened.filler(progress, meter))
         self._pool = ThreadPoolExecutor(opened.workers, "pqreg-read")
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, int], Kept] = OrderedDict()
-        self._running: set[Future[memoryview]] = set()
         self._closed = False
         self._process = os.getpid()
 
@@ -84,7 +81,8 @@ class VerifiedReader:
                     np.frombuffer(view, np.uint8)[low - begin : high - begin] = source
         except BaseException:
             given_up.set()
-            wait([found for found, low, high in waiting if low == high])  # they write into the caller's memory
+            # Those that write into the caller's memory; and the others, lest the next read is told what they met.
+            wait([found for found, _, _ in waiting])
             np.frombuffer(view, np.uint8)[:] = 0
             raise
 
@@ -111,7 +109,7 @@ class VerifiedReader:
     def __del__(self) -> None:
         """Close what ``close`` was never called for, or had to leave to a thread: no task refers to this any more."""
         if os.getpid() == self._process:
-            self._filler.close()
+            self._fillers.close()
 
     def close(self) -> None:
         """End what is being read, and with it every thread, connection and file."""
@@ -119,16 +117,14 @@ class VerifiedReader:
             return  # threads and connections are the other process's
         with self._lock:
             self._closed = True
-            running = set(self._running)
             self._kept.clear()
-        if running:
-            self._filler.abort()
+        running = self._fillers.abort()
         # A thread that is just connecting cannot be woken; it is left behind rather than waited for.
         _, alive = wait(running, limits.INTERRUPT_SECONDS)
         # Not cancelled, which would leave who waits for them waiting: they end as soon as they begin.
         self._pool.shutdown(wait=not alive)
         if not alive:
-            self._filler.close()
+            self._fillers.close()
 
     def _require_own_process(self) -> None:
         """Before anything is locked or waited for: of what a fork finds locked or under way, nothing ever ends here."""
@@ -142,7 +138,9 @@ class VerifiedReader:
         key = (run.file.path.text, run.first)
         with self._lock:
             kept = self._kept.get(key)
-            if kept is not None:
+            if kept is not None and not (
+                kept.done() and kept.exception()
+            ):  # whoever waited may come back before _forget
                 self._kept.move_to_end(key)
                 return kept
         if whole:
@@ -166,22 +164,15 @@ class VerifiedReader:
         with self._lock:
             if self._closed:
                 raise _closed()
-            if self._failed and not self._running:
-                # Files that were opened may have been replaced by right ones since.
-                self._filler.close()
-                self._filler, self._failed = self._filler_of(), False
-            found = self._pool.submit(self._fill, run, view, lambda: self._closed or stopped())
-            self._running.add(found)
-        found.add_done_callback(self._running.discard)
-        return found
+            return self._fillers.submit(self._pool, self._fill, run, view, lambda: self._closed or stopped())
 
-    def _fill(self, run: Run, view: memoryview, stopped: Callable[[], bool]) -> memoryview:
+    def _fill(self, filler: Filler, run: Run, view: memoryview, stopped: Callable[[], bool]) -> memoryview:
         if stopped():
             raise _closed()
         try:
-            self._filler.fill(run, view, stopped)
+            filler.fill(run, view, stopped)
         except BaseException as error:
-            self._failed = True
+            self._fillers.failed(filler)
             # Whoever keeps the error must not keep, through its traceback, bytes that failed their check.
             traceback.clear_frames(error.__traceback__)
             del view
@@ -192,6 +183,64 @@ class VerifiedReader:
 
     def _is_closed(self) -> bool:
         return self._closed
+
+
+class _Fillers:
+    """The filler that reads, and those it replaced while reads that began before still use them."""
+
+    def __init__(self, make: Callable[[], Filler]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._present = make()
+        self._failed = False
+        self._replaced: list[Filler] = []
+        self._running: dict[Future[memoryview], Filler] = {}
+
+    def submit(self, pool: ThreadPoolExecutor, work: Callable[..., memoryview], *arguments: object) -> Kept:
+        """Have ``work`` done with the filler and ``arguments``.
+
+        If the filler failed, it is done with a new one: files may have been replaced by right ones since.
+        """
+        with self._lock:
+            if self._failed:
+                self._replaced.append(self._present)
+                self._present, self._failed = self._make(), False
+                self._drop_unused()
+            filler = self._present
+            found = pool.submit(work, filler, *arguments)
+            self._running[found] = filler
+        found.add_done_callback(self._ended)
+        return found
+
+    def failed(self, filler: Filler) -> None:
+        """Something went wrong with ``filler``."""
+        with self._lock:
+            self._failed = self._failed or filler is self._present
+
+    def abort(self) -> set[Kept]:
+        """End every read under way; answers what is being read."""
+        with self._lock:
+            running = set(self._running)
+            if running:
+                for filler in (*self._replaced, self._present):
+                    filler.abort()
+        return running
+
+    def close(self) -> None:
+        """Close all of them, once nothing is read any more."""
+        for filler in (*self._replaced, self._present):
+            filler.close()
+
+    def _ended(self, done: Kept) -> None:
+        with self._lock:
+            del self._running[done]
+            self._drop_unused()
+
+    def _drop_unused(self) -> None:
+        in_use = {id(filler) for filler in self._running.values()}
+        for filler in [each for each in self._replaced if id(each) not in in_use]:
+            self._replaced.remove(filler)
+            filler.close()
 
 
 def _runs(file: FileEntry, begin: int, end: int, longest: int) -> list[Run]:

@@ -17,12 +17,12 @@ import pytest
 
 from pq_registry import limits
 from pq_registry.client import machine
-from pq_registry.client.directsource import DirectSource, ReadMode
 from pq_registry.client.meter import STAGES
 from pq_registry.client.source import DirectorySource
 from pq_registry.errors import ShardMismatch
 from pq_registry.format.manifest import FileEntry
 from pq_registry.loader import api, options
+from pq_registry.loader.directsource import DirectSource, ReadMode
 from pq_registry.loader.options import Request
 from pqreg_cli import load as command
 from pqreg_cli.console import Output

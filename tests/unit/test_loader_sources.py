@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from pq_registry import iter_tensors, limits, load
-from pq_registry.client.directsource import DirectSource
 from pq_registry.client.meter import Meter
 from pq_registry.client.progress import NullProgress, ignored
 from pq_registry.client.source import DirectorySource, RemoteSource
 from pq_registry.errors import ShardMismatch, UsageError
 from pq_registry.format.manifest import FileEntry
 from pq_registry.loader import api
+from pq_registry.loader.directsource import DirectSource
 from pq_registry.loader.dtypes import Numpy
 from pq_registry.loader.fill import Checked
 from pq_registry.loader.placement import WholeFiles

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from pq_registry import limits
-from pq_registry.client import directsource
 from pq_registry.client.directory import ReleaseDirectory
-from pq_registry.client.directsource import DirectSource, is_direct
 from pq_registry.errors import FileSetMismatch
 from pq_registry.format.manifest import FileEntry
+from pq_registry.loader import directsource
+from pq_registry.loader.directsource import DirectSource, is_direct
 from tests.samples import file_entry
 
 STEP = limits.DIRECT_ALIGNMENT
