@@ -57,7 +57,9 @@ def fs(directory: Path) -> Iterator[Any]:
     fsspec.register_implementation("pqreg", PqregFileSystem, clobber=True)
     found = fsspec.filesystem("pqreg", directory=str(directory), skip_instance_cache=True)
     yield found
-    found.invalidate_cache()
+    for used in (found, *PqregFileSystem._cache.values()):  # fsspec.open keeps those it makes, and their threads
+        used.invalidate_cache()
+    PqregFileSystem.clear_instance_cache()
 
 
 ROOT = "acme/minilm"
