@@ -69,7 +69,8 @@ class Layout:
 
         wanted = [file for file in self.opened.files if self._wanted(file)]
         size = sum(file.size for file in wanted)
-        with private_directory(self.session.settings, room=size) as directory:
+        sealed = self.opened.unsealed is not None
+        with private_directory(self.session.settings, room=size, secret=sealed) as directory:
             with self.session.progress() as progress:
                 materialise(self.opened, directory, include=self._wanted, progress=progress)
             headers = 0 if self.with_weights else write_headers(self.opened.files, directory)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,27 @@ def test_a_place_without_room_is_refused_before_anything_is_written(
     assert (caught.value.expected, caught.value.found) == ("11 bytes", "10 bytes")
     assert "private_dir" in (caught.value.hint or "")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_sealed_goes_to_a_disk_only_if_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private, "_file_system", lambda _: "ext4")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    with (
+        pytest.raises(StorageError, match="no room in memory") as caught,
+        private_directory(Settings(environment={"HOME": str(tmp_path)}), secret=True),
+    ):
+        raise AssertionError("no directory was to be made")
+    assert "--private-dir" in (caught.value.hint or "")
+    assert not list(tmp_path.iterdir())
+    told = Settings({"private_dir": str(tmp_path)}, environment={"HOME": str(tmp_path)})
+    with private_directory(told, secret=True) as path:
+        assert path.parent == tmp_path
+
+
+@pytest.mark.parametrize("kind", ["missing", "file"])
+def test_a_place_that_is_no_directory_is_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").touch()
+    settings = Settings({"private_dir": str(tmp_path / kind)}, environment={"HOME": str(tmp_path)})
+    with pytest.raises(StorageError, match="has no place") as caught, private_directory(settings):
+        raise AssertionError("no directory was to be made")
+    assert caught.value.found == str(tmp_path / kind) and "--private-dir" in (caught.value.hint or "")

@@ -3,7 +3,7 @@
 
 It has mode 0700 and a random name, in the first of these that can hold what is asked for: the setting ``private_dir``
 (then nowhere else), ``$XDG_RUNTIME_DIR`` and ``/dev/shm`` where they are file systems in memory, and the directory for
-temporary files, which is said in a warning: what was sealed is then on a disk in the clear.
+temporary files, which is said in a warning. What was sealed is put on a disk only where ``private_dir`` says so.
 
 It is removed when the context ends. A small guard process removes it when this process ends in any other way, by
 SIGTERM and SIGKILL too: it waits for the end of a pipe that only this process holds open, in a session of its own and
@@ -50,18 +50,19 @@ for _ in range(600):  # what runs on the directory may need some time to end, an
 
 
 @contextlib.contextmanager
-def private_directory(settings: Settings, *, room: int = 0) -> Iterator[Path]:
+def private_directory(settings: Settings, *, room: int = 0, secret: bool = False) -> Iterator[Path]:
     """A new directory that only this user may enter, removed at the end.
 
     Args:
         settings: say where, with ``private_dir`` or the environment's ``XDG_RUNTIME_DIR``.
         room: how many bytes it must be able to hold.
+        secret: whether what goes there was sealed.
 
     Raises:
         StorageError: if there is no place for it or no room there, or others could exchange it there.
     """
     maker = os.getpid()
-    base = _checked(_place(settings, room))
+    base = _checked(_place(settings, room, secret=secret))
     _check_room(base, room)
     with reported("make a private directory in", base):
         path = Path(tempfile.mkdtemp(prefix="pqreg-", dir=base))
@@ -136,9 +137,14 @@ def _check_room(place: Path, room: int) -> None:
         )
 
 
-def _place(settings: Settings, room: int) -> Path:
+def _place(settings: Settings, room: int, *, secret: bool) -> Path:
     chosen = settings.get("private_dir")
     if chosen is not None:
+        if not os.path.isdir(chosen):
+            raise StorageError(
+                "the private directory has no place", expected="a directory that exists", found=chosen,
+                hint="make it, or give another one with --private-dir or the setting private_dir",
+            )  # fmt: skip
         return Path(chosen)
     runtime = settings.runtime_dir
     for place in (*([] if runtime is None else [runtime]), _SHARED_MEMORY):
@@ -146,6 +152,11 @@ def _place(settings: Settings, room: int) -> Path:
             if _file_system(place) in _IN_MEMORY and os.access(place, os.W_OK | os.X_OK) and _free(place) >= room:
                 return _checked(place)
     place = Path(tempfile.gettempdir())
+    if secret:
+        raise StorageError(
+            "there is no room in memory for what was sealed", expected=f"{room} bytes in a file system in memory",
+            found="less", hint=f"make /dev/shm larger; or, to put it on a disk in the clear, say --private-dir {place}",
+        )  # fmt: skip
     _LOG.warning(
         "there is no room in memory for %d bytes: verified files go to the disk, in %s (setting private_dir)",
         room,

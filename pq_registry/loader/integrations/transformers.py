@@ -86,7 +86,8 @@ def from_pretrained(auto_class: Any, release: Any, *model_args: Any, **kwargs: A
     with open_verified(release, framework="torch", **finding) as opened:
         files = [file for file in opened.files() if _is_small(file, trusted=trusted)]
         room = sum(file.size for file in files)
-        with private_directory(request.settings, room=room) as directory:
+        sealed = opened.release.unsealed is not None
+        with private_directory(request.settings, room=room, secret=sealed) as directory:
             materialise(opened.release, directory, include=lambda file: file in files)
             model = _Making(auto_class, opened, directory, kwargs, trusted=trusted)
             return model.model(request, model_args) if _makes_models(auto_class) else model.other()
