@@ -118,4 +118,4 @@ def test_check_on_device_is_refused_where_nothing_could_check(tmp_path: Path, mo
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs triton") as caught:
         choice.require_computing("cuda", shared=False)
-    assert "pip install triton" in (caught.value.hint or "")
+    assert "pq-registry[cuda]" in (caught.value.hint or "")

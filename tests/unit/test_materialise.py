@@ -311,8 +311,9 @@ def test_a_place_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds a private directory with a file, and printed its path."""
     program = (
-        "import sys, time; from pathlib import Path; from pq_registry.settings import Settings\n"
+        "import signal, sys; from pathlib import Path; from pq_registry.settings import Settings\n"
         "from pq_registry.loader.integrations.private import private_directory\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # under nohup it is ignored
         "with private_directory(Settings({'private_dir': sys.argv[1]})) as path:\n"
         "    (path / 'secret').write_text('x'); print(path, flush=True); sys.stdin.read()\n"
     )

@@ -36,7 +36,7 @@ def require_triton() -> None:
         raise UsageError(
             'check_on="device" needs triton',
             expected="triton, which torch for CUDA brings along on Linux",
-            hint='pip install triton, or check_on="cpu"',
+            hint='pip install "pq-registry[cuda]", or check_on="cpu"',
         )
 
 

@@ -88,7 +88,9 @@ def require_triton(data: Any) -> None:
     """
     if "triton" not in sys.modules and importlib.util.find_spec("triton") is None:
         raise UsageError(
-            "triton is not installed", expected="triton, which torch for CUDA brings along", hint="pip install triton"
+            "triton is not installed",
+            expected="triton, which torch for CUDA brings along",
+            hint='pip install "pq-registry[cuda]"',
         )
     import triton
 
