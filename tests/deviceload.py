@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,3 +117,13 @@ def sample(seed: int = 0) -> tuple[dict[str, bytes], Truth]:
     }
     two, truth_two = safetensors_bytes(tensors, seed + 1, header_padding=3)
     return {"a.safetensors": one, "b.safetensors": two}, {**truth_one, **truth_two}
+
+
+@contextmanager
+def left_as_found(device: Simulated) -> Iterator[Simulated]:
+    """Use ``device``; at the end no page-locked buffer and no thread of a load is left."""
+    yield device
+    device.close()
+    gc.collect()
+    assert device.pinned == [], "page-locked buffers are left"
+    assert [one.name for one in threading.enumerate() if one.name.startswith("pqreg-load")] == []

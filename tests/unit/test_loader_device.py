@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from pq_registry.errors import ShardMismatch, UsageError
 from pq_registry.loader.options import CheckedOn
 from pq_registry.loader.selection import select
 from tests.accelerator import Simulated, Work
-from tests.deviceload import Loading, same, sample
+from tests.deviceload import Loading, left_as_found, same, sample
 from tests.tensors import safetensors_bytes
 
 SHARD = limits.SHARD_BYTES
@@ -26,12 +25,8 @@ SEALED = (False, True)
 
 @pytest.fixture(params=range(2))
 def device(request: pytest.FixtureRequest) -> Iterator[Simulated]:
-    made = Simulated(seed=request.param, lag=(6, 40)[request.param])
-    yield made
-    made.close()
-    gc.collect()
-    assert made.pinned == [], "page-locked buffers are left"
-    assert [one.name for one in threading.enumerate() if one.name.startswith("pqreg-load")] == []
+    with left_as_found(Simulated(seed=request.param, lag=(6, 40)[request.param])) as made:
+        yield made
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pq_registry.errors import ConnectionFailed, DeviceFailed, StorageError
 from pq_registry.loader.device.staging import Ring
 from pq_registry.loader.options import CheckedOn
 from tests.accelerator import HostMemory, Simulated, Work
-from tests.deviceload import Loading, same, sample
+from tests.deviceload import Loading, left_as_found, same, sample
 from tests.tensors import safetensors_bytes
 
 SHARD = limits.SHARD_BYTES
@@ -27,12 +27,8 @@ SEALED = (False, True)
 
 @pytest.fixture(params=range(2))
 def device(request: pytest.FixtureRequest) -> Iterator[Simulated]:
-    made = Simulated(seed=request.param, lag=(6, 40)[request.param])
-    yield made
-    made.close()
-    gc.collect()
-    assert made.pinned == [], "page-locked buffers are left"
-    assert [one.name for one in threading.enumerate() if one.name.startswith("pqreg-load")] == []
+    with left_as_found(Simulated(seed=request.param, lag=(6, 40)[request.param])) as made:
+        yield made
 
 
 @pytest.fixture
