@@ -95,7 +95,7 @@ def _start(command: Sequence[str], environment: Mapping[str, str], keep: Collect
     try:
         # No other thread runs here that could hold a lock across the fork.
         child = subprocess.Popen(  # noqa: S603  what to run is the whole purpose; it comes from the user
-            command, env=environment, pass_fds=tuple(keep), preexec_fn=prepare  # noqa: PLW1509
+            command, env=environment, pass_fds=tuple(keep), preexec_fn=prepare  # noqa: PLW1509  see above
         )  # fmt: skip
     except OSError as error:
         raise UsageError(

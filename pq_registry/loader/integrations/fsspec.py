@@ -45,7 +45,7 @@ OPTIONS: Final = ("registry", "token", "trust", "recipient_key", "connections", 
 _BUFFER_BYTES: Final = 256 * 1024
 
 
-class PqregFileSystem(AbstractFileSystem):  # type: ignore[misc]
+class PqregFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Releases, as directories of verified files."""
 
     protocol = "pqreg"
