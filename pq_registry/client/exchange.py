@@ -4,7 +4,8 @@
 * Redirects are refused. ``follow`` (for blobs only) allows one, to an origin that ``places`` allows, which is asked
   with no credentials and no headers of ours beyond what HTTP needs.
 * A request that may be repeated safely is tried up to ``limits.ATTEMPTS`` times, with doubling, jittered pauses, on
-  failures of the connection and on 429 and 5xx (honouring Retry-After up to ``limits.RETRY_AFTER_SECONDS``).
+  failures of the connection and on 429 and 5xx (honouring Retry-After up to ``limits.RETRY_AFTER_SECONDS``). A 429
+  that says when to come back is no failed try: it is waited out, for ``limits.THROTTLED_SECONDS`` in all.
 * Whatever remains wrong is an error: ConnectionFailed, ResponseInvalid, or what the registry's problem says.
 
 Messages name the origin, method and path; never headers, queries or bodies.
@@ -26,7 +27,7 @@ from pq_registry.client.places import Place, Places, StorageOrigins
 from pq_registry.client.problems import refusal
 from pq_registry.client.rate import TokenBucket
 from pq_registry.client.wire import UNCAPPED, Body, Tls, Wire, WireResponse
-from pq_registry.errors import ConnectionFailed, PqregError, ResponseInvalid, ServerRefused
+from pq_registry.errors import ConnectionFailed, PqregError, ResponseInvalid, ServerRefused, TooManyRequests
 
 AGAIN = frozenset({429, 500, 502, 503, 504})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -55,6 +56,38 @@ def seconds_of(retry_after: str | None) -> int | None:
     if retry_after is None or not retry_after.isascii() or not retry_after.isdigit():
         return None
     return int(retry_after[:6])
+
+
+class Tries:
+    """The patience for one request: which failure is the last, and how long to wait after any other."""
+
+    def __init__(self, allowed: int = limits.ATTEMPTS) -> None:
+        """With so many tries; being told to come back later costs none of them."""
+        self._allowed = allowed
+        self._failed = 0
+        self._throttled = 0.0
+
+    def renew(self) -> None:
+        """Forget the failures: there has been progress since."""
+        self._failed = 0
+
+    def spend(self, error: PqregError, retry_after: str | None = None) -> float:
+        """Seconds to wait before the next try, after ``error`` ended one.
+
+        Raises:
+            PqregError: ``error``, if that was the last try.
+        """
+        # A crowd behind one token is let in one by one, and nobody can say in which order.
+        if isinstance(error, TooManyRequests) and self._allowed > 1 and (seconds_of(retry_after) or 0) >= 1:
+            pause = pause_before(2, retry_after)
+            self._throttled += pause
+            if self._throttled > limits.THROTTLED_SECONDS:
+                raise error
+            return pause
+        self._failed += 1
+        if self._failed >= self._allowed:
+            raise error
+        return pause_before(self._failed + 1, retry_after)
 
 
 def failed(failure: WireFailure, *, what: str, origin: Origin) -> PqregError:
@@ -131,49 +164,29 @@ class Exchanger:
         what = f"{method} {path.partition('?')[0]}"
         target = self.prefix + path
         sent = {**self.headers, **(headers or {})}
-        error: PqregError | None = None
-        retry_after: str | None = None
-        for attempt in range(1, (limits.ATTEMPTS if repeatable and not once else 1) + 1):
-            if error is not None:
-                self.sleep(pause_before(attempt, retry_after))
+        tries = Tries(limits.ATTEMPTS if repeatable and not once else 1)
+        while True:
+            retry_after: str | None = None
             try:
                 answer = self._once(method, target, sent, limit, body, fresh=not repeatable, once=once)
+                place = None
                 if follow and answer.status in REDIRECTS:
                     place = self.storage.place(answer.headers["Location"])
                     answer = self._elsewhere(place, limit)
-                    if not 200 <= answer.status < 300:
-                        # Its words may quote the URL it was asked by. The registry signs a new one at each try.
-                        error = refused_by_storage(place.origin, answer.status, what=what)
-                        retry_after = answer.headers.get("Retry-After")
-                        continue
             except WireFailure as failure:
-                error, retry_after = failed(failure, what=what, origin=self.origin), None
+                error = failed(failure, what=what, origin=self.origin)
                 if not failure.again:
-                    break
-                continue
-            if 200 <= answer.status < 300:
-                return answer
-            if answer.status in REDIRECTS:
-                raise ResponseInvalid(
-                    f"{what} at {self.origin} was redirected, and redirects are not followed here",
-                    found=f"HTTP {answer.status}",
-                    hint="configure the registry's final URL",
-                )
-            error = refusal(
-                answer.status,
-                answer.headers.get("Content-Type", ""),
-                answer.body,
-                what=what,
-                origin=self.origin,
-                changing=method not in ("GET", "HEAD"),
-                plain=plain,
-            )
-            retry_after = answer.headers.get("Retry-After")
-            error.retry_after = seconds_of(retry_after)
-            if answer.status not in AGAIN:
-                break
-        assert error is not None
-        raise error
+                    raise error from None
+            else:
+                if 200 <= answer.status < 300:
+                    return answer
+                retry_after = answer.headers.get("Retry-After")
+                if place is not None:
+                    # Its words may quote the URL it was asked by. The registry signs a new one at each try.
+                    error = refused_by_storage(place.origin, answer.status, what=what)
+                else:
+                    error = self._refused(method, answer, what=what, plain=plain)
+            self.sleep(tries.spend(error, retry_after))
 
     def abort(self) -> None:
         """End all requests under way in other threads, and refuse new ones."""
@@ -214,6 +227,21 @@ class Exchanger:
         finally:
             self._give_back(wire)
         return result
+
+    def _refused(self, method: str, answer: Answer, *, what: str, plain: bool) -> PqregError:
+        """What the registry's refusal means; raised if no other try can help."""
+        if answer.status in REDIRECTS:
+            raise ResponseInvalid(
+                f"{what} at {self.origin} was redirected, and redirects are not followed here",
+                found=f"HTTP {answer.status}",
+                hint="configure the registry's final URL",
+            )
+        kind, changing = answer.headers.get("Content-Type", ""), method not in ("GET", "HEAD")
+        error = refusal(answer.status, kind, answer.body, what=what, origin=self.origin, changing=changing, plain=plain)
+        error.retry_after = seconds_of(answer.headers.get("Retry-After"))
+        if answer.status not in AGAIN:
+            raise error
+        return error
 
     def _elsewhere(self, place: Place, limit: int) -> Answer:
         wire = Wire(place.origin, self.tls, timeout=self.timeout)

@@ -19,6 +19,7 @@ from pq_registry.client.exchange import (
     AGAIN,
     REDIRECTS,
     Exchanger,
+    Tries,
     excuse,
     failed,
     leave,
@@ -68,7 +69,7 @@ class RangeReader:
             got += more
             arrived(more)
 
-        attempt = 1
+        tries = Tries()
         while got < len(view):
             before = got
             try:
@@ -80,10 +81,12 @@ class RangeReader:
             if error is None:
                 continue
             # Progress earns new patience, as on a slow line that breaks often; a byte per try does not.
-            attempt = 1 if got - before >= limits.PROGRESS_BYTES else attempt + 1
-            if attempt > limits.ATTEMPTS:
-                raise error
-            self._exchanger.sleep(pause_before(max(attempt, 2), retry_after))
+            if got - before >= limits.PROGRESS_BYTES:
+                tries.renew()
+                pause = pause_before(2, retry_after)
+            else:
+                pause = tries.spend(error, retry_after)
+            self._exchanger.sleep(pause)
 
     def abort(self) -> None:
         """End what another thread is reading here, now and for good."""

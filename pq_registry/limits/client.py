@@ -31,6 +31,8 @@ BACKOFF_SECONDS: Final = 0.2
 """First pause between tries; doubled each time."""
 RETRY_AFTER_SECONDS: Final = 30
 """Longest pause a server may ask for."""
+THROTTLED_SECONDS: Final = 300
+"""How long one request lets itself be told to come back later, in all, before the transfer gives up."""
 MINIMUM_RATE_BYTES: Final = 2 * KIB
 """Bytes per second below which, over TIMEOUT_SECONDS of waiting, a peer counts as stalled: a drip must end too."""
 HANDSHAKE_SECONDS: Final = 60

@@ -127,7 +127,9 @@ def test_no_child_outlives_the_demo(number: signal.Signals) -> None:
         " child = stage._start(Person('x', {}), ['-c', \"print('up', flush=True); import time; time.sleep(600)\"],"
         " stdout=-1, stderr=-3)\n"
         " child.stdout.readline()\n"
-        " print(child.pid, stage.root, flush=True)\n time.sleep(600)\n"
+        " print(child.pid, stage.root, flush=True)\n"
+        # One long sleep would be slept out if the signal came just before it began.
+        " while True: time.sleep(0.05)\n"
     )
     path = os.pathsep.join(str(ROOT / part) for part in (".", "cli", "keys"))
     demo = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
