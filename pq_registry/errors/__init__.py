@@ -36,7 +36,7 @@
     │   ├── ConnectionFailed, ResponseInvalid, ServerRefused, WitnessRefused
     │   ├── OriginNotAllowed       the registry sends its client to storage that nobody allowed
     │   ├── TooManyRequests        a ServerRefused that says when to come back
-    │   └── NotFound
+    │   └── NotFound               RevisionNotFound, EntryNotFound: of a repository that is there
     ├── StorageError               the disk or the object store failed                exit 3
     │   ├── LogUnavailable         the log takes no statement now; LogSuperseded: another instance writes it
     │   └── LogHalted              the log refuses to go on
@@ -73,6 +73,7 @@ from pq_registry.errors.operation import (
     Conflict,
     ConnectionFailed,
     DeviceFailed,
+    EntryNotFound,
     KeyCustodyError,
     KeyFileExposed,
     LogHalted,
@@ -86,6 +87,7 @@ from pq_registry.errors.operation import (
     ReadOnly,
     RecipientUncertified,
     ResponseInvalid,
+    RevisionNotFound,
     SelfTestFailed,
     SequenceUsed,
     ServerRefused,
@@ -173,6 +175,7 @@ __all__ = [
     "ContentError",
     "DeviceFailed",
     "DigestMismatch",
+    "EntryNotFound",
     "EventsInvalid",
     "FileDigestMismatch",
     "FileSetMismatch",
@@ -214,6 +217,7 @@ __all__ = [
     "RecipientUncertified",
     "ReleaseError",
     "ResponseInvalid",
+    "RevisionNotFound",
     "Revoked",
     "SealingError",
     "SelfTestFailed",

@@ -139,6 +139,14 @@ class NotFound(TransportError):
     status = 404
 
 
+class RevisionNotFound(NotFound):
+    """The repository has no such revision."""
+
+
+class EntryNotFound(NotFound):
+    """The revision has no such file."""
+
+
 class StorageError(PqregError):
     """The disk or the object store failed."""
 

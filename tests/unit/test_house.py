@@ -114,6 +114,8 @@ SLICES_ALLOWED = {
     "pq_registry/storage/s3/blobs.py": 1,
     # The id of a note key has four bytes (C2SP signed-note); the whole key decides.
     "pq_registry/format/note.py": 1,
+    # The Hub's clients know commits of 40 digits only; what they fetch by one is verified by whole digests.
+    "pq_registry/service/hub/model.py": 1,
     "cli/pqreg_cli/demo/attacks.py": 1,
 }
 

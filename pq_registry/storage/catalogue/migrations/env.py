@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from alembic import context
 
+from pq_registry.storage.catalogue import hubtables
 from pq_registry.storage.catalogue.tables import Base
 
+assert hubtables.CardRow.metadata is Base.metadata
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
 context.run_migrations()
