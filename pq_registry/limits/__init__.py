@@ -8,8 +8,10 @@ A reader that meets more than a limit refuses before it allocates, parses or wri
 from pq_registry.limits.client import *  # noqa: F403 - see above
 from pq_registry.limits.documents import *  # noqa: F403 - see above
 from pq_registry.limits.exchange import *  # noqa: F403 - see above
+from pq_registry.limits.hub import *  # noqa: F403 - see above
 from pq_registry.limits.loader import *  # noqa: F403 - see above
 from pq_registry.limits.log import *  # noqa: F403 - see above
+from pq_registry.limits.mirror import *  # noqa: F403 - see above
 from pq_registry.limits.service import *  # noqa: F403 - see above
 from pq_registry.limits.storage import *  # noqa: F403 - see above
 from pq_registry.limits.units import *  # noqa: F403 - see above
