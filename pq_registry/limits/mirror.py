@@ -50,3 +50,11 @@ MIRROR_TARGET_CHARS: Final = 300
 """URL of the repository on the Hub."""
 MIRROR_RUN_DAYS: Final = 30
 """Longest that a run may have taken."""
+
+# -- speaking to a Hub -----------------------------------------------------------------------------------------------
+HUB_PAUSE_SECONDS: Final = 60
+"""Longest pause between two tries of a request, and the one where a Hub asks for patience and does not say how long."""
+HUB_PATIENCE_SECONDS: Final = 1800
+"""How long one request waits, in all, to be taken by a Hub: its rates are counted over five minutes."""
+HUB_MESSAGE_CHARS: Final = 300
+"""What is quoted of a Hub's own words."""
