@@ -144,7 +144,22 @@ class RevisionNotFound(NotFound):
 
 
 class EntryNotFound(NotFound):
-    """The revision has no such file."""
+    """The revision has no such file.
+
+    ``commit`` is the revision's, where it is known: its files never change, so a client may remember what is not there.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        commit: str | None = None,
+        expected: object | None = None,
+        found: object | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, expected=expected, found=found, hint=hint)
+        self.commit = commit
 
 
 class StorageError(PqregError):
