@@ -100,7 +100,7 @@ def serve(
     require_server()
     from pq_registry.format.instant import utc_now
     from pq_registry.log.witness import Witness
-    from pq_registry.server.config import parse_hosts, parse_listen
+    from pq_registry.server.listening import parse_hosts, parse_listen
     from pq_registry.server.witness import WitnessConfig, serve_witness
     from pq_registry.storage.witnessstate import WitnessState
     from pqreg_keys.notekeyfile import load_note_keys

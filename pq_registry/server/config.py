@@ -3,23 +3,20 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pq_registry import limits
 from pq_registry.errors import SettingError
 from pq_registry.server.address import Network, parse_networks
+from pq_registry.server.listening import LOOPBACK_HOSTS, is_loopback, parse_hosts, parse_listen
 from pq_registry.service.quotas import Quotas, read_quotas
 from pq_registry.settings import Settings
 from pq_registry.storage.stores import StoreConfig
 
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-_LISTEN = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[A-Za-z0-9.-]+)):(?P<port>[0-9]{1,5})", re.ASCII)
-_HOST = re.compile(r"[A-Za-z0-9.:-]{1,253}", re.ASCII)
+__all__ = ["LOOPBACK_HOSTS", "ServerConfig", "is_loopback", "parse_hosts", "parse_listen"]
+
 _LEVELS = ("debug", "info", "warning", "error")
-_MOST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,43 +81,5 @@ class ServerConfig:
         )
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """Host and port from ``HOST:PORT``; an IPv6 address stands in brackets. Port 0 is any free one.
-
-    Raises:
-        SettingError: if ``text`` is not of that form.
-    """
-    match = _LISTEN.fullmatch(text)
-    if match is None or int(match["port"]) > _MOST_PORT:
-        raise SettingError("setting listen is wrong", expected="HOST:PORT, e.g. 127.0.0.1:8470", found=repr(text)[:80])
-    return match["six"] or match["four"], int(match["port"])
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a service that listens on ``host``."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text).absolute()
-
-
-def parse_hosts(text: str | None, listen_host: str) -> frozenset[str] | None:
-    """The host names to answer to, from a list by commas; without one loopback's on loopback, elsewhere any.
-
-    Raises:
-        SettingError: if one is no host name.
-    """
-    if text is None:
-        # A page anywhere can make its reader's browser ask a name that resolves to 127.0.0.1.
-        return LOOPBACK_HOSTS | {listen_host.lower()} if is_loopback(listen_host) else None
-    hosts = frozenset(host.strip().lower() for host in text.split(","))
-    for host in hosts:
-        if not _HOST.fullmatch(host):
-            raise SettingError("setting hosts is wrong", expected="host names, by commas", found=repr(host)[:80])
-    return hosts

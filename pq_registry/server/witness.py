@@ -39,10 +39,10 @@ from pq_registry.server.answers import json_answer
 from pq_registry.server.bodies import chunks
 from pq_registry.server.context import PROBLEM, REQUEST_ID, ContextMiddleware
 from pq_registry.server.hosts import HostMiddleware
+from pq_registry.server.listening import Announce, bind, make_server, url_of
 from pq_registry.server.logs import configure, log
 from pq_registry.server.metrics import MEDIA_TYPE, Metrics
 from pq_registry.server.problems import problem_of
-from pq_registry.server.serve import Announce, bind, make_server, url_of
 from pq_registry.storage.witnessstate import WitnessState
 
 _LOGGER = logging.getLogger("pq_registry.server.witness")
