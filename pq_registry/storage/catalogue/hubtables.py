@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pq_registry.storage.catalogue.columns import BigKey
@@ -49,7 +49,10 @@ class DraftCommitRow(Base):
 
 
 class CardRow(Base):
-    """What the model card of a release says, as far as it is searched for. Lists are words between single spaces."""
+    """What the model card of a release says, as far as it is searched for. Lists are words between single spaces.
+
+    ``data`` is all of it, as JSON. Of the cards of a repository at most one is ``shown``: the one it is found by.
+    """
 
     __tablename__ = "cards"
 
@@ -62,6 +65,16 @@ class CardRow(Base):
     tags: Mapped[str] = mapped_column(Text)
     base_models: Mapped[str] = mapped_column(Text)
     data: Mapped[str] = mapped_column(Text)
+    shown: Mapped[bool] = mapped_column(Boolean, server_default=false())
+
+
+class CardWordRow(Base):
+    """A word by which a repository is found, of the card that is ``shown`` for it; ``=…`` is one of its facets."""
+
+    __tablename__ = "card_words"
+
+    word: Mapped[str] = mapped_column(String(256), primary_key=True)
+    repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"), primary_key=True, index=True)
 
 
 class MirrorRunRow(Base):
