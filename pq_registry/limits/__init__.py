@@ -5,6 +5,7 @@ A reader that meets more than a limit refuses before it allocates, parses or wri
 ``limits.NAME``; the modules only sort them, so all they define is imported here.
 """
 
+from pq_registry.limits.cards import *  # noqa: F403 - see above
 from pq_registry.limits.client import *  # noqa: F403 - see above
 from pq_registry.limits.documents import *  # noqa: F403 - see above
 from pq_registry.limits.exchange import *  # noqa: F403 - see above
