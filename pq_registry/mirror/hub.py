@@ -174,7 +174,8 @@ def library() -> Any:
         from huggingface_hub.utils import disable_progress_bars
     except ImportError:
         raise UsageError("huggingface_hub is not installed", hint="pip install 'pq-registry[mirror]'") from None
-    # Its warnings quote the URLs it is redirected to, and those are capabilities.
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    # Its warnings quote the URLs it is redirected to, and those are capabilities; so do its HTTP client's notes.
+    for name in ("huggingface_hub", "httpx", "httpx2"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     disable_progress_bars()
     return huggingface_hub
