@@ -10,6 +10,7 @@ from pq_registry.service.clock import Clock
 from pq_registry.service.direct import ObjectTransfer
 from pq_registry.service.expiry import Expiry
 from pq_registry.service.grants import Granting
+from pq_registry.service.hub.drafts import Drafts
 from pq_registry.service.identities import Identities
 from pq_registry.service.keys import RecipientKeys
 from pq_registry.service.ledger import Ledger, LogSetup
@@ -46,6 +47,7 @@ class Registry:
         self.identities = Identities(catalogue, clock)
         self.uploads = Uploads(catalogue, transfer, clock)
         self.publishing = Publishing(catalogue, blobs, clock)
+        self.drafts = Drafts(catalogue, blobs, clock)
         self.tagging = Tagging(catalogue, clock)
         self.granting = Granting(catalogue, clock)
         self.keys = RecipientKeys(catalogue, clock)
