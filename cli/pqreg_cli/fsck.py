@@ -57,14 +57,17 @@ def fsck(
 ) -> None:
     """Verify every stored blob, statement, release and tag, and the log. May run beside the service.
 
-    It changes nothing unless a repair is asked for, and then nothing it has not verified. Exit status 1 means that
-    something is (still) damaged; what only takes room is noted.
+    A blob whose bytes are lost is marked: the service then sends it to nobody until it is mended. Otherwise it changes
+    nothing unless a repair is asked for, and then nothing it has not verified. Exit status 1 means that something is
+    (still) damaged; what only takes room is noted.
 
     Examples:
       pqreg fsck --data /var/lib/pqreg
       pqreg fsck --data /var/lib/pqreg --repair-from https://models.example.org
     """
     require_server()
+    from pq_registry.format.instant import utc_now
+    from pq_registry.service.mending import mark_blobs
     from pq_registry.storage.stores import opened
 
     output = Output(json=json, quiet=quiet)
@@ -78,10 +81,15 @@ def fsck(
             sources = open_sources(repair_from, settings, repair_token_file, stack)
         stores = stack.enter_context(opened(config))
         progress = stack.enter_context(new_progress(output))
+        begun = utc_now()
         findings = check(stores, progress)
+        marked = mark_blobs(stores.catalogue, findings, begun=begun, now=utc_now())
         repaired: list[Repaired] = []
         if (repair or repair_from) and any(not finding.note for finding in findings):
             findings, repaired = mend(stores, findings, sources, progress)
+        elif marked:
+            count = count_text(marked, "damaged blob")
+            output.note(f"{count}: served to nobody until mended (--repair-from) or pushed again")
     raise_if_damaged(output, findings, repaired, str(config.data))
 
 

@@ -10,7 +10,8 @@ b. The verified bytes get their final name, durably: a link in a directory; in a
 c. One transaction makes the blob known, refers to it from the repository and forgets the upload. A crash or failure
    before this leaves a verified blob nobody refers to, and an upload without a file: completing again hashes the blob
    and arrives here. Between the first byte under a blob's final name and this transaction there is always the row of
-   an upload: what may be removed is decided by that.
+   an upload: what may be removed is decided by that. If the blob was known and its bytes were found to be lost
+   (``BlobRow.damaged``), these have taken their place.
 d. If another upload of the same digest came first, its object stays the blob, and this one's is removed. A crash
    before that leaves an object nobody refers to, which ``pqreg gc`` removes.
 
@@ -143,7 +144,10 @@ class Completion:
         if verified.digest != Digest(upload.digest):
             self._refuse(caller, repository, upload, verified.digest)
             return
-        self._transfer.keep(upload)
+        with self._catalogue.reading() as session:
+            known = session.get(BlobRow, upload.digest)
+            is_lost = known is not None and known.damaged is not None
+        self._transfer.keep(upload, replace=is_lost)
         try:
             is_kept = self._commit(caller, repository, upload, verified)
         except NotFound:
@@ -244,8 +248,11 @@ def _record_blob(session: Session, upload: UploadRow, copy: str, shards: bytes, 
                 copy=copy,
             )
         )
-    elif known.slice_size != upload.slice_size:
-        session.merge(BlobSlicingRow(digest=upload.digest, slice_size=upload.slice_size, shards=shards))
+    else:
+        if known.slice_size != upload.slice_size:
+            session.merge(BlobSlicingRow(digest=upload.digest, slice_size=upload.slice_size, shards=shards))
+        if known.damaged is not None:
+            known.copy, known.size, known.verified_at, known.damaged = copy, upload.size, now, None
     session.flush()
     return known is None or known.copy == copy
 

@@ -21,7 +21,7 @@ from typing import Protocol
 from pq_registry import limits
 from pq_registry.errors import Conflict, NotFound, StorageError
 from pq_registry.format.digest import Digest
-from pq_registry.service.parts import Claim, PartPlan, PartWriter
+from pq_registry.service.parts import Claim, PartFile, PartPlan, PartWriter
 from pq_registry.service.transfer import Verified, WantedPart, Watch, part_count, part_length
 from pq_registry.storage.blobs import BlobStore, DirectUploads, SignedRequest, StoredBlob, StoredPart
 from pq_registry.storage.catalogue.tables import UploadPartRow, UploadRow
@@ -61,6 +61,12 @@ class ObjectTransfer:
             )  # fmt: skip
         return PartWriter(plan, claim, _SmallBlob(self._store, _blob(upload)), record)
 
+    def relayed(self, upload: UploadRow, number: int) -> PartFile:
+        """Into memory, and from there to the store once the part is whole."""
+        if upload.storage_id:
+            return _RelayedPart(self._store, upload, number)
+        return _SmallBlob(self._store, _blob(upload))
+
     def recorded(self, upload: UploadRow, number: int) -> None:
         """Nothing is hashed ahead."""
 
@@ -96,7 +102,7 @@ class ObjectTransfer:
             reader.close()
         return Verified(found, shards)
 
-    def keep(self, upload: UploadRow) -> None:
+    def keep(self, upload: UploadRow, *, replace: bool) -> None:
         """The object has its final name; the catalogue will say that it is the blob."""
 
     def copy(self, upload: UploadRow) -> str:
@@ -181,6 +187,29 @@ class _SmallBlob:
     def close(self) -> None:
         """Forget it."""
         self._data = b""
+
+
+class _RelayedPart:
+    """The bytes of one part of a multipart upload, in memory until they are sent (a ``PartFile``)."""
+
+    def __init__(self, store: ObjectStore, upload: UploadRow, number: int) -> None:
+        self._store = store
+        self._upload = upload
+        self._number = number
+        self._data = bytearray()
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Take a slice; they come in order."""
+        assert offset == self._number * self._upload.part_size + len(self._data)
+        self._data += data
+
+    def sync(self) -> None:
+        """Send the part."""
+        self._store.send_part(_blob(self._upload), self._upload.storage_id, self._number, bytes(self._data))
+
+    def close(self) -> None:
+        """Forget it."""
+        self._data = bytearray()
 
 
 def _blob(upload: UploadRow) -> StoredBlob:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pq_registry.errors import Conflict
 from pq_registry.format.digest import Digest
 from pq_registry.service.frontier import Frontiers
-from pq_registry.service.parts import Claim, PartPlan, PartWriter
+from pq_registry.service.parts import Claim, PartFile, PartPlan, PartWriter
 from pq_registry.service.transfer import Verified, WantedPart, Watch
 from pq_registry.storage.blobs import SignedRequest, StoredBlob
 from pq_registry.storage.catalogue.tables import UploadPartRow, UploadRow
@@ -42,6 +42,10 @@ class DirectoryTransfer:
         """Write into the file."""
         return PartWriter(plan, claim, self._incoming.open(upload.id), record)
 
+    def relayed(self, upload: UploadRow, number: int) -> PartFile:  # noqa: ARG002 - as in the protocol
+        """Into the file."""
+        return self._incoming.open(upload.id)
+
     def recorded(self, upload: UploadRow, number: int) -> None:
         """Hash on in the background."""
         self._frontiers.report(upload.id, number, size=upload.size, part_size=upload.part_size)
@@ -60,10 +64,10 @@ class DirectoryTransfer:
         found = self._frontiers.finish(upload.id, numbers, size=upload.size, part_size=upload.part_size, watch=watch)
         return Verified(found, shards)
 
-    def keep(self, upload: UploadRow) -> None:
-        """Link the file to its final name."""
+    def keep(self, upload: UploadRow, *, replace: bool) -> None:
+        """Link the file to its final name, or move it there."""
         if self._incoming.exists(upload.id):
-            self._blobs.adopt(self._incoming.path(upload.id), Digest(upload.digest))
+            self._blobs.adopt(self._incoming.path(upload.id), Digest(upload.digest), replace=replace)
 
     def copy(self, upload: UploadRow) -> str:  # noqa: ARG002 - as in the protocol
         """A directory has one place for each digest."""

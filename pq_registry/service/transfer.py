@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Protocol
 
 from pq_registry.format.digest import Digest
-from pq_registry.service.parts import Claim, PartPlan, PartWriter
+from pq_registry.service.parts import Claim, PartFile, PartPlan, PartWriter
 from pq_registry.storage.blobs import SignedRequest
 from pq_registry.storage.catalogue.tables import UploadPartRow, UploadRow
 
@@ -72,6 +72,10 @@ class Transfer(Protocol):
         """
         ...
 
+    def relayed(self, upload: UploadRow, number: int) -> PartFile:
+        """Where the bytes of one part go that come through the service, whose slices nobody declared."""
+        ...
+
     def recorded(self, upload: UploadRow, number: int) -> None:
         """A part that came through the service now has its row."""
         ...
@@ -88,8 +92,8 @@ class Transfer(Protocol):
         """Read the whole, all of whose parts are there."""
         ...
 
-    def keep(self, upload: UploadRow) -> None:
-        """Give the verified bytes their final name, durably."""
+    def keep(self, upload: UploadRow, *, replace: bool) -> None:
+        """Give the verified bytes their final name, durably; ``replace`` if what stands there is known to be lost."""
         ...
 
     def copy(self, upload: UploadRow) -> str:

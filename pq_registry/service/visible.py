@@ -3,6 +3,9 @@
 
 Anything else does not exist for the caller, whether the store holds it or not. A repository itself is visible once it
 has a release; before that only its uploads know it.
+
+A blob whose bytes fsck found to be lost (``BlobRow.damaged``) counts as missing, and reading it is an error that says
+so.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, or_, select, true, upd
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
-from pq_registry.errors import FormatError, NotFound
+from pq_registry.errors import FormatError, NotFound, StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Caller
@@ -94,13 +97,17 @@ def _shards(slice_size: int) -> ColumnElement[bytes | None]:
     return case((alike, BlobRow.shards), else_=other.scalar_subquery())
 
 
+def _whole() -> ColumnElement[bool]:
+    return BlobRow.damaged.is_(None)
+
+
 def visible_blobs(
     session: Session, caller: Caller, digests: Iterable[Digest], *, slice_size: int
 ) -> dict[Digest, BlobFacts]:
-    """Those of ``digests`` that are blobs the caller may read, verified in slices of ``slice_size``."""
+    """Those of ``digests`` that are whole blobs the caller may read, verified in slices of ``slice_size``."""
     found: dict[Digest, BlobFacts] = {}
     for batch in _batches(sorted({digest.hex for digest in digests})):
-        query = select(BlobRow.digest, BlobRow.copy, BlobRow.size, _shards(slice_size))
+        query = select(BlobRow.digest, BlobRow.copy, BlobRow.size, _shards(slice_size)).where(_whole())
         for digest, copy, size, shards in session.execute(query.where(BlobRow.digest.in_(batch), _visible(caller))):
             if shards is not None:
                 blob = StoredBlob(Digest(digest), copy)
@@ -112,9 +119,8 @@ def missing_blobs(session: Session, caller: Caller, digests: Iterable[Digest], *
     """Those of ``digests`` that must be uploaded in slices of ``slice_size`` before the caller can refer to them."""
     wanted = set(digests)
     for batch in _batches(sorted(digest.hex for digest in wanted)):
-        present = session.scalars(
-            select(BlobRow.digest).where(BlobRow.digest.in_(batch), _visible(caller), _shards(slice_size).is_not(None))
-        )
+        query = select(BlobRow.digest).where(BlobRow.digest.in_(batch), _visible(caller), _whole())
+        present = session.scalars(query.where(_shards(slice_size).is_not(None)))
         wanted -= {Digest(digest) for digest in present}
     return wanted
 
@@ -142,12 +148,29 @@ def find_blob(session: Session, caller: Caller, digest: Digest) -> tuple[StoredB
 
     Raises:
         NotFound: if there is no such blob for this caller.
+        StorageError: if its bytes were found to be lost.
     """
-    query = select(BlobRow.copy, BlobRow.size).where(BlobRow.digest == digest.hex, _visible(caller))
+    query = select(BlobRow.copy, BlobRow.size, BlobRow.damaged).where(BlobRow.digest == digest.hex, _visible(caller))
     found = session.execute(query).one_or_none()
     if found is None:
         raise NotFound(f"no blob {digest}")
+    require_whole(digest, found.damaged)
     return StoredBlob(digest, found.copy), found.size
+
+
+def require_whole(digest: Digest, damaged: datetime | None) -> None:
+    """Refuse a blob whose bytes are lost (``BlobRow.damaged``).
+
+    Raises:
+        StorageError: if they are.
+    """
+    if damaged is not None:
+        raise StorageError(
+            f"blob {digest} is damaged, and served to nobody",
+            expected="bytes of this digest",
+            found=f"others, or none, at {damaged:%Y-%m-%dT%H:%M:%SZ}",
+            hint="who runs the registry mends it with pqreg fsck --repair-from; or push the model again",
+        )
 
 
 def link_blobs(session: Session, row: RepositoryRow, digests: Iterable[Digest], now: datetime) -> None:

@@ -42,13 +42,15 @@ from pq_registry.storage.catalogue.tables import (
 class Finding:
     """Something that is not as it should be. Notes waste space; everything else is damage.
 
-    ``blob`` is the blob whose bytes or row are damaged, for whoever repairs (``storage.repair``).
+    ``blob`` is the blob whose bytes or row are damaged, for whoever repairs (``storage.repair``); ``lost`` says that
+    its bytes are not what stands in its place: it must not be served.
     """
 
     subject: str
     problem: str
     note: bool = False
     blob: Digest | None = None
+    lost: bool = False
 
 
 class _Chained(Protocol):

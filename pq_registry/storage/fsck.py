@@ -47,7 +47,7 @@ from pq_registry.storage.catalogue.tables import (
     StatementRow,
 )
 from pq_registry.storage.chains import Finding, check_chains
-from pq_registry.storage.hashing import read_blob
+from pq_registry.storage.hashing import hash_blob, read_blob
 from pq_registry.storage.logcheck import check_log
 from pq_registry.storage.orphans import batches, unknown_blobs, unknown_uploads
 from pq_registry.storage.tiles import LogFiles
@@ -153,14 +153,16 @@ def _blob(blobs: BlobStore, blob: _Blob, advance: Callable[[int], None]) -> Iter
     try:
         reader = blobs.open(blob.stored)
     except NotFound:
-        yield Finding(subject, "it is missing from the store", blob=digest)
+        yield Finding(subject, "it is missing from the store", blob=digest, lost=True)
         return
     except PqregError as error:
         yield Finding(subject, str(error), blob=digest)
         return
     try:
         if reader.size != blob.size:
-            yield Finding(subject, f"it has {reader.size} bytes, not {blob.size}", blob=digest)
+            # Which of the two is wrong, only their digest tells.
+            lost = hash_blob(blobs, blob.stored) != digest
+            yield Finding(subject, f"it has {reader.size} bytes, not {blob.size}", blob=digest, lost=lost)
             return
         sha256 = hashlib.sha256()
         shards = bytearray()
@@ -171,7 +173,7 @@ def _blob(blobs: BlobStore, blob: _Blob, advance: Callable[[int], None]) -> Iter
             shards += shard_digests(data, blob.slice_size)
             advance(len(data))
         if sha256.hexdigest() != digest.hex:
-            yield Finding(subject, f"its bytes are those of sha256:{sha256.hexdigest()}", blob=digest)
+            yield Finding(subject, f"its bytes are those of sha256:{sha256.hexdigest()}", blob=digest, lost=True)
         if shards != blob.shards:
             yield Finding(subject, "its recorded shard digests are not those of its bytes", blob=digest)
     except PqregError as error:

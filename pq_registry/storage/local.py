@@ -5,7 +5,8 @@ Adopting links the finished, fsynced file to its final name (which fails if the 
 unlinks the temporary name and syncs both directories. A crash in between leaves the file under both names: the blob is
 whole, and the temporary name is swept at the next start.
 
-Only ``write`` replaces a file, with bytes that are known to be the blob's; its temporary files are in ROOT itself.
+Only ``write``, and ``adopt`` if told to, replace a file, with bytes that are known to be the blob's; the temporary
+files of ``write`` are in ROOT itself.
 """
 
 from __future__ import annotations
@@ -134,8 +135,10 @@ class LocalBlobStore:
                 return
             durable.sync_directory(path.parent)
 
-    def adopt(self, temporary: Path, digest: Digest) -> None:
+    def adopt(self, temporary: Path, digest: Digest, *, replace: bool = False) -> None:
         """Take over a finished file of the same file system; ``temporary`` is gone afterwards.
+
+        ``replace`` is for a blob whose file is known to hold other bytes.
 
         Raises:
             StorageError: if the file system fails, or other bytes stand under ``digest``; ``temporary`` is then left.
@@ -150,7 +153,7 @@ class LocalBlobStore:
             finally:
                 os.close(descriptor)
             try:
-                durable.publish(temporary, path, replace=False)
+                durable.publish(temporary, path, replace=replace)
             except AlreadyExists:
                 self._require_equal(temporary, path, digest)
                 temporary.unlink()

@@ -138,7 +138,7 @@ def _point_to(session: Session, old: StoredBlob, new: StoredBlob, now: datetime)
     session.execute(
         update(BlobRow)
         .where(BlobRow.digest == old.digest.hex, BlobRow.copy == old.copy)
-        .values(copy=new.copy, verified_at=now)
+        .values(copy=new.copy, verified_at=now, damaged=None)
     )
 
 
@@ -160,7 +160,9 @@ def _record_again(catalogue: Catalogue, blobs: BlobStore, stored: StoredBlob, re
     size = blobs.size(stored)
     with catalogue.writing() as session:
         session.execute(
-            update(BlobRow).where(BlobRow.digest == stored.digest.hex).values(size=size, shards=shards[sizes[0]])
+            update(BlobRow)
+            .where(BlobRow.digest == stored.digest.hex)
+            .values(size=size, shards=shards[sizes[0]], damaged=None)
         )
         for slice_size in sizes[1:]:
             session.execute(

@@ -134,6 +134,7 @@ ON_THE_HOST = {
     audit.Action.EVENTS_PRUNED,
     audit.Action.BLOB_COLLECTED,
     audit.Action.REFERENCE_COLLECTED,
+    audit.Action.BLOB_DAMAGED,
     audit.Action.BLOB_REPAIRED,
     audit.Action.LOG_MOVED,
     audit.Action.LOG_REPAIRED,

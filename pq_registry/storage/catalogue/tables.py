@@ -93,7 +93,8 @@ class BlobRow(Base):
     """A blob this service has verified: its SHA-256 is ``digest``, its slices' BLAKE3 digests are ``shards``.
 
     ``copy`` is which object of the store it is (``storage.blobs.StoredBlob``); empty in a directory. ``promised`` is
-    when a publisher was last told that it need not be uploaded.
+    when a publisher was last told that it need not be uploaded. ``damaged`` is when fsck found other bytes in its
+    place, or none: until it is mended or uploaded again it is served to nobody, and counts as missing.
     """
 
     __tablename__ = "blobs"
@@ -105,6 +106,7 @@ class BlobRow(Base):
     verified_at: Mapped[datetime]
     copy: Mapped[str] = mapped_column(String(32), server_default=text("''"))
     promised: Mapped[datetime | None]
+    damaged: Mapped[datetime | None]
 
 
 class BlobSlicingRow(Base):
