@@ -52,9 +52,21 @@ MIRROR_RUN_DAYS: Final = 30
 """Longest that a run may have taken."""
 
 # -- speaking to a Hub -----------------------------------------------------------------------------------------------
-HUB_PAUSE_SECONDS: Final = 60
-"""Longest pause between two tries of a request, and the one where a Hub asks for patience and does not say how long."""
-HUB_PATIENCE_SECONDS: Final = 1800
-"""How long one request waits, in all, to be taken by a Hub: its rates are counted over five minutes."""
+HUB_PAUSE_SECONDS: Final = 310
+"""Longest single pause a Hub may ask for: its rate limits are counted in windows of five minutes."""
+HUB_PATIENCE_SECONDS: Final = 3600
+"""How long one request lets itself be told to come back later, in all: a mirror has time, and nobody watches it."""
 HUB_MESSAGE_CHARS: Final = 300
-"""What is quoted of a Hub's own words."""
+"""How much of a Hub's own words a message of ours quotes."""
+HUB_EXCESS_BYTES: Final = MIB
+"""What a file may bring beyond its size, over all tries, before the download is ended."""
+
+# -- importing from a Hub --------------------------------------------------------------------------------------------
+IMPORT_BYTES: Final = 64 * MIB
+"""pqreg.import.json: about 300 bytes per file."""
+UPSTREAM_SIGNATURE_BYTES: Final = 64 * MIB
+"""An upstream's own OMS signature: a statement with a few hundred bytes per file, in base64."""
+UPSTREAM_CERTIFICATES: Final = 16
+"""Certificates in a signature's chain."""
+CERTIFICATES_FILE_BYTES: Final = MIB
+"""A file of certificate authorities, or of Sigstore's trusted root."""
