@@ -102,6 +102,12 @@ class MemoryStore:
         """What a client does with a signed request."""
         self.multiparts[storage_id][1][number] = data
 
+    def send_part(self, blob: StoredBlob, storage_id: str, number: int, data: bytes) -> None:
+        self.happens("send_part")
+        if storage_id not in self.multiparts:
+            raise NotFound("no such upload")
+        self.send(storage_id, number, data)
+
     def parts(self, blob: StoredBlob, storage_id: str) -> dict[int, StoredPart]:
         self.happens("parts")
         if storage_id not in self.multiparts:

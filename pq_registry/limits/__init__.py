@@ -9,7 +9,9 @@ from pq_registry.limits.cards import *  # noqa: F403 - see above
 from pq_registry.limits.client import *  # noqa: F403 - see above
 from pq_registry.limits.documents import *  # noqa: F403 - see above
 from pq_registry.limits.exchange import *  # noqa: F403 - see above
+from pq_registry.limits.gateway import *  # noqa: F403 - see above
 from pq_registry.limits.hub import *  # noqa: F403 - see above
+from pq_registry.limits.intake import *  # noqa: F403 - see above
 from pq_registry.limits.loader import *  # noqa: F403 - see above
 from pq_registry.limits.log import *  # noqa: F403 - see above
 from pq_registry.limits.mirror import *  # noqa: F403 - see above

@@ -17,7 +17,7 @@ from typing import Protocol
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
-from pq_registry.crypto.shards import SHARD_DIGEST_BYTES, check_shard
+from pq_registry.crypto.shards import SHARD_DIGEST_BYTES, check_shard, shard_digests
 from pq_registry.errors import Conflict, FormatError, NotFound
 from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Caller
@@ -206,5 +206,80 @@ class PartWriter:
         # Under the lock: a request can be cancelled while its thread still writes, and a closed descriptor's number
         # soon belongs to another file.
         with self._claim.lock:
+            self._file.close()
+        self._claim.release()
+
+
+class UndeclaredPart:
+    """Takes the slices of one part, in order, that nobody declared: their digests are computed as they come.
+
+    A part that is there already is not written again; its bytes must be the same. Used from one thread at a time;
+    always closed.
+    """
+
+    def __init__(
+        self, upload: UploadRow, number: int, claim: Claim, file: PartFile, *, present: bytes | None,
+        record: Callable[[PartPlan], None],
+    ) -> None:  # fmt: skip
+        self.number = number
+        self.offset = number * upload.part_size
+        self.length = min(upload.part_size, upload.size - self.offset)
+        self.slice_size = upload.slice_size
+        self._upload = upload
+        self._claim = claim
+        self._file = file
+        self._present = present
+        self._record = record
+        self._shards = bytearray()
+        self._taken = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take the next slice.
+
+        Raises:
+            FormatError: if it is not of a slice's length.
+            Conflict: if another request took the part over, or the part is there with other bytes.
+            StorageError: if the store fails.
+        """
+        if not data or len(data) != min(self.slice_size, self.length - self._taken):
+            raise FormatError(f"part {self.number} has another length", expected=f"{self.length} bytes")
+        shard = shard_digests(data, self.slice_size)
+        start = len(self._shards)
+        self._shards += shard
+        if self._present is None:
+            with self._claim.lock:
+                self._claim.require()
+                self._file.write(self.offset + self._taken, data)
+        elif self._present[start : start + SHARD_DIGEST_BYTES] != shard:
+            raise Conflict(
+                f"part {self.number} is already there with other bytes",
+                hint="what is uploaded changed meanwhile; abort the upload, or wait until it expires",
+            )
+        self._taken += len(data)
+
+    def finish(self) -> None:
+        """Make the part durable, then known.
+
+        Raises:
+            FormatError: if slices are missing.
+            Conflict: if another request took the part over.
+            StorageError: if the store or the catalogue fails; the part is then not there.
+        """
+        if self._taken != self.length:
+            raise FormatError(
+                f"part {self.number} is shorter than announced", expected=f"{self.length} bytes",
+                found=f"{self._taken} bytes",
+            )  # fmt: skip
+        if self._present is not None:
+            return
+        plan = PartPlan.of(self._upload, self.number, length=self.length, shards=bytes(self._shards))
+        with self._claim.lock:
+            self._claim.require()
+            self._file.sync()
+            self._record(plan)
+
+    def close(self) -> None:
+        """Give up file and claim."""
+        with self._claim.lock:  # as in PartWriter.close
             self._file.close()
         self._claim.release()

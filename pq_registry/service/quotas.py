@@ -2,8 +2,9 @@
 """Quotas: how many bytes a namespace may hold, and how many repositories it may have.
 
 What a namespace holds is the sizes of all blobs its repositories refer to, each once, and those announced by its
-unfinished uploads. A blob that two namespaces refer to counts for both, though it is stored once: otherwise it would
-depend on the neighbours what one may still do. Statements do not count.
+unfinished uploads; blocks of chunked uploads count until files are made of them. A blob that two namespaces refer to
+counts for both, though it is stored once: otherwise it would depend on the neighbours what one may still do. Statements
+do not count.
 
 That sum costs a look at every blob of the namespace. So it is made at most every ``limits.QUOTA_SECONDS``, and what
 this instance let in meanwhile is added to it; before anybody is refused it is made anew. Several instances can
@@ -30,6 +31,7 @@ from pq_registry.format.name import Namespace, RepositoryName
 from pq_registry.service.access import Caller
 from pq_registry.settings import Settings, parse_rate
 from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.intaketables import XorbRow
 from pq_registry.storage.catalogue.tables import BlobRow, NamespaceRow, RepositoryBlobRow, RepositoryRow, UploadRow
 
 
@@ -78,8 +80,17 @@ class QuotaKeeper:
         self._lock = threading.Lock()
         self._sums: dict[str, _Sum] = {}
 
-    def admit_upload(self, caller: Caller, repository: RepositoryName, digest: Digest, size: int) -> None:
+    def admit_upload(
+        self, caller: Caller, repository: RepositoryName, digest: Digest, size: int, *, replacing: int = 0
+    ) -> None:
         """Let an upload begin. One that goes on, and bytes the namespace holds already, take no room.
+
+        Args:
+            caller: who uploads.
+            repository: where.
+            digest: what, by its SHA-256.
+            size: its length.
+            replacing: bytes that count now and are given up once the upload is complete.
 
         Raises:
             QuotaExceeded: if the namespace has no room for it, or for its repository.
@@ -88,6 +99,18 @@ class QuotaKeeper:
         self.admit_repository(repository)
         quota = self.quotas.of(repository.namespace)
         if quota.bytes and not self._is_counted(caller, repository, digest, size):
+            self._admit_bytes(repository.namespace, max(0, size - replacing), quota.bytes)
+
+    def admit_block(self, repository: RepositoryName, size: int) -> None:
+        """Let a block of a chunked upload be stored until its files are made of it.
+
+        Raises:
+            QuotaExceeded: if the namespace has no room for it, or for its repository.
+            StorageError: if the catalogue fails.
+        """
+        self.admit_repository(repository)
+        quota = self.quotas.of(repository.namespace)
+        if quota.bytes:
             self._admit_bytes(repository.namespace, size, quota.bytes)
 
     def admit_repository(self, repository: RepositoryName) -> None:
@@ -175,8 +198,11 @@ class QuotaKeeper:
         linked = select(RepositoryBlobRow.digest).where(RepositoryBlobRow.repository_id.in_(mine))
         blobs = select(func.coalesce(func.sum(BlobRow.size), 0)).where(BlobRow.digest.in_(linked))
         uploads = select(func.coalesce(func.sum(UploadRow.size), 0)).where(UploadRow.repository_id.in_(mine))
+        blocks = select(func.coalesce(func.sum(XorbRow.size), 0)).where(
+            XorbRow.repository_id.in_(mine), XorbRow.stored.is_(True)
+        )
         with self._catalogue.reading() as session:
-            return int(session.scalars(blobs).one()) + int(session.scalars(uploads).one())
+            return sum(int(session.scalars(query).one()) for query in (blobs, uploads, blocks))
 
     def _repositories(self, namespace: Namespace) -> int:
         query = select(func.count(RepositoryRow.id)).join(NamespaceRow).where(NamespaceRow.key == namespace.key)

@@ -10,7 +10,10 @@ from pq_registry.service.clock import Clock
 from pq_registry.service.direct import ObjectTransfer
 from pq_registry.service.expiry import Expiry
 from pq_registry.service.grants import Granting
+from pq_registry.service.hub.capabilities import Capabilities
 from pq_registry.service.hub.drafts import Drafts
+from pq_registry.service.hub.intake import Intake
+from pq_registry.service.hub.revisions import Revisions
 from pq_registry.service.identities import Identities
 from pq_registry.service.keys import RecipientKeys
 from pq_registry.service.ledger import Ledger, LogSetup
@@ -46,6 +49,8 @@ class Registry:
         self.expiry = Expiry(catalogue, clock)
         self.identities = Identities(catalogue, clock)
         self.uploads = Uploads(catalogue, transfer, clock)
+        self.intake = Intake(catalogue, self.uploads, self.quotas, clock)
+        self.capabilities = Capabilities(catalogue, clock)
         self.publishing = Publishing(catalogue, blobs, clock)
         self.drafts = Drafts(catalogue, blobs, clock)
         self.tagging = Tagging(catalogue, clock)
@@ -54,6 +59,7 @@ class Registry:
         self.statuses = Statuses(catalogue, clock)
         self.resolving = Resolving(catalogue, blobs, clock)
         self.ledger = ledger
+        self.revisions = Revisions(catalogue, blobs, ledger)
         self.search = LogSearch(catalogue)
         self.views = Views(catalogue, blobs, clock)
         self.first_token: str | None = None

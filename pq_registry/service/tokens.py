@@ -102,6 +102,20 @@ class Tokens:
             # The look-up is by hash, so its timing tells nothing about a token; compared again out of habit.
             if row is not None and not hmac.compare_digest(row.hash, wanted):
                 row = None
+        return self._caller(row, public_read=public_read, request_id=request_id)
+
+    def holder(self, token_id: str, *, public_read: bool, request_id: str) -> Caller:
+        """The caller to whom this service gave a capability: a token as it stands now, by its id.
+
+        Raises:
+            NotAuthenticated: if the token is unknown, expired or revoked.
+            StorageError: if the catalogue fails; then nobody is let in.
+        """
+        with self._catalogue.reading() as session:
+            row = session.get(TokenRow, token_id)
+        return self._caller(row, public_read=public_read, request_id=request_id)
+
+    def _caller(self, row: TokenRow | None, *, public_read: bool, request_id: str) -> Caller:
         if row is None:
             raise NotAuthenticated("the token is not known here", hint="create one with pqreg token create")
         if row.revoked is not None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -33,7 +34,7 @@ from pq_registry.service.access import Caller
 from pq_registry.service.clock import Clock
 from pq_registry.service.completion import Completion, Verifying
 from pq_registry.service.names import find_repository, obtain_repository
-from pq_registry.service.parts import Claims, PartPlan, PartWriter, drop_upload, find_upload
+from pq_registry.service.parts import Claims, PartPlan, PartWriter, UndeclaredPart, drop_upload, find_upload
 from pq_registry.service.transfer import Transfer, WantedPart, part_count
 from pq_registry.service.visible import check_slice_size
 from pq_registry.storage.blobs import SignedRequest
@@ -152,6 +153,33 @@ class Uploads:
         claim.release()
         return None
 
+    def begin_undeclared(
+        self, caller: Caller, repository: RepositoryName, upload_id: str, *, number: int
+    ) -> UndeclaredPart:
+        """Prepare for the bytes of one part whose slices nobody declared, by way of the service whatever the store.
+
+        Raises:
+            NotFound: if there is no such upload.
+            FormatError: if the number does not fit the upload.
+            StorageError: if the store fails.
+        """
+        upload = self._find(caller, repository, upload_id)
+        _require_part(upload, number)
+        self._touch(upload, self._clock())
+        claim = self._claims.take(upload_id, number)
+        try:
+            with self._catalogue.reading() as session:
+                row = None if upload.storage_id else session.get(UploadPartRow, (upload_id, number))
+            return UndeclaredPart(
+                upload, number, claim, self._transfer.relayed(upload, number),
+                present=None if row is None else row.shards,
+                # Which parts an object store has, it is asked itself.
+                record=(lambda _plan: None) if upload.storage_id else partial(self._record, upload),
+            )  # fmt: skip
+        except BaseException:
+            claim.release()
+            raise
+
     def sign(
         self, caller: Caller, repository: RepositoryName, upload_id: str, parts: Sequence[WantedPart]
     ) -> list[SignedRequest]:
@@ -164,10 +192,8 @@ class Uploads:
             StorageError: if the store fails.
         """
         upload = self._find(caller, repository, upload_id)
-        count = part_count(upload)
         for part in parts:
-            if not 0 <= part.number < count:
-                raise FormatError("no such part", expected=f"0 to {count - 1}", found=part.number)
+            _require_part(upload, part.number)
         now = self._clock()
         self._touch(upload, now)
         return self._transfer.sign(upload, parts, now)
@@ -318,3 +344,9 @@ class Uploads:
     def _discard(self, upload: UploadRow) -> None:
         self._claims.drop(upload.id)
         self._transfer.discard(upload)
+
+
+def _require_part(upload: UploadRow, number: int) -> None:
+    count = part_count(upload)
+    if not 0 <= number < count:
+        raise FormatError("no such part", expected=f"0 to {count - 1}", found=number)

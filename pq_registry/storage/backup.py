@@ -14,7 +14,8 @@ the settings of the registry (no secret among them). The rows are one consistent
 Blobs are referred to: table ``blobs`` has digest, size and copy of each. The log's tiles are not in it either: a
 restore makes them again from the rows, and they must have the root the log signed.
 
-Unfinished uploads and leases are left out: the former are begun again, the latter belong to processes.
+Unfinished uploads and leases are left out: the former are begun again, the latter belong to processes. So are the keys
+of capabilities, which are made anew, and the blocks of chunked uploads, which are sent again.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from pq_registry.storage.tiles import VKEY_PATH, LogFiles
 SCHEMA = "pqreg-backup/1"
 INDEX = "backup.json"
 LOG_KEY = "log.key"
-LEFT_OUT = frozenset({"uploads", "upload_parts", "leases"})
+LEFT_OUT = frozenset({"uploads", "upload_parts", "leases", "service_keys", "xorbs", "xorb_sources"})
 """Tables that are not copied, for the reasons above."""
 _ROWS = 256
 

@@ -219,6 +219,15 @@ class DirectUploads(Protocol):
         """
         ...
 
+    def send_part(self, blob: StoredBlob, storage_id: str, number: int, data: bytes) -> None:
+        """Write a part whose bytes came through the service; one that is there is replaced.
+
+        Raises:
+            NotFound: if the store knows no such upload: it was finished or abandoned.
+            StorageError: if the store fails.
+        """
+        ...
+
     def abandon(self, blob: StoredBlob, storage_id: str) -> None:
         """Give an upload up, finished or not; one that is not there is no failure.
 

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds of what the Hub's clients push: files, commits, and the blocks of their chunked uploads."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pq_registry.limits.service import PART_BYTES, PARTS
+from pq_registry.limits.units import GIB, KIB, MIB
+
+# -- files -----------------------------------------------------------------------------------------------------------
+HUB_FILE_BYTES: Final = PARTS * PART_BYTES
+"""Largest file pushed through the Hub's protocol, 156 GiB: its parts are held in memory on their way to an object
+store. Larger ones are for pqreg push."""
+HUB_REGULAR_BYTES: Final = MIB
+"""Files up to this size are sent within a commit; larger ones before it."""
+HUB_MULTIPART_BYTES: Final = 64 * MIB
+"""Files above this size are sent in parts, so that a broken connection does not cost all of it."""
+HUB_INTAKES: Final = 32
+"""Parts and blocks one instance takes at once; each holds PART_BYTES or less, blocks XORB_PIECE_BYTES."""
+HUB_INTAKE_WAIT_SECONDS: Final = 30.0
+"""How long a request waits for its turn before its client is asked to come back."""
+CAPABILITY_SECONDS: Final = 6 * 3600
+"""Life of a URL for an upload: all of a large file's parts, one after the other over a slow line."""
+CAPABILITY_CHARS: Final = 200
+"""A token's id, a time and a code of 64 hex digits."""
+HUB_PREUPLOAD_FILES: Final = 1000
+"""Files in one question how they are to be sent; clients ask for 256."""
+HUB_PREUPLOAD_BYTES: Final = 4 * MIB
+"""Such a question: a path, and a sample of 512 bytes in base64, for each."""
+HUB_BATCH_OBJECTS: Final = 1000
+"""Files in one question where they are to be sent; clients ask for 256."""
+
+# -- commits ---------------------------------------------------------------------------------------------------------
+HUB_COMMIT_BYTES: Final = 256 * MIB
+"""A commit with the small files in it; clients begin another one at 100 MB."""
+HUB_COMMIT_LINE_BYTES: Final = 16 * MIB
+"""One line of it: a file of up to 12 MiB in base64, for clients that do not ask how to send it."""
+HUB_COMMIT_LINES: Final = 100_000
+"""Files added, copied or deleted by one commit; as many as a release may have."""
+HUB_TITLE_CHARS: Final = 500
+"""A commit's title; longer ones are cut."""
+HUB_MESSAGE_CHARS: Final = 64 * KIB
+"""A commit's message; longer ones are cut."""
+
+# -- blocks (xorbs) of chunked uploads -------------------------------------------------------------------------------
+XORB_BYTES: Final = 64 * MIB
+"""Contents of a xorb, unpacked (its specification's bound)."""
+XORB_CHUNKS: Final = 8 * KIB
+"""Chunks of a xorb (its specification's bound)."""
+XORB_CHUNK_BYTES: Final = 128 * KIB
+"""Contents of a chunk, unpacked (its specification's bound)."""
+XORB_PACKED_BYTES: Final = XORB_BYTES + XORB_CHUNKS * KIB
+"""A xorb as it is sent: a header for each chunk, what packing adds to bytes that do not pack, and a footer."""
+XORB_PIECE_BYTES: Final = MIB
+"""What of a xorb is held in memory while it arrives, and read at once when files are rebuilt."""
+XORB_SECONDS: Final = 24 * 3600
+"""How long the bytes of a xorb are kept for files that have not come yet."""
+XORB_MEMORY_SECONDS: Final = 30 * 24 * 3600
+"""How long it is remembered which files a xorb's chunks are in: clients refer to what they sent for three weeks."""
+XET_SHARD_BYTES: Final = 64 * MIB
+"""A description of files by their chunks; clients make another one at 64 MiB."""
+XET_SHARD_FILES: Final = 100_000
+"""Files in one of them."""
+XET_SHARD_TERMS: Final = 1_000_000
+"""Runs of chunks in one of them; 48 bytes each."""
+XET_TOKEN_SECONDS: Final = 3600
+"""Life of a token for chunked uploads; clients fetch another one."""
+XET_REBUILDING_TASKS: Final = 2
+"""Descriptions whose files one instance rebuilds at once; each file is decoded, hashed and written."""
+XET_ANSWER_SECONDS: Final = 15.0
+"""How long rebuilding may take before its answer begins, and the pause between two signs of life after that."""
+XET_FILE_BYTES: Final = 16 * 1024 * GIB
+"""A file's size as such a description may state it; HUB_FILE_BYTES is asked for after that."""
