@@ -30,6 +30,8 @@ from pq_registry.server.context import PROBLEM, REQUEST_ID, ContextMiddleware
 from pq_registry.server.guard import Policy, policies
 from pq_registry.server.heavy import HeavyWork
 from pq_registry.server.hosts import HostMiddleware
+from pq_registry.server.hub.errors import hub_refusal
+from pq_registry.server.hub.rawpath import HUB
 from pq_registry.server.logs import log
 from pq_registry.server.metrics import Metrics
 from pq_registry.server.pages.refusals import refusal_page, wants_page
@@ -112,6 +114,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
     request.scope[PROBLEM] = problem.code
     if isinstance(error, StorageError):
         log(_LOGGER, logging.ERROR, "storage failed", exc_info=error, request_id=request.scope[REQUEST_ID])
+    if HUB in request.scope:
+        return hub_refusal(request, error, problem)
     if wants_page(request, problem):
         return refusal_page(request, problem)
     return problem.response()

@@ -172,8 +172,16 @@ class Ledger:
             NotFound: if no such statement is recorded.
             StorageError: if the catalogue or the tile store fail.
         """
-        found = self._best(self._leaves.find(statement))
+        found = self.found(statement)
         return None if found is None else found.receipt
+
+    def found(self, statement: Digest) -> LoggedStatement | None:
+        """As ``receipt``, with what it is: one that meets the policy stays the same, any other may be bettered.
+
+        Raises:
+            NotFound, StorageError: as ``receipt``.
+        """
+        return self._best(self._leaves.find(statement))
 
     def catch_up(self) -> int:
         """Log what is recorded and not in the log, and again what was attested too late; answers how many.
