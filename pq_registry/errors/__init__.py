@@ -30,7 +30,7 @@
     │   ├── ProviderUnavailable    an implementation that was asked for is not installed
     │   ├── SelfTestFailed         the algorithms here do not give their known answers
     │   ├── BundleIncomplete, BundleMismatch, ChainDiverged
-    │   ├── NotAuthenticated, AccessDenied, QuotaExceeded, ReadOnly
+    │   ├── NotAuthenticated, AccessDenied, QuotaExceeded, ReadOnly, BlobDamaged
     │   └── Conflict               SequenceUsed, AlreadyExists
     ├── TransportError             network or server                                  exit 3
     │   ├── ConnectionFailed, ResponseInvalid, ServerRefused, WitnessRefused
@@ -67,6 +67,7 @@ from pq_registry.errors.base import (
 from pq_registry.errors.operation import (
     AccessDenied,
     AlreadyExists,
+    BlobDamaged,
     BundleIncomplete,
     BundleMismatch,
     ChainDiverged,
@@ -164,6 +165,7 @@ __all__ = [
     "EXIT_USAGE",
     "AccessDenied",
     "AlreadyExists",
+    "BlobDamaged",
     "BundleIncomplete",
     "BundleMismatch",
     "ChainDiverged",

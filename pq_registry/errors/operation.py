@@ -76,6 +76,13 @@ class ReadOnly(PolicyError):
     """The registry's operator allows reading only, for the time being."""
 
 
+class BlobDamaged(PolicyError):
+    """What is stored as a blob is not the blob, so it is served to nobody."""
+
+    status = 410
+    exit_code = EXIT_TRANSPORT
+
+
 class BundleIncomplete(PolicyError):
     """Volumes of a bundle are missing; what came is verified and kept."""
 

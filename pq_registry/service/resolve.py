@@ -214,6 +214,7 @@ class Resolving:
 
         Raises:
             NotFound: if there is no such blob for this caller.
+            BlobDamaged: if its bytes were found to be lost.
             StorageError: if the store fails or holds a blob of another length.
         """
         with self._catalogue.reading() as session:
@@ -225,6 +226,7 @@ class Resolving:
 
         Raises:
             NotFound: if there is no such blob for this caller.
+            BlobDamaged: if its bytes were found to be lost.
             StorageError: if the store fails or holds a blob of another length.
         """
         with self._catalogue.reading() as session:

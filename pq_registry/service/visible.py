@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, or_, select, true, upd
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
-from pq_registry.errors import FormatError, NotFound, StorageError
+from pq_registry.errors import BlobDamaged, FormatError, NotFound
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Caller
@@ -148,7 +148,7 @@ def find_blob(session: Session, caller: Caller, digest: Digest) -> tuple[StoredB
 
     Raises:
         NotFound: if there is no such blob for this caller.
-        StorageError: if its bytes were found to be lost.
+        BlobDamaged: if its bytes were found to be lost.
     """
     query = select(BlobRow.copy, BlobRow.size, BlobRow.damaged).where(BlobRow.digest == digest.hex, _visible(caller))
     found = session.execute(query).one_or_none()
@@ -162,10 +162,10 @@ def require_whole(digest: Digest, damaged: datetime | None) -> None:
     """Refuse a blob whose bytes are lost (``BlobRow.damaged``).
 
     Raises:
-        StorageError: if they are.
+        BlobDamaged: if they are.
     """
     if damaged is not None:
-        raise StorageError(
+        raise BlobDamaged(
             f"blob {digest} is damaged, and served to nobody",
             expected="bytes of this digest",
             found=f"others, or none, at {damaged:%Y-%m-%dT%H:%M:%SZ}",
