@@ -163,7 +163,7 @@ def hub_site(data: Path, *, publish: bool = True, **changes: Any) -> Iterator[Hu
 
 
 def go_online(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``huggingface_hub`` in this process ask servers: the suite forbids it, so that nothing leaves this machine."""
+    """Let ``huggingface_hub`` in this process ask servers, which the suite forbids: only ours is there to be asked."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
