@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collecting what nothing refers to: ``pqreg gc``. It runs beside the service, and beside itself.
 
-Nothing that a release refers to is ever removed, and nothing that may be about to be referred to:
+Nothing that a release or a draft refers to is ever removed, and nothing that may be about to be referred to:
 
-1. What releases refer to is read from their manifests, all of them. One that cannot be read ends the collection.
+1. What releases refer to is read from their manifests, and drafts from the listings of all their commits. One that
+   cannot be read ends the collection.
 2. Uploads nobody touched for the grace time are dropped, but not one that is being verified.
-3. A repository's reference to a blob goes if no release of the repository has the blob, the reference and the last
-   promise to a publisher (``Resolving.missing``) are older than the grace time, and so is whatever the repository is
-   uploading. Then a blob goes to which no reference is left, by the same rule and if no upload of it is under way.
-   These conditions are looked at in the transaction that removes the rows, and so is whether a release was committed
-   since step 1: then that one's manifest is read first. Transactions that write follow one another, and rows refer to
-   rows: whoever commits a release later finds the blob missing, before anything of the release is recorded.
+3. A repository's reference to a blob goes if no release or draft of the repository has the blob, the reference and the
+   last promise to a publisher (``Resolving.missing``) are older than the grace time, and so is whatever the repository
+   is uploading. Then a blob goes to which no reference is left, by the same rule and if no upload of it is under way.
+   These conditions are looked at in the transaction that removes the rows, and so is whether anything was committed
+   since step 1: then that is read first. Transactions that write follow one another, and rows refer to rows: whoever
+   commits a release or a draft later finds the blob missing, before anything of it is recorded.
 4. Files go last. In a directory, where a new upload of the same digest takes the same place, a file is removed inside a
    writing transaction that sees neither blob nor upload of its digest; the upload's row precedes the file, and the
    blob's row takes its place (``service.completion``). In an object store every upload has an object of its own, so one

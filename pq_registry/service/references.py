@@ -1,40 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What releases refer to: read from their manifests, release by release, and kept up with what is committed."""
+"""What releases and drafts refer to: read from their manifests and listings, and kept up with what is committed."""
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from collections.abc import Sequence
+
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
 from pq_registry.errors import FormatError, NotFound, StorageError
 from pq_registry.format.digest import Digest
+from pq_registry.format.draft import parse_listing
 from pq_registry.format.manifest import Manifest
 from pq_registry.storage.blobs import BlobStore, StoredBlob
 from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.hubtables import DraftCommitRow
 from pq_registry.storage.catalogue.tables import BlobRow, ReleaseRow
 from pq_registry.storage.hashing import read_blob
 
 _PAGE = 256
 """Releases whose rows are read at once."""
+_DRAFTS = 8
+"""Draft commits that are read at once; the listing of one may be large."""
+_DRAFT = tuple_(DraftCommitRow.repository_id, DraftCommitRow.id)
 
 
 class References:
-    """The digests each repository's releases refer to, their manifests' own among them."""
+    """The digests each repository's releases and drafts refer to, the manifests' own among them.
+
+    What a draft referred to that is gone meanwhile stays among them: the next collection knows better.
+    """
 
     def __init__(self, catalogue: Catalogue, blobs: BlobStore) -> None:
         self._catalogue = catalogue
         self._blobs = blobs
         self._newest = 0
+        self._drafts: set[tuple[int, str]] = set()
         self._repositories: dict[int, set[bytes]] = {}
         self._all: set[bytes] = set()
 
     def read(self) -> None:
-        """Take in every release that was committed since the last call.
+        """Take in every release and every draft that was committed since the last call.
 
         Raises:
-            StorageError: if a manifest cannot be read: then nobody knows what that release refers to.
+            StorageError: if a manifest or a listing cannot be read: then nobody knows what it refers to.
         """
+        self._read_releases()
+        with self._catalogue.reading() as session:
+            unknown = sorted(self._unknown_drafts(session))
+        for start in range(0, len(unknown), _DRAFTS):
+            self._take_in_drafts(unknown[start : start + _DRAFTS])
+
+    def _read_releases(self) -> None:
         query = (
             select(ReleaseRow.id, ReleaseRow.repository_id, ReleaseRow.manifest_digest, BlobRow.copy)
             .outerjoin(BlobRow, BlobRow.digest == ReleaseRow.manifest_digest)
@@ -51,15 +69,16 @@ class References:
                 self._newest = release
 
     def are_complete(self, session: Session) -> bool:
-        """Whether every release that ``session`` sees was taken in."""
-        return (session.scalar(select(func.max(ReleaseRow.id))) or 0) <= self._newest
+        """Whether every release and every draft that ``session`` sees was taken in."""
+        newest = session.scalar(select(func.max(ReleaseRow.id))) or 0
+        return newest <= self._newest and not self._unknown_drafts(session)
 
     def by_repository(self, repository: int, digest: str) -> bool:
-        """Whether a release of this repository refers to the blob."""
+        """Whether a release or a draft of this repository refers to the blob."""
         return bytes.fromhex(digest) in self._repositories.get(repository, ())
 
     def anywhere(self, digest: str) -> bool:
-        """Whether any release refers to the blob."""
+        """Whether any release or draft refers to the blob."""
         return bytes.fromhex(digest) in self._all
 
     def _take_in(self, repository: int, digest: Digest, copy: str) -> None:
@@ -74,6 +93,26 @@ class References:
                 found=error,
                 hint="run pqreg fsck, and mend it with pqreg fsck --repair-from",
             ) from error
-        used = {bytes.fromhex(digest.hex), *(bytes.fromhex(entry.sha256.hex) for entry in manifest.files)}
-        self._repositories.setdefault(repository, set()).update(used)
-        self._all |= used
+        self._use(repository, {digest.raw, *(entry.sha256.raw for entry in manifest.files)})
+
+    def _unknown_drafts(self, session: Session) -> set[tuple[int, str]]:
+        keys = session.execute(select(DraftCommitRow.repository_id, DraftCommitRow.id))
+        return {(repository, id_) for repository, id_ in keys if (repository, id_) not in self._drafts}
+
+    def _take_in_drafts(self, keys: Sequence[tuple[int, str]]) -> None:
+        query = select(DraftCommitRow.repository_id, DraftCommitRow.id, DraftCommitRow.listing)
+        with self._catalogue.reading() as session:
+            rows = session.execute(query.where(_DRAFT.in_(keys))).all()
+        for repository, id_, listing in rows:
+            try:
+                self._use(repository, {file.sha256.raw for file in parse_listing(listing)})
+            except FormatError as error:
+                raise StorageError(
+                    f"the listing of draft commit {id_} cannot be read, so nothing is known to be unused",
+                    found=error, hint="run pqreg fsck; a draft that is beyond repair can be dropped: pqreg draft drop",
+                ) from error  # fmt: skip
+        self._drafts.update(keys)
+
+    def _use(self, repository: int, digests: set[bytes]) -> None:
+        self._repositories.setdefault(repository, set()).update(digests)
+        self._all |= digests

@@ -12,7 +12,8 @@ Checked, each finding naming its object:
 3. every release: manifest and statement bind, its name is the repository's, its facts are the manifest's, and every
    file is a recorded blob with the manifest's shards that the repository refers to;
 4. every tag, grant, key and status statement, as ``storage.chains`` says;
-5. the log, as ``storage.logcheck`` says.
+5. every draft, as ``storage.draftcheck`` says;
+6. the log, as ``storage.logcheck`` says.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from pq_registry.storage.catalogue.tables import (
     StatementRow,
 )
 from pq_registry.storage.chains import Finding, check_chains
+from pq_registry.storage.draftcheck import check_drafts
 from pq_registry.storage.hashing import hash_blob, read_blob
 from pq_registry.storage.logcheck import check_log
 from pq_registry.storage.orphans import batches, unknown_blobs, unknown_uploads
@@ -92,7 +94,7 @@ def check_registry(
         StorageError: if catalogue or store cannot be read at all.
     """
     with catalogue.reading() as session:
-        findings = [*_statements(session), *_releases(session, blobs), *check_chains(session)]
+        findings = [*_statements(session), *_releases(session, blobs), *check_chains(session), *check_drafts(session)]
 
     def check(blob: _Blob) -> list[Finding]:
         found = list(_blob(blobs, blob, advance))

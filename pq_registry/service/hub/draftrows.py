@@ -169,7 +169,7 @@ def forget_unreachable(session: Session, row: RepositoryRow) -> None:
     """Remove the commits that no name leads to any more."""
     mine = DraftCommitRow.repository_id == row.id
     query = select(DraftCommitRow.id, DraftCommitRow.parent).where(mine)
-    parents: dict[str, str | None] = dict(session.execute(query).tuples())
+    parents: dict[str, str | None] = dict(session.execute(query).all())
     reached: set[str] = set()
     for head in _heads(session, row):
         commit: str | None = head
