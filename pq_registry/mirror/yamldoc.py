@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small, strict part of YAML for files that people write: mappings, lists and scalars, and nothing that is clever.
 
-One document; every key once, and a string; no anchors, aliases, tags or directives. A scalar without quotes is a string,
-except ``true``, ``false``, ``null`` and decimal integers, so ``no`` is a word and ``1.0`` a version. Built from the
-parser's events, never from its constructors, so no object but these is ever made.
+One document; every key once, and a string; no anchors, aliases, tags or directives. A scalar without quotes is a
+string, except ``true``, ``false``, ``null`` and decimal integers, so ``no`` is a word and ``1.0`` a version. Built from
+the parser's events, never from its constructors, so no object but these is ever made.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def parse_yaml(data: bytes, *, what: str) -> Value:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = None if mark is None else f"line {mark.line + 1}"
-        raise FormatError(
-            f"{what} is not YAML", expected=getattr(error, "problem", None), found=line
-        ) from None
+        raise FormatError(f"{what} is not YAML", expected=getattr(error, "problem", None), found=line) from None
 
 
 class _Builder:
