@@ -6,6 +6,7 @@ from __future__ import annotations
 from pq_registry import durable
 from pq_registry.errors import LogHalted, StorageError
 from pq_registry.service.bootstrap import ensure_admin
+from pq_registry.service.cards import Cards
 from pq_registry.service.clock import Clock
 from pq_registry.service.direct import ObjectTransfer
 from pq_registry.service.expiry import Expiry
@@ -62,6 +63,7 @@ class Registry:
         self.revisions = Revisions(catalogue, blobs, ledger)
         self.search = LogSearch(catalogue)
         self.views = Views(catalogue, blobs, clock)
+        self.cards = Cards(catalogue, blobs)
         self.first_token: str | None = None
         self._lock: DataLock | None = None
         self._stores: Stores | None = None

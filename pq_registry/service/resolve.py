@@ -6,10 +6,11 @@ What a repository's grants and a namespace's keys are is answered by ``grants`` 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
@@ -96,9 +97,13 @@ class Resolving:
         self._clock = clock
 
     def repositories(
-        self, caller: Caller, *, namespace: Namespace | None, after: RepositoryName | None, limit: int
-    ) -> tuple[list[RepositoryItem], str | None]:
-        """One page of what the caller may read, by name, and the ``after`` of the next page."""
+        self, caller: Caller, *, namespace: Namespace | None, after: RepositoryName | None, limit: int,
+        conditions: Iterable[ColumnElement[bool]] = (),
+    ) -> tuple[list[RepositoryItem], str | None]:  # fmt: skip
+        """One page of what the caller may read, by name, and the ``after`` of the next page.
+
+        ``conditions`` on ``RepositoryRow`` are further ones, as ``service.cards.matching`` makes.
+        """
         releases = (
             select(func.count()).where(ReleaseRow.repository_id == RepositoryRow.id).correlate(RepositoryRow)
         ).scalar_subquery()
@@ -110,7 +115,7 @@ class Resolving:
         query = (
             select(RepositoryRow.name, RepositoryRow.updated, releases, tags)
             .join(NamespaceRow, NamespaceRow.id == RepositoryRow.namespace_id)
-            .where(readable_namespace(caller), releases > 0)
+            .where(readable_namespace(caller), releases > 0, *conditions)
             .order_by(RepositoryRow.key)
             .limit(limit + 1)
         )

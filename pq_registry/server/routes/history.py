@@ -49,6 +49,7 @@ async def add_tag_history(
     """Record the statements of a tag that follow its present one, oldest first, all or none; they may have expired."""
     bodies = await _statements(request, heavy, limits.TAG_ENVELOPE_BYTES)
     digest, is_new = await heavy.run(service.tagging.add_history, caller, repository_name(ns, name), Tag(tag), bodies)
+    await heavy.run(service.cards.follow, repository_name(ns, name))
     return await recorded_answer(request, digest, is_new=is_new)
 
 

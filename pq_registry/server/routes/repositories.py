@@ -136,6 +136,7 @@ async def commit_release(
     body = await read_bytes(request, kind=ENVELOPE_TYPE, limit=limits.ENVELOPE_BYTES)
     await heavy.run(service.quotas.admit_repository, repository_name(ns, name))
     digest, is_new = await heavy.run(service.publishing.commit, caller, repository_name(ns, name), body)
+    await heavy.run(service.cards.follow, repository_name(ns, name))
     return await recorded_answer(request, digest, is_new=is_new)
 
 
@@ -165,6 +166,7 @@ async def put_tag(
     """Set or withdraw a tag: the exact envelope of the statement that follows its present one."""
     body = await read_bytes(request, kind=ENVELOPE_TYPE, limit=limits.TAG_ENVELOPE_BYTES)
     digest, is_new = await run_in_threadpool(service.tagging.put, caller, repository_name(ns, name), Tag(tag), body)
+    await run_in_threadpool(service.cards.follow, repository_name(ns, name))
     return await recorded_answer(request, digest, is_new=is_new)
 
 
