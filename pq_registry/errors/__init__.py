@@ -31,7 +31,7 @@
     │   ├── SelfTestFailed         the algorithms here do not give their known answers
     │   ├── BundleIncomplete, BundleMismatch, ChainDiverged
     │   ├── NotAuthenticated, AccessDenied, QuotaExceeded, ReadOnly, BlobDamaged
-    │   └── Conflict               SequenceUsed, AlreadyExists
+    │   └── Conflict               SequenceUsed, AlreadyExists, DraftMoved
     ├── TransportError             network or server                                  exit 3
     │   ├── ConnectionFailed, ResponseInvalid, ServerRefused, WitnessRefused
     │   ├── OriginNotAllowed       the registry sends its client to storage that nobody allowed
@@ -74,6 +74,7 @@ from pq_registry.errors.operation import (
     Conflict,
     ConnectionFailed,
     DeviceFailed,
+    DraftMoved,
     EntryNotFound,
     KeyCustodyError,
     KeyFileExposed,
@@ -177,6 +178,7 @@ __all__ = [
     "ContentError",
     "DeviceFailed",
     "DigestMismatch",
+    "DraftMoved",
     "EntryNotFound",
     "EventsInvalid",
     "FileDigestMismatch",

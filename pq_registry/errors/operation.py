@@ -68,6 +68,12 @@ class AlreadyExists(Conflict):
     """Something that is never overwritten stands where this should go."""
 
 
+class DraftMoved(Conflict):
+    """The draft is not at the commit any more that this change was made for."""
+
+    status = 412
+
+
 class QuotaExceeded(PolicyError):
     """The namespace has no room left under its quota."""
 

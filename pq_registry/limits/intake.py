@@ -38,10 +38,6 @@ HUB_COMMIT_LINE_BYTES: Final = 16 * MIB
 """One line of it: a file of up to 12 MiB in base64, for clients that do not ask how to send it."""
 HUB_COMMIT_LINES: Final = 100_000
 """Files added, copied or deleted by one commit; as many as a release may have."""
-HUB_TITLE_CHARS: Final = 500
-"""A commit's title; longer ones are cut."""
-HUB_MESSAGE_CHARS: Final = 64 * KIB
-"""A commit's message; longer ones are cut."""
 
 # -- blocks (xorbs) of chunked uploads -------------------------------------------------------------------------------
 XORB_BYTES: Final = 64 * MIB

@@ -43,6 +43,9 @@ from pq_registry.server.routes import (
     blobs,
     grants,
     health,
+    hf_commit,
+    hf_repos,
+    hf_upload,
     history,
     logpages,
     pages,
@@ -82,6 +85,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     app.state.heavy = HeavyWork()
     app.state.browsing = HeavyWork(limits.BROWSING_TASKS)
     app.state.waiting = HeavyWork(limits.LOG_WAITERS)
+    app.state.intakes = asyncio.Semaphore(limits.HUB_INTAKES)
     app.state.pages = Pages()
     for module in (
         health,
@@ -96,6 +100,9 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
         pages,
         logpages,
         session,
+        hf_repos,
+        hf_upload,
+        hf_commit,
     ):
         # Not include_router: recent FastAPI resolves included routers late, and the policies are checked now.
         app.router.routes.extend(module.router.routes)

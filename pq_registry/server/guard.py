@@ -26,11 +26,16 @@ from pq_registry.server.config import ServerConfig, is_loopback
 from pq_registry.server.context import PAGE, REQUEST_ID, TOKEN_ID
 from pq_registry.server.hosts import host_name
 from pq_registry.service.access import Caller, Permission, anonymous, denied
+from pq_registry.service.hub.capabilities import is_capability
 from pq_registry.service.registry import Registry
 
 NAMESPACE_PARAMETER = "ns"
 SESSION_COOKIES = ("__Host-pqreg", "pqreg")
 """Names of the page's cookie: over TLS, where browsers hold it to this host, and on loopback without."""
+
+
+CAPABILITY_PARAMETER = "capability"
+"""Where a capability stands in a query, which is never logged."""
 
 
 CONTENT = frozenset({Permission.PUBLISH, Permission.REGISTER_IDENTITY, Permission.REGISTER_KEY, Permission.REVOKE})
@@ -52,6 +57,16 @@ class Scope(Enum):
 _WHERE = {Scope.SOMEWHERE: "any namespace", Scope.EVERYWHERE: "every namespace"}
 
 
+@unique
+class Held(Enum):
+    """Which capabilities of ``service.hub.capabilities`` count where a token does."""
+
+    REQUEST = "request"
+    """One for exactly this method and path, in the query."""
+    XET = "xet"
+    """One for the chunked uploads of the repository the path names, in the Authorization header."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What one route demands.
@@ -59,7 +74,7 @@ class Policy:
     ``permission`` None lets anyone in; ``body`` is the most bytes of a request's body. ``session`` marks what
     pages are made of: where no Authorization header is sent, the cookie of a sign-in counts, and a browser that asks
     for a page is refused with one. ``log`` marks what shows the log: it lets anyone in unless the operator keeps the
-    log private.
+    log private. With ``held`` a capability of that kind is as good as the token it was made for.
     """
 
     permission: Permission | None
@@ -67,6 +82,7 @@ class Policy:
     body: int = 0
     session: bool = False
     log: bool = False
+    held: Held | None = None
 
     async def __call__(self, request: Request) -> Caller:
         """The caller, if this request may go on.
@@ -86,7 +102,12 @@ class Policy:
         request_id: str = request.scope[REQUEST_ID]
         permission = None if self.log and not config.private_log else self.permission
         token = self._token(request, permission)
-        if token is None:  # nothing to look up, and no thread to wait for: probes answer under any load
+        if (capability := self._capability(request, token)) is not None:
+            token_id = await run_in_threadpool(registry.capabilities.open, *capability)
+            caller = await run_in_threadpool(
+                registry.tokens.holder, token_id, public_read=public_read, request_id=request_id
+            )
+        elif token is None:  # nothing to look up, and no thread to wait for: probes answer under any load
             caller = anonymous(public_read=public_read, request_id=request_id)
         else:
             try:
@@ -116,6 +137,15 @@ class Policy:
         request.scope[PAGE] = True
         return bearer_token(request) or session_token(request)
 
+    def _capability(self, request: Request, token: str | None) -> tuple[str, str] | None:
+        """The capability that counts for this request, and what it has to be for."""
+        if self.held is Held.REQUEST:
+            given = request.query_params.getlist(CAPABILITY_PARAMETER)
+            return (given[0], request_subject(request.method, request.scope["path"])) if len(given) == 1 else None
+        if self.held is Held.XET and token is not None and is_capability(token):
+            return token, xet_subject(request.path_params[NAMESPACE_PARAMETER], request.path_params["name"])
+        return None
+
     def _require(self, caller: Caller, permission: Permission, namespace: str | None) -> None:
         if self.scope is Scope.NAMESPACE:
             # A route without a namespace in its path cannot have this scope: KeyError at the first test, never open.
@@ -140,6 +170,16 @@ class Policy:
                 raise HTTPException(400, "this request cannot have a chunked body")
         elif length is not None and int(length) > self.body:
             raise HTTPException(413, f"expected at most {self.body} bytes, found {length}")
+
+
+def request_subject(method: str, path: str) -> str:
+    """What a capability for one request is for."""
+    return f"{method} {path}"
+
+
+def xet_subject(namespace: str, name: str) -> str:
+    """What a capability for the chunked uploads of a repository is for."""
+    return f"xet {namespace}/{name}"
 
 
 def bearer_token(request: Request) -> str | None:
@@ -183,6 +223,15 @@ PUBLISH_TAG = Policy(Permission.PUBLISH, body=limits.TAG_ENVELOPE_BYTES)
 PUBLISH_HISTORY = Policy(Permission.PUBLISH, body=limits.HISTORY_BYTES)
 PUBLISH_RELEASE = Policy(Permission.PUBLISH, body=limits.ENVELOPE_BYTES)
 PUBLISH_PART = Policy(Permission.PUBLISH, body=limits.FILE_BYTES)
+PUSH_COMMIT = Policy(Permission.PUBLISH, body=limits.HUB_COMMIT_BYTES)
+PUSH_QUESTION = Policy(Permission.PUBLISH, body=limits.HUB_PREUPLOAD_BYTES)
+PUSH_OBJECT = Policy(Permission.PUBLISH, body=limits.HUB_FILE_BYTES, held=Held.REQUEST)
+PUSH_PART = Policy(Permission.PUBLISH, body=limits.PART_BYTES, held=Held.REQUEST)
+PUSH_END = Policy(Permission.PUBLISH, body=limits.HUB_PREUPLOAD_BYTES, held=Held.REQUEST)
+PUSH_XORB = Policy(Permission.PUBLISH, body=limits.XORB_PACKED_BYTES, held=Held.XET)
+PUSH_SHARD = Policy(Permission.PUBLISH, body=limits.XET_SHARD_BYTES, held=Held.XET)
+PUSH_XET = Policy(Permission.PUBLISH, held=Held.XET)
+PUBLISH_SOMEWHERE = Policy(Permission.PUBLISH, Scope.SOMEWHERE, body=limits.REQUEST_BODY_BYTES)
 REGISTER = Policy(Permission.REGISTER_IDENTITY, body=limits.REQUEST_BODY_BYTES)
 REGISTER_KEY = Policy(Permission.REGISTER_KEY, body=limits.GRANT_ENVELOPE_BYTES)
 REVOKE = Policy(Permission.REVOKE, body=limits.STATUS_ENVELOPE_BYTES)

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
-from pq_registry.errors import AccessDenied, AlreadyExists, Conflict, NotFound
+from pq_registry.errors import AccessDenied, AlreadyExists, Conflict, DraftMoved, NotFound
 from pq_registry.format.draft import encode_listing, parse_listing
 from pq_registry.format.manifest import MANIFEST_NAME, Manifest
 from pq_registry.format.name import RepositoryName
@@ -318,7 +318,7 @@ def _require_publisher(caller: Caller, name: RepositoryName) -> None:
 
 def _require_parent(name: RepositoryName, branch: Branch, head: Commit | None, parent: Commit | None) -> None:
     if parent is not None and parent != head:
-        raise Conflict(
+        raise DraftMoved(
             f"the draft {branch} of {name} is not at the commit this one was made for",
             expected=parent, found=head or "nothing", hint="read the draft again and repeat the commit",
         )  # fmt: skip
