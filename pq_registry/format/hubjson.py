@@ -7,7 +7,7 @@ Functions take what they say, not whose it is: the service and the gateway both 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -99,6 +99,29 @@ def commit_item(commit: CommitView) -> Json:
         "message": commit.message,
         "authors": [{"user": commit.author}],
         "date": date(commit.date),
+    }
+
+
+def caller_item(token: str, namespaces: Sequence[str], *, writes: bool, everywhere: bool) -> Json:
+    """Who a token belongs to. Nobody knows people here, so the token itself is the user.
+
+    Clients put what has no namespace under the user's name: with a token for one namespace that is the namespace.
+    """
+    return {
+        "type": "user",
+        "id": token,
+        "name": namespaces[0] if len(namespaces) == 1 and not everywhere else f"token-{token}",
+        "fullname": f"token {token}",
+        "isPro": False,
+        "canPay": False,
+        "orgs": [
+            {"type": "org", "name": name, "fullname": name, "roleInOrg": "write" if writes else "read"}
+            for name in namespaces
+        ],
+        "auth": {
+            "type": "access_token",
+            "accessToken": {"displayName": token, "role": "write" if writes else "read"},
+        },
     }
 
 

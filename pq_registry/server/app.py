@@ -44,6 +44,9 @@ from pq_registry.server.routes import (
     grants,
     health,
     hf_commit,
+    hf_elsewhere,
+    hf_files,
+    hf_models,
     hf_repos,
     hf_upload,
     history,
@@ -100,12 +103,17 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
         pages,
         logpages,
         session,
+        # These last: where a path is one of ours, it is ours, whatever a namespace is called.
         hf_repos,
         hf_upload,
         hf_commit,
+        hf_models,
+        hf_files,
+        hf_elsewhere,
     ):
         # Not include_router: recent FastAPI resolves included routers late, and the policies are checked now.
         app.router.routes.extend(module.router.routes)
+    app.router.routes.extend(hf_elsewhere.pages.routes)
     for kind in (PqregError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(HostMiddleware, hosts=config.hosts)
@@ -130,7 +138,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(work(app.state.registry)) for work in (_sweep, _catch_up)]
+    tasks = [asyncio.create_task(work(app.state.registry)) for work in (_sweep, _catch_up, _keep_cards)]
     try:
         yield
     finally:
@@ -164,6 +172,19 @@ async def _catch_up(registry: Registry) -> None:
         else:
             if logged:
                 log(_LOGGER, logging.INFO, "logged what was left over", statements=logged)
+
+
+async def _keep_cards(registry: Registry) -> None:
+    while True:
+        await asyncio.sleep(limits.LOG_CATCH_UP_SECONDS)
+        if registry.ledger.leading:
+            try:
+                behind = await run_in_threadpool(registry.cards.catch_up)
+            except PqregError as error:
+                log(_LOGGER, logging.ERROR, "reading model cards failed", exc_info=error)
+            else:
+                log(_LOGGER, logging.INFO, "read model cards", repositories=behind)
+        await asyncio.sleep(SWEEP_SECONDS)
 
 
 def _describe(app: FastAPI, found: dict[tuple[str, str], Policy]) -> None:

@@ -14,6 +14,7 @@ from pq_registry.service.grants import Granting
 from pq_registry.service.hub.capabilities import Capabilities
 from pq_registry.service.hub.drafts import Drafts
 from pq_registry.service.hub.intake import Intake
+from pq_registry.service.hub.models import Models
 from pq_registry.service.hub.revisions import Revisions
 from pq_registry.service.identities import Identities
 from pq_registry.service.keys import RecipientKeys
@@ -64,6 +65,7 @@ class Registry:
         self.search = LogSearch(catalogue)
         self.views = Views(catalogue, blobs, clock)
         self.cards = Cards(catalogue, blobs)
+        self.models = Models(catalogue, self.revisions, self.cards)
         self.first_token: str | None = None
         self._lock: DataLock | None = None
         self._stores: Stores | None = None

@@ -179,6 +179,16 @@ class Revisions:
         following = Commit(commits[limit - 1].id) if len(commits) > limit else None
         return commits[:limit], following
 
+    def require(self, caller: Caller, name: RepositoryName) -> None:
+        """Make sure that there is such a repository for the caller.
+
+        Raises:
+            NotFound: if there is not.
+            StorageError: if the catalogue fails.
+        """
+        with self._catalogue.reading() as session:
+            self.repository(session, caller, name)
+
     def repository(self, session: Session, caller: Caller, name: RepositoryName) -> RepositoryRow:
         """The repository, if it has anything the caller may read.
 

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Hub's protocol: trees of files, and files. docs/spec/hub.md."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from pq_registry import limits
+from pq_registry.errors import EntryNotFound, FormatError
+from pq_registry.format.hubtree import find_file, has_folder, path_items, tree_page
+from pq_registry.format.strict_json import parse_strict
+from pq_registry.server import guard
+from pq_registry.server.answers import PROBLEMS
+from pq_registry.server.bodies import JSON_TYPE, OCTETS_TYPE, read_bytes
+from pq_registry.server.guard import Service
+from pq_registry.server.hub.answers import commit_of, hub_json, link_to, repository_of, revision_headers
+from pq_registry.server.hub.rawpath import HubRoute
+from pq_registry.server.hub.sending import file_answer, file_headers, open_file
+from pq_registry.service.access import Caller
+from pq_registry.service.registry import Registry
+
+router = APIRouter(route_class=HubRoute, responses=PROBLEMS)
+FORM_TYPE = "application/x-www-form-urlencoded"
+_BYTES = {"content": {OCTETS_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+_QUESTION = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "paths": {"type": "array", "items": {"type": "string"}},
+                        "expand": {"type": "boolean"},
+                    },
+                }
+            }
+            for kind in (FORM_TYPE, JSON_TYPE)
+        },
+    }
+}
+Cursor = Annotated[int, Query(ge=0, le=limits.FILES + limits.HUB_TREE_ITEMS)]
+
+
+@router.get("/api/models/{ns}/{name}/tree/{rev}")
+async def list_tree(
+    request: Request,
+    ns: str,
+    name: str,
+    rev: str,
+    caller: Annotated[Caller, Depends(guard.READ)],
+    service: Service,
+    *,
+    recursive: bool = False,
+    expand: bool = False,
+    cursor: Cursor = 0,
+) -> Response:
+    """The files and folders of a revision, page by page."""
+    return await _tree(request, caller, service, (ns, name, rev, ""), (recursive, expand, cursor))
+
+
+@router.get("/api/models/{ns}/{name}/tree/{rev}/{path:path}")
+async def list_folder(
+    request: Request,
+    ns: str,
+    name: str,
+    rev: str,
+    path: str,
+    caller: Annotated[Caller, Depends(guard.READ)],
+    service: Service,
+    *,
+    recursive: bool = False,
+    expand: bool = False,
+    cursor: Cursor = 0,
+) -> Response:
+    """The files and folders in one folder of a revision, page by page."""
+    return await _tree(request, caller, service, (ns, name, rev, path), (recursive, expand, cursor))
+
+
+async def _tree(
+    request: Request,
+    caller: Caller,
+    service: Registry,
+    where: tuple[str, str, str, str],
+    how: tuple[bool, bool, int],
+) -> Response:
+    ns, name, rev, path = where
+    recursive, expand, cursor = how
+    folder = path.strip("/")
+    found = await run_in_threadpool(service.revisions.find, caller, repository_of(ns, name), rev)
+    if not has_folder(found.files, folder):
+        kind = "a file" if find_file(found.files, folder) is not None else "nothing"
+        raise EntryNotFound(
+            f"{ns}/{name} has no such folder at {found.commit}", commit=str(found.commit), expected="a folder",
+            found=f"{kind} at {folder!r}"[:200], hint="list the tree above it",
+        )  # fmt: skip
+    last = commit_of(found) if expand else None
+    page = await run_in_threadpool(
+        tree_page, found.files, folder, commit=str(found.commit), recursive=recursive, start=cursor, last=last
+    )
+    headers = revision_headers(found)
+    if page.following is not None:
+        # By commit: whatever the name comes to stand for meanwhile, the pages are of one revision.
+        below = f"/{folder}" if folder else ""
+        here = f"/api/models/{ns}/{name}/tree/{found.commit}{below}"
+        following = {"recursive": recursive, "expand": expand, "cursor": page.following}
+        headers |= link_to(request, here, following)
+    return hub_json(page.items, headers)
+
+
+@router.post("/api/models/{ns}/{name}/paths-info/{rev}", openapi_extra=_QUESTION)
+async def show_paths(
+    request: Request,
+    ns: str,
+    name: str,
+    rev: str,
+    caller: Annotated[Caller, Depends(guard.QUERY)],
+    service: Service,
+) -> Response:
+    """The files and folders at some paths of a revision; what is not there is left out."""
+    paths, expand = await _asked(request)
+    found = await run_in_threadpool(service.revisions.find, caller, repository_of(ns, name), rev)
+    last = commit_of(found) if expand else None
+    items = await run_in_threadpool(path_items, found.files, paths, commit=str(found.commit), last=last)
+    return hub_json(items, revision_headers(found))
+
+
+async def _asked(request: Request) -> tuple[list[str], bool]:
+    """The paths that a body asks for: Python's client sends a form, the JavaScript client JSON.
+
+    Raises:
+        FormatError: if it is neither, or asks for too many.
+        HTTPException: if it is of another type, too large or too slow.
+    """
+    is_json = request.headers.get("content-type", "").partition(";")[0].strip().lower() == JSON_TYPE
+    kind = JSON_TYPE if is_json else FORM_TYPE
+    body = await read_bytes(request, kind=kind, limit=limits.REQUEST_BODY_BYTES)
+    if is_json:
+        value = parse_strict(body, what="the question", limit=limits.REQUEST_BODY_BYTES)
+        fields = value if isinstance(value, dict) else {}
+        paths, expand = fields.get("paths"), fields.get("expand") is True
+    else:
+        try:
+            pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=limits.HUB_PATHS + 2)
+        except ValueError as error:
+            raise FormatError("the question is no form", expected=f"at most {limits.HUB_PATHS} paths") from error
+        paths = [value for key, value in pairs if key == "paths"]
+        expand = any(key == "expand" and value.lower() in ("true", "1") for key, value in pairs)
+    texts = isinstance(paths, list) and all(isinstance(path, str) for path in paths)
+    if not isinstance(paths, list) or not texts or len(paths) > limits.HUB_PATHS:
+        raise FormatError("the question names no paths", expected=f"paths: at most {limits.HUB_PATHS} texts")
+    return [str(path) for path in paths], expand
+
+
+async def _file(request: Request, caller: Caller, service: Registry, where: tuple[str, str, str, str]) -> Response:
+    ns, name, rev, path = where
+    found, file = await run_in_threadpool(service.revisions.obtain, caller, repository_of(ns, name), rev, path)
+    source = await run_in_threadpool(open_file, service, caller, file)
+    return file_answer(request, file_headers(caller, found, file), file, source)
+
+
+@router.get("/{ns}/{name}/resolve/{rev}/{path:path}", responses={200: _BYTES, 206: _BYTES})
+async def get_file(
+    request: Request,
+    ns: str,
+    name: str,
+    rev: str,
+    path: str,
+    caller: Annotated[Caller, Depends(guard.READ)],
+    service: Service,
+) -> Response:
+    """A file of a revision, one range of it, or where it is (302)."""
+    return await _file(request, caller, service, (ns, name, rev, path))
+
+
+@router.head("/{ns}/{name}/resolve/{rev}/{path:path}")
+async def head_file(
+    request: Request,
+    ns: str,
+    name: str,
+    rev: str,
+    path: str,
+    caller: Annotated[Caller, Depends(guard.READ)],
+    service: Service,
+) -> Response:
+    """Size and digest of a file, and the commit it is of."""
+    return await _file(request, caller, service, (ns, name, rev, path))
+
+
+@router.get("/{ns}/{name}/raw/{rev}/{path:path}", responses={200: _BYTES, 206: _BYTES})
+async def get_raw_file(
+    request: Request,
+    ns: str,
+    name: str,
+    rev: str,
+    path: str,
+    caller: Annotated[Caller, Depends(guard.READ)],
+    service: Service,
+) -> Response:
+    """The same bytes: no file is kept as a pointer here."""
+    return await _file(request, caller, service, (ns, name, rev, path))
+
+
+@router.head("/{ns}/{name}/raw/{rev}/{path:path}")
+async def head_raw_file(
+    request: Request,
+    ns: str,
+    name: str,
+    rev: str,
+    path: str,
+    caller: Annotated[Caller, Depends(guard.READ)],
+    service: Service,
+) -> Response:
+    """Size and digest of a file, and the commit it is of."""
+    return await _file(request, caller, service, (ns, name, rev, path))
