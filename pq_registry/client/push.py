@@ -25,6 +25,7 @@ from pathlib import Path
 from pq_registry import limits
 from pq_registry.client.draft import draft
 from pq_registry.client.hashing import hash_files
+from pq_registry.client.imports import check_import
 from pq_registry.client.loganswers import Logged
 from pq_registry.client.plan import Plan, PlanKey, PlanStore
 from pq_registry.client.progress import NullProgress, Progress
@@ -187,6 +188,7 @@ class _Push:
         )
         with plans.held(key):
             files = self._hash()
+            check_import(self.source, self.scan, files)
             existing = find_published(
                 client,
                 self.repository,

@@ -109,8 +109,8 @@ def refusal(path: ReleasePath, head: bytes) -> str | None:
     """
     suffix = path.suffix
     # 1. The name. ".safetensors" alone is no suffix but a hidden file, and falls through to step 4.
-    if suffix in _NAMES:
-        return _NAMES[suffix]
+    if (reason := refusal_by_name(path)) is not None:
+        return reason
     # 2. safetensors
     if suffix == SAFETENSORS_SUFFIX:
         return None if _begins_as_safetensors(head) else "is not a safetensors file, whatever its name says"
@@ -128,6 +128,11 @@ def refusal(path: ReleasePath, head: bytes) -> str | None:
     if suffix in (".yaml", ".yml") and _YAML_CODE.search(head):
         return "is YAML with a !!python tag, which names code to run"
     return None
+
+
+def refusal_by_name(path: ReleasePath) -> str | None:
+    """Step 1 alone: why a file may not be published whatever it holds, for those who have not got it yet."""
+    return _NAMES.get(path.suffix)
 
 
 def _begins_as_safetensors(head: bytes) -> bool:

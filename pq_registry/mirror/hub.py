@@ -96,8 +96,8 @@ class Hub:
             UsageError: if ``huggingface_hub`` is not installed.
             SettingError: if the URL or the token is malformed, or the token would travel unencrypted.
         """
-        self.origin, _ = parse_registry(endpoint)
-        self.endpoint = endpoint.rstrip("/")
+        self.origin, prefix = parse_registry(endpoint)
+        self.endpoint = f"{self.origin}{prefix}"
         if token is not None:
             if not token.isascii() or not token.isprintable() or " " in token or not token:
                 raise SettingError("the Hub's token is malformed", expected="visible ASCII characters")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pq_registry import limits
 from pq_registry.client.progress import ignored
@@ -206,7 +206,7 @@ def _meter(entry: HubEntry, advance: Callable[[int], None]) -> Any:
         def __init__(self, *_: object, **__: object) -> None:
             """Take what a bar is told about its looks, and forget it."""
 
-        def __enter__(self) -> Meter:
+        def __enter__(self) -> Self:
             return self
 
         def __exit__(self, *_: object) -> None:

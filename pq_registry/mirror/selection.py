@@ -1,115 +1,139 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a mirror wants of one repository: its releases, verified, with the tags that lead to them.
+"""Which files of a model on a Hub an import takes, judged by their names before anything is fetched.
 
-What is refused is handed to the caller and let be, whatever a registry says that it has. One release becomes main on
-the Hub: that of the mirror's ``main`` tag, or where that is not among them the newest.
+Left out are what a Hub or version control adds, what proves the model's own signature and what a release writes anew,
+and what the importer excludes. The rest is imported, or the model is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Self
 
-from pq_registry.client.resolve import Resolved, resolve, resolve_tag
-from pq_registry.client.state import SeenTags
-from pq_registry.client.transport import RegistryClient
-from pq_registry.client.trust import Verifier
-from pq_registry.errors import (
-    FormatError,
-    LogMisbehaved,
-    NotAuthenticated,
-    NotFound,
-    PolicyError,
-    PqregError,
-    ResponseInvalid,
-    UsageError,
-    VerificationError,
-)
-from pq_registry.format.digest import Digest
-from pq_registry.format.name import Reference, RepositoryName, Tag
-from pq_registry.mirror.config import Mirror
-from pq_registry.mirror.target import MAIN
+from pq_registry.errors import FormatError, PolicyError, SignatureInvalid, UnsafeFileType, UsageError
+from pq_registry.format.executables import refusal_by_name
+from pq_registry.format.importing import IMPORT_NAME, SIGNATURE_NAME, LeftOut, SourceFile
+from pq_registry.format.manifest import MANIFEST_NAME, is_reserved
+from pq_registry.format.sealing import INNER_NAME
+from pq_registry.format.statement import EC_BUNDLE_NAME, EVIDENCE, PQ_BUNDLE_NAME, is_ignored
+from pq_registry.mirror.hubfiles import Found, HubEntry
+from pq_registry.mirror.upstream import ByRelease, SignaturePolicy, require_found, signature_path
 
-_ONE_THING = (VerificationError, FormatError, PolicyError, NotFound, ResponseInvalid, UsageError)
+_OWN = frozenset({*EVIDENCE, MANIFEST_NAME, IMPORT_NAME, SIGNATURE_NAME})
+_NAMED = 20
 
 
-def is_refusal(error: PqregError) -> bool:
-    """Whether an error concerns one release or repository; others end the round of a mirror."""
-    return isinstance(error, _ONE_THING) and not isinstance(error, LogMisbehaved | NotAuthenticated)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportOptions:
+    """What an importer may choose.
 
+    ``exclude`` are patterns of files to leave out, ``*`` matching ``/`` too. ``require`` is whose signature the model
+    must carry, and ``signature`` the path of that signature, if its name does not tell.
+    """
 
-@dataclass(slots=True)
-class Group:
-    """A release and its tags that are mirrored."""
-
-    resolved: Resolved
-    tags: list[Tag]
-
-    @property
-    def digest(self) -> Digest:
-        """The release."""
-        return self.resolved.verified.release.digest
-
-    @property
-    def sealed(self) -> bool:
-        """Whether it is sealed."""
-        return self.resolved.verified.release.manifest.sealing is not None
-
-    @property
-    def names(self) -> list[str]:
-        """The tags that are to be set on a Hub, whose branch main needs none of that name."""
-        return [str(tag) for tag in self.tags if str(tag) != MAIN]
+    exclude: tuple[str, ...] = ()
+    require: SignaturePolicy | None = None
+    signature: str | None = None
+    allow_unsafe: bool = False
+    connections: int = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Releases, the one that becomes main first and then the newest first; and tags that were withdrawn."""
+    """The files of a model called ``name``, by path; its signature's path; and which are left out, and why."""
 
-    groups: tuple[Group, ...]
-    withdrawn: tuple[Tag, ...]
+    name: str
+    entries: Mapping[str, HubEntry]
+    signature: str | None
+    left_out: Mapping[str, LeftOut]
+
+    @classmethod
+    def of(cls, name: str, entries: Sequence[HubEntry], options: ImportOptions) -> Self:
+        """Sort the files of a model.
+
+        Raises:
+            UsageError: if the signature that was named is not there, or there are several that might be it.
+        """
+        by_path = {entry.path.text: entry for entry in entries}
+        signature = signature_path(by_path, options.signature)
+        left_out: dict[str, LeftOut] = {}
+        for text in by_path:
+            if text in _OWN or text == signature:
+                left_out[text] = LeftOut.EVIDENCE
+            elif is_ignored(text):
+                left_out[text] = LeftOut.IGNORED
+            elif any(fnmatchcase(text, pattern) for pattern in options.exclude):
+                left_out[text] = LeftOut.EXCLUDED
+        return cls(name, by_path, signature, left_out)
 
     @property
-    def head(self) -> Group | None:
-        """The release that becomes main."""
-        return self.groups[0] if self.groups else None
+    def ours(self) -> bool:
+        """Whether the model carries the evidence of a release of this project."""
+        return {MANIFEST_NAME, EC_BUNDLE_NAME, PQ_BUNDLE_NAME} <= self.entries.keys()
 
+    @property
+    def imported(self) -> frozenset[str]:
+        """The paths of the import."""
+        return frozenset(self.entries.keys() - self.left_out.keys())
 
-def select(
-    mirror: Mirror,
-    name: RepositoryName,
-    client: RegistryClient,
-    verifier: Verifier,
-    seen: SeenTags,
-    refused: Callable[[Tag, Digest | None, PqregError], None],
-) -> Selection:
-    """Resolve the tags of a repository that the mirror wants; ``refused`` is told of each that does not verify.
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The paths that are fetched: the import, and what proves it."""
+        proof = _OWN & self.entries.keys() if self.ours else frozenset[str]()
+        return self.imported | proof | ({self.signature} if self.signature is not None else frozenset())
 
-    Raises:
-        LogMisbehaved: if the registry's log contradicts itself.
-        PqregError: if the registry cannot be asked.
-    """
-    groups: dict[Digest, Group] = {}
-    withdrawn: list[Tag] = []
-    for item in client.repository(name, limit=1).tags:
-        if not mirror.wants_tag(item.tag):
-            continue
-        try:
-            statement = resolve_tag(Reference(name, item.tag), client, verifier, seen)
-            if statement.target is None:
-                withdrawn.append(item.tag)
-                continue
-            if statement.target not in groups:
-                found = resolve(Reference(name, None, statement.target), client, verifier, seen)
-                groups[statement.target] = Group(found, [])
-            groups[statement.target].tags.append(item.tag)
-        except PqregError as error:
-            if not is_refusal(error):
-                raise
-            refused(item.tag, item.target, error)
-    ordered = sorted(groups.values(), key=_age, reverse=True)
-    head = next((group for group in ordered if mirror.main in group.tags), None)
-    return Selection(tuple(sorted(ordered, key=lambda group: group is not (head or ordered[0]))), tuple(withdrawn))
+    def judge(self, options: ImportOptions) -> None:
+        """Refuse by name what could not be published, and options that do not fit.
 
+        Raises:
+            PolicyError: if the model is a sealed release.
+            UnsafeFileType: if it holds formats that can execute code.
+            SignatureInvalid: step 2, if it carries no signature of the kind that is required.
+            FormatError: if a file has a name of this project's.
+            UsageError: if nothing is left to import, or part of a signed release is excluded.
+        """
+        if self.ours and INNER_NAME in self.entries:
+            raise PolicyError(
+                f"{self.name} is a sealed release",
+                expected="a model that can be read",
+                hint="an import would sign ciphertext as a model; copy it with pqreg replicate or pqreg mirror",
+            )
+        if self.ours and options.exclude:
+            raise UsageError(f"{self.name} is a signed release", expected="no --exclude: it is verified as a whole")
+        if isinstance(options.require, ByRelease) and not self.ours:
+            raise SignatureInvalid(
+                f"{self.name} carries no evidence of a release", expected=", ".join((MANIFEST_NAME, *EVIDENCE)), step=2
+            )
+        if options.require is not None:
+            require_found(self.signature, self.name)
+        imported = [self.entries[text].path for text in sorted(self.imported)]
+        if not imported:
+            raise UsageError(f"{self.name} holds no file to import", found=f"{len(self.entries)} files, all left out")
+        for path in imported:
+            if is_reserved(path):
+                raise FormatError(f"{self.name} has a file with a name of this project's", found=repr(path.text))
+        unsafe = [f"{path} ({reason})" for path in imported if (reason := refusal_by_name(path)) is not None]
+        if unsafe and not options.allow_unsafe:
+            more = f" and {len(unsafe) - _NAMED} more" if len(unsafe) > _NAMED else ""
+            raise UnsafeFileType(
+                "files whose format can execute code are not imported",
+                expected="safetensors, JSON, text and other formats that only hold data",
+                found=", ".join(unsafe[:_NAMED]) + more,
+                hint="leave them out: --exclude '*.bin'; they are never converted here, because that would run them",
+            )
 
-def _age(group: Group) -> tuple[object, str]:
-    return group.resolved.verified.release.manifest.created, group.digest.hex
+    def stated(self, found: Mapping[str, Found]) -> tuple[SourceFile, ...]:
+        """What the import statement says of every file of the model."""
+        return tuple(
+            SourceFile(
+                path=entry.path,
+                size=entry.size,
+                sha256=entry.sha256,
+                git_sha1=entry.git_sha1,
+                found=None if text in self.left_out else found[text].sha256,
+                left_out=self.left_out.get(text),
+            )
+            for text, entry in sorted(self.entries.items())
+        )

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The import statement ``pqreg.import.json``: where a release comes from that its signer did not make.
+
+An in-toto Statement v1 in RFC 8785 form, and a file of the release like any other, so the release's signatures cover
+it. It says from which model on which Hub, at which commit, every file was taken; what the Hub stated of each, and what
+was found; what was left out and why; and whether the model carried a signature of its own, and by whom it was found to
+verify. It holds no time and no name of the importer: the log has the one and the manifest the other, and so a second
+import of the same commit gives the same bytes. docs/spec/import.md and docs/spec/import.schema.json specify it.
+
+A release is an import only if the statement is about exactly its files; ``describes`` says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Final
+
+from pq_registry import limits
+from pq_registry.errors import FormatError
+from pq_registry.format.digest import Digest
+from pq_registry.format.files import FileEntry
+from pq_registry.format.path import ReleasePath
+from pq_registry.format.statement import STATEMENT_TYPE, take_predicate
+from pq_registry.format.strict_json import Fields, Value, encode_canonical
+
+IMPORT_PREDICATE: Final = "urn:pq-registry:import:v1"
+IMPORT_NAME: Final = "pqreg.import.json"
+SIGNATURE_NAME: Final = "pqreg.import.sig"
+"""Where a model's own ``model.sig`` is kept, whose name the release's own signature has."""
+
+_ENDPOINT = re.compile(r"https?://[a-z0-9.\[\]:_-]{1,255}(?:/[A-Za-z0-9._~/-]{0,255})?", re.ASCII)
+_REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9_][A-Za-z0-9._-]{0,95})?", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}", re.ASCII)
+_SHA1 = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_SHOWN = re.compile(r"[\x20-\x7e]{1,1000}", re.ASCII)
+
+
+@unique
+class LeftOut(StrEnum):
+    """Why a file of the model is not in the release."""
+
+    IGNORED = "ignored"
+    """A name that releases never hold, such as ``.gitattributes``."""
+    EXCLUDED = "excluded"
+    """The importer said so."""
+    EVIDENCE = "evidence"
+    """What proves the model's own signature, or its own pqreg.json or import statement."""
+
+
+@unique
+class Verified(StrEnum):
+    """By what the model's own signature was verified before the import."""
+
+    KEY = "key"
+    CERTIFICATE = "certificate"
+    SIGSTORE = "sigstore"
+    RELEASE = "release"
+
+
+_DETAILS: Mapping[Verified, tuple[str, ...]] = MappingProxyType(
+    {
+        Verified.KEY: ("key",),
+        Verified.CERTIFICATE: ("authority", "certificate", "subject"),
+        Verified.SIGSTORE: ("identity", "issuer"),
+        Verified.RELEASE: ("name", "release", "signer"),
+    }
+)
+"""What is said besides: digests of public key and certificates, names from them, a release of this project."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model was taken from: ``commit`` is what ``revision`` was then."""
+
+    endpoint: str
+    repository: str
+    revision: str
+    commit: str
+
+    def __post_init__(self) -> None:
+        """Raise FormatError unless every part is well formed."""
+        for name, pattern, rule in (
+            ("endpoint", _ENDPOINT, "an http or https URL of a Hub"),
+            ("repository", _REPOSITORY, "org/model"),
+            ("revision", _REVISION, "a branch, tag or commit"),
+            ("commit", _SHA1, "40 lowercase hex digits"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not pattern.fullmatch(value) or ".." in value:
+                raise FormatError(f"the source's {name} is wrong", expected=rule, found=repr(value)[:120])
+
+    @property
+    def name(self) -> str:
+        """``hf://org/model``."""
+        return f"hf://{self.repository}"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.commit} at {self.endpoint}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """A file of the model as the Hub stated it: by ``sha256`` or by ``git_sha1``.
+
+    ``found`` is the SHA-256 of what came, and None if the file was left out, for the reason ``left_out``.
+    """
+
+    path: ReleasePath
+    size: int
+    sha256: Digest | None = None
+    git_sha1: str | None = None
+    found: Digest | None = None
+    left_out: LeftOut | None = None
+
+    def __post_init__(self) -> None:
+        """Raise FormatError for contradictions."""
+        if (self.sha256 is None) == (self.git_sha1 is None) or (self.found is None) == (self.left_out is None):
+            raise FormatError(f"{self.path}: an import states one digest, and either what came or why it was left out")
+        if self.git_sha1 is not None and not _SHA1.fullmatch(self.git_sha1):
+            raise FormatError(f"{self.path}: git's id is wrong", expected="40 hex digits", found=self.git_sha1[:80])
+        if not 0 <= self.size <= limits.FILE_BYTES:
+            raise FormatError(f"{self.path}: the size is impossible", found=self.size)
+        if self.sha256 is not None and self.found not in (None, self.sha256):
+            raise FormatError(f"{self.path}: what came is not what was stated", expected=self.sha256, found=self.found)
+
+    def to_value(self) -> Value:
+        """The JSON value."""
+        stated: Value = {"gitSha1": self.git_sha1} if self.sha256 is None else {"sha256": self.sha256.hex}
+        value: dict[str, Value] = {"path": self.path.text, "size": self.size, "stated": stated}
+        if self.left_out is not None:
+            return {**value, "reason": self.left_out.value}
+        assert self.found is not None
+        return {**value, "sha256": self.found.hex}
+
+    @classmethod
+    def from_fields(cls, fields: Fields, *, left_out: bool) -> SourceFile:
+        """Read the JSON value. Raises FormatError."""
+        path = fields.parsed("path", ReleasePath)
+        size = fields.integer("size", maximum=limits.FILE_BYTES)
+        stated = fields.object("stated")
+        git = stated.text("gitSha1", limit=40) if stated.has("gitSha1") else None
+        sha256 = None if git is not None else stated.parsed("sha256", Digest)
+        stated.done()
+        reason = fields.parsed("reason", _reason) if left_out else None
+        found = None if left_out else fields.parsed("sha256", Digest)
+        fields.done()
+        return cls(path=path, size=size, sha256=sha256, git_sha1=git, found=found, left_out=reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSignature:
+    """The model's own signature: the file that holds it, and who was found to have signed, if that was checked.
+
+    ``kept`` is where the release keeps that file; None if it does not.
+    """
+
+    path: ReleasePath
+    sha256: Digest
+    kept: ReleasePath | None
+    verified: Verified | None = None
+    details: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise FormatError unless the details are those of the kind."""
+        names = () if self.verified is None else _DETAILS[self.verified]
+        if tuple(name for name, _ in self.details) != names:
+            raise FormatError("an import's signature has other details", expected=", ".join(names) or "none")
+        if any(not _SHOWN.fullmatch(value) for _, value in self.details):
+            raise FormatError("an import's signature has unreadable details", expected="printable ASCII")
+
+    def to_value(self) -> Value:
+        """The JSON value."""
+        verified: Value = None
+        if self.verified is not None:
+            verified = {"by": self.verified.value, **dict(self.details)}
+        kept = None if self.kept is None else self.kept.text
+        return {"kept": kept, "path": self.path.text, "sha256": self.sha256.hex, "verified": verified}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> SourceSignature:
+        """Read the JSON value. Raises FormatError."""
+        path, sha256 = fields.parsed("path", ReleasePath), fields.parsed("sha256", Digest)
+        kept = fields.optional("kept", ReleasePath)
+        kind, details = _take_verified(fields)
+        fields.done()
+        return cls(path=path, sha256=sha256, kept=kept, verified=kind, details=details)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportStatement:
+    """What an importer says of a release: ``files`` are all files of the model at the commit, sorted by path."""
+
+    source: Source
+    files: tuple[SourceFile, ...]
+    signature: SourceSignature | None = None
+
+    def __post_init__(self) -> None:
+        """Raise FormatError unless the files are in order and each is there once."""
+        if not self.files or any(a.path >= b.path for a, b in pairwise(self.files)):
+            raise FormatError("an import's files are not in order", expected="at least one, by path, each once")
+
+    @property
+    def imported(self) -> tuple[SourceFile, ...]:
+        """The files that are in the release."""
+        return tuple(file for file in self.files if file.left_out is None)
+
+    @property
+    def left_out(self) -> tuple[SourceFile, ...]:
+        """The files that are not."""
+        return tuple(file for file in self.files if file.left_out is not None)
+
+    def describes(self, files: Iterable[FileEntry]) -> bool:
+        """Whether a release with these ``files`` is this import: they are what was taken, and what the import adds."""
+        rest = {entry.path.text: (entry.size, entry.sha256) for entry in files}
+        if rest.pop(IMPORT_NAME, None) is None:
+            return False
+        kept = None if self.signature is None or self.signature.kept is None else self.signature.kept.text
+        if kept == SIGNATURE_NAME:
+            held = rest.pop(SIGNATURE_NAME, None)
+            if held is None or self.signature is None or held[1] != self.signature.sha256:
+                return False
+        return rest == {file.path.text: (file.size, file.found) for file in self.imported}
+
+    def encode(self) -> bytes:
+        """The canonical bytes."""
+        return encode_canonical(
+            {
+                "_type": STATEMENT_TYPE,
+                "predicate": {
+                    "files": [file.to_value() for file in self.imported],
+                    "left_out": [file.to_value() for file in self.left_out],
+                    "signature": None if self.signature is None else self.signature.to_value(),
+                    "source": {
+                        "commit": self.source.commit,
+                        "endpoint": self.source.endpoint,
+                        "repository": self.source.repository,
+                        "revision": self.source.revision,
+                    },
+                },
+                "predicateType": IMPORT_PREDICATE,
+                "subject": [{"digest": {"gitCommit": self.source.commit}, "name": self.source.name}],
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> ImportStatement:
+        """Read what ``encode`` writes.
+
+        Raises:
+            FormatError: if ``data`` is anything else.
+            StatementMismatch: if it is a statement of another kind.
+        """
+        subject, predicate = take_predicate(
+            data, IMPORT_PREDICATE, what="the import statement", limit=limits.IMPORT_BYTES
+        )
+        place = predicate.object("source")
+        source = Source(*(place.text(name) for name in ("endpoint", "repository", "revision", "commit")))
+        place.done()
+        subject.literal("name", source.name)
+        digest = subject.object("digest")
+        digest.literal("gitCommit", source.commit)
+        digest.done()
+        subject.done()
+        files = [
+            SourceFile.from_fields(fields, left_out=name == "left_out")
+            for name in ("files", "left_out")
+            for fields in predicate.objects(name, limit=limits.FILES)
+        ]
+        value = predicate.take("signature")
+        signature = None if value is None else SourceSignature.from_fields(Fields(value, "statement.signature"))
+        predicate.done()
+        statement = cls(source, tuple(sorted(files, key=lambda file: file.path)), signature)
+        if statement.encode() != data:
+            raise FormatError("the import statement's files are not in order", expected="sorted by path")
+        return statement
+
+
+def _reason(text: str) -> LeftOut:
+    if text not in set(LeftOut):
+        raise FormatError("not a reason to leave a file out", expected=", ".join(LeftOut), found=repr(text)[:80])
+    return LeftOut(text)
+
+
+def _take_verified(fields: Fields) -> tuple[Verified | None, tuple[tuple[str, str], ...]]:
+    value = fields.take("verified")
+    if value is None:
+        return None, ()
+    verified = Fields(value, f"{fields.where}.verified")
+    by = verified.text("by")
+    if by not in set(Verified):
+        raise FormatError("not a way to verify a signature", expected=", ".join(Verified), found=repr(by)[:80])
+    kind = Verified(by)
+    details = tuple((name, verified.text(name, limit=1000)) for name in _DETAILS[kind])
+    verified.done()
+    return kind, details
