@@ -79,6 +79,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("log_key", None, "path of the file of the log's secret keys; by default log.key in the data directory"),
     Setting("log_witnesses", None, "path of a C2SP tlog-policy: who is asked to cosign the log, and how many must"),
     Setting("private_log", "false", "whether the log is shown only to those who may read some namespace"),
+    Setting("hub", "https://huggingface.co", "URL of the Hugging Face Hub that hf:// names are of"),
+    Setting("hub_token", None, "access token of that Hub; sent to no other origin", secret=True),
     Setting("webhook", None, "URL that pqreg audit --follow tells what is new", secret=True),
     Setting("read_only", "false", "whether the registry service refuses every change"),
     Setting("rate_limit", "0", "requests per second one token may make, for bursts ten times that; 0 is no limit"),
