@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pq_registry.errors import Conflict
 from pq_registry.mirror.content import Content
+from pq_registry.mirror.groups import Group
 from pq_registry.mirror.memory import Memory
 from pq_registry.mirror.placing import Placing, work_branch
-from pq_registry.mirror.selection import Group
 from pq_registry.mirror.target import MAIN, References
 
 

@@ -3,7 +3,7 @@
 
 For every repository that the mirror wants:
 
-1. Its tags are resolved and their releases verified, steps 0 to 6, as a pull does (``mirror.selection``).
+1. Its tags are resolved and their releases verified, steps 0 to 6, as a pull does (``mirror.groups``).
 2. A repository on the Hub whose main holds what no mirror of this repository put there is refused, unless the mirror
    may adopt it.
 3. Each release is brought there (``mirror.placing``), main first, and the Hub's tags are set to the commits that hold
@@ -46,10 +46,10 @@ from pq_registry.format.name import Reference, RepositoryName, Tag
 from pq_registry.mirror.bringing import Work
 from pq_registry.mirror.config import Form, Mirror
 from pq_registry.mirror.content import README, Content, content_of
+from pq_registry.mirror.groups import Group, Selection, is_refusal, select
 from pq_registry.mirror.memory import Memories, Memory
 from pq_registry.mirror.outcome import Outcome, Report, State, reason_of
 from pq_registry.mirror.placing import Placing
-from pq_registry.mirror.selection import Group, Selection, is_refusal, select
 from pq_registry.mirror.target import MAIN, References, Target
 
 
