@@ -90,6 +90,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("quota_bytes", "0", "bytes a namespace may hold, e.g. 500G; 0 is no limit"),
     Setting("quota_repositories", "0", "repositories a namespace may have; 0 is no limit"),
     Setting("quotas", None, "path of a TOML file with the quotas of single namespaces"),
+    Setting("drafts", "publishers", "who may read drafts: publishers, readers, or off, which takes none"),
     Setting("log_level", "info", "least severe event the registry service logs: debug, info, warning or error"),
     Setting("tls_ca", None, "path of a PEM file with the certificate authorities to accept instead of the system's"),
 )

@@ -41,6 +41,7 @@ from pq_registry.server.rate import RateLimit
 from pq_registry.server.routes import (
     access,
     blobs,
+    drafts,
     grants,
     health,
     hf_commit,
@@ -76,6 +77,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
         lifespan=_lifespan, redirect_slashes=False,
     )  # fmt: skip
     registry.quotas.quotas = config.quotas
+    registry.drafts.policy = registry.revisions.policy = config.drafts
     app.state.registry = registry
     app.state.config = config
     app.state.metrics = Metrics()
@@ -97,6 +99,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
         grants,
         status,
         history,
+        drafts,
         log_routes,
         blobs,
         uploads,

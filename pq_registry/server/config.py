@@ -10,6 +10,7 @@ from pq_registry import limits
 from pq_registry.errors import SettingError
 from pq_registry.server.address import Network, parse_networks
 from pq_registry.server.listening import LOOPBACK_HOSTS, is_loopback, parse_hosts, parse_listen
+from pq_registry.service.hub.policy import DraftPolicy
 from pq_registry.service.quotas import Quotas, read_quotas
 from pq_registry.settings import Settings
 from pq_registry.storage.stores import StoreConfig
@@ -44,6 +45,7 @@ class ServerConfig:
     trusted_proxies: tuple[Network, ...] = ()
     hsts_days: int = 365
     quotas: Quotas = field(default_factory=Quotas)
+    drafts: DraftPolicy = DraftPolicy.PUBLISHERS
 
     @property
     def data(self) -> Path:
@@ -78,7 +80,20 @@ class ServerConfig:
             trusted_proxies=parse_networks(settings.get("trusted_proxies")),
             hsts_days=settings.integer("hsts_days", minimum=0, maximum=limits.HSTS_DAYS),
             quotas=read_quotas(settings),
+            drafts=parse_drafts(settings.require("drafts")),
         )
+
+
+def parse_drafts(text: str) -> DraftPolicy:
+    """Who may read drafts.
+
+    Raises:
+        SettingError: if ``text`` is no such policy.
+    """
+    policies = {policy.value: policy for policy in DraftPolicy}
+    if text.lower() not in policies:
+        raise SettingError("setting drafts is wrong", expected=", ".join(policies), found=repr(text)[:40])
+    return policies[text.lower()]
 
 
 def _path(text: str | None) -> Path | None:

@@ -324,3 +324,40 @@ class ProblemAnswer(Answer):
     found: str | None = None
     hint: str | None = None
     step: int | None = None
+
+
+CommitText = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class DraftItem(Answer):
+    """A branch or tag nobody signed; ``release`` is what it points to if that is a release."""
+
+    name: str
+    kind: str
+    head: CommitText
+    release: DigestText | None
+    files: int
+    size: int
+    title: str
+    created: InstantText
+    updated: InstantText
+
+
+class DraftItems(Answer):
+    """All of them."""
+
+    items: list[DraftItem]
+
+
+class DraftFile(Answer):
+    """A file of a draft."""
+
+    path: str
+    sha256: DigestText
+    size: int
+
+
+class DraftAnswer(DraftItem):
+    """A draft and its files."""
+
+    listing: list[DraftFile]

@@ -208,7 +208,7 @@ class Drafts(DraftViews):
             if rows.has_release(session, row):
                 raise AccessDenied(
                     f"{name} has signed releases, which are logged for good and stay",
-                    hint="withdraw its tags (pqreg tag --withdraw) or revoke releases; drafts can be dropped",
+                    hint="withdraw its tags (pqreg rm) or revoke releases; drafts can be dropped (pqreg draft drop)",
                 )
             for table in (DraftRow, DraftCommitRow, RepositoryBlobRow):
                 session.execute(delete(table).where(table.repository_id == row.id))
@@ -295,7 +295,7 @@ class Drafts(DraftViews):
             row = self.find(session, caller, name, lock=True)
             draft = session.get(DraftRow, (row.id, str(branch)))
             if draft is None and kind is not None and rows.is_signed_tag(session, row, branch):
-                raise AccessDenied(f"{branch} of {name} is signed", hint=f"pqreg tag --withdraw {name}:{branch}")
+                raise AccessDenied(f"{branch} of {name} is signed", hint=f"pqreg rm {name}:{branch} withdraws it")
             draft = rows.find_draft(session, row, branch)
             if kind is not None and draft.kind != kind.value:
                 raise Conflict(f"{branch} of {name} is a {draft.kind}", expected=f"a {kind.value}")
