@@ -120,7 +120,7 @@ def push(
     if seal:
         report_sealed(output, sealed, time.monotonic() - begun)
     else:
-        _report(output, result, time.monotonic() - begun)
+        report_push(output, result, time.monotonic() - begun)
 
 
 def publisher_of(session: Session, client: RegistryClient) -> Publisher:
@@ -185,10 +185,10 @@ def report_sealed(output: Output, result: SealedPushResult, seconds: float, **mo
     own, *others = [change.statement.recipient for change in result.grants]
     granted = ("granted to", "\n".join([f"{own} (your own)", *others]))
     grants = [grant_json(change) for change in result.grants]
-    _report(output, result.pushed, seconds, fields=(granted,), data={"sealed": True, "grants": grants, **more})
+    report_push(output, result.pushed, seconds, fields=(granted,), data={"sealed": True, "grants": grants, **more})
 
 
-def _report(
+def report_push(
     output: Output,
     result: PushResult,
     seconds: float,
@@ -196,6 +196,7 @@ def _report(
     fields: tuple[tuple[str, object], ...] = (),
     data: dict[str, object] | None = None,
 ) -> None:
+    """What a push did; ``fields`` and ``data`` are the caller's additions."""
     manifest, sent = result.manifest, result.sent
     logged = {"release": result.logged, "tag": result.tag_change.logged}
     for name in result.skipped:
