@@ -100,7 +100,7 @@ def push(
     recipients = [read_recipient(path) for path in to or ()]
     options = PushOptions(
         license=license,
-        lineage=None if base is None else tuple(_base(text) for text in base),
+        lineage=None if base is None else tuple(base_release(text) for text in base),
         allow_unsafe=allow_unsafe,
         connections=session.connections,
         tag_lifetime=tag_lifetime(session),
@@ -168,7 +168,8 @@ def tag_text(statement: TagStatement, *, changed: bool) -> str:
     return f"{statement.tag}, {until}" if changed else f"{statement.tag} points there already ({until})"
 
 
-def _base(text: str) -> BaseRelease:
+def base_release(text: str) -> BaseRelease:
+    """A release as ``--base`` names it."""
     from pq_registry.format.manifest import BaseRelease
     from pq_registry.format.name import Reference
 
