@@ -55,7 +55,9 @@ class Work:
         """
         for name in self._group.names:
             self._require_ours(name, references.tags.get(name))
+        remembered = self._memory.held.get(self.content.key)
         known = [references.branches.get(MAIN), *(references.tags.get(name) for name in self._group.names)]
+        known += [remembered] if remembered in references.tags.values() else []
         origin = next((commit for commit in known if commit is not None and self._holds(commit)), None)
         if origin is None:
             origin = self._placing.place(self.content, fetch)
