@@ -90,7 +90,8 @@ FUNCTIONS = {one.__name__: one for one in (hashes, snapshot, download, cached_ab
 def plain(value: Any, depth: int = 5) -> Any:
     """A client's object as JSON can hold it."""
     if value is None or isinstance(value, bool | int | float | str):
-        return value
+        facts = getattr(value, "__dict__", None)  # a commit and a repository's URL are text with facts about them
+        return plain(dict(facts), depth - 1) if facts else value
     if isinstance(value, datetime):
         return value.isoformat()
     if depth == 0:
