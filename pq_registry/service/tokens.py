@@ -38,6 +38,8 @@ from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.tables import TokenRow
 
 TOKEN_PREFIX = "pqreg_"  # noqa: S105 - what every token begins with, so that scanners find leaked ones
+HUB_PREFIX = "hf_"
+"""May stand before a token: the Hub's JavaScript client sends only what begins so."""
 TOKEN_PATTERN = re.compile(r"pqreg_[A-Za-z0-9_-]{43}", re.ASCII)
 SESSION_NOTE = "signed in to the page"
 """The note of tokens that ``sign_in`` makes."""
@@ -94,7 +96,7 @@ class Tokens:
             NotAuthenticated: if the token is unknown, expired or revoked.
             StorageError: if the catalogue fails; then nobody is let in.
         """
-        row = None
+        row, token = None, token.removeprefix(HUB_PREFIX)
         if TOKEN_PATTERN.fullmatch(token):
             wanted = hash_token(token)
             with self._catalogue.reading() as session:

@@ -92,3 +92,9 @@ def test_a_tag_statement_cannot_be_played_back(registry: RunningRegistry) -> Non
     # The old one again: it is recorded, so this is the answer to a repeated request; the tag does not move back.
     assert registry.put_envelope(one, statement.repository, statement.tag).status == 200
     assert registry.get("/v1/repos/acme/minilm").json["tags"][0]["target"] == str(second)
+
+
+def test_the_prefix_of_the_hubs_tokens_makes_no_other_token(registry: RunningRegistry) -> None:
+    token = registry.admin_token
+    tried = {f"hf_{token}": 200, f"hf_hf_{token}": 401, f"{token}hf_": 401, "hf_": 401, f"hf_{token[6:]}": 401}
+    assert {text: registry.with_token(text).get("/v1/whoami").status for text in tried} == tried
