@@ -41,6 +41,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("verify", "pqreg_cli.verify:verify", "Verify a directory, or a release in the registry.", "Use"),
     Entry("load", "pqreg_cli.load:load", "Load verified tensors, and show where the time went.", "Use"),
     Entry("exec", "pqreg_cli.exec:exec_", "Run a program on a verified release, laid out in memory.", "Use"),
+    Entry("gateway", "pqreg_cli.gateway:gateway", "Serve verified releases to Hugging Face's tools here.", "Use"),
     Entry("bundle", "pqreg_cli.bundle:app", "Carry releases to sites without a network.", "Use"),
     Entry("ls", "pqreg_cli.show:ls", "List repositories, tags and releases.", "Use"),
     Entry("show", "pqreg_cli.show:show", "Show what a release holds and who signed it.", "Use"),
