@@ -34,6 +34,7 @@ from pq_registry.server.hub.errors import hub_refusal
 from pq_registry.server.hub.rawpath import HUB
 from pq_registry.server.logs import log
 from pq_registry.server.metrics import Metrics
+from pq_registry.server.pages.cards import CardPages
 from pq_registry.server.pages.refusals import refusal_page, wants_page
 from pq_registry.server.pages.render import Pages
 from pq_registry.server.problems import problem_of
@@ -41,6 +42,7 @@ from pq_registry.server.rate import RateLimit
 from pq_registry.server.routes import (
     access,
     blobs,
+    cardfiles,
     drafts,
     grants,
     health,
@@ -92,6 +94,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     app.state.waiting = HeavyWork(limits.LOG_WAITERS)
     app.state.intakes = asyncio.Semaphore(limits.HUB_INTAKES)
     app.state.pages = Pages()
+    app.state.cards = CardPages()
     for module in (
         health,
         access,
@@ -104,6 +107,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
         blobs,
         uploads,
         pages,
+        cardfiles,
         logpages,
         session,
         # These last: where a path is one of ours, it is ours, whatever a namespace is called.

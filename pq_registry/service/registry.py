@@ -6,7 +6,7 @@ from __future__ import annotations
 from pq_registry import durable
 from pq_registry.errors import LogHalted, StorageError
 from pq_registry.service.bootstrap import ensure_admin
-from pq_registry.service.cards import Cards
+from pq_registry.service.cards import Cards, Lineage
 from pq_registry.service.clock import Clock
 from pq_registry.service.direct import ObjectTransfer
 from pq_registry.service.expiry import Expiry
@@ -65,6 +65,7 @@ class Registry:
         self.search = LogSearch(catalogue)
         self.views = Views(catalogue, blobs, clock)
         self.cards = Cards(catalogue, blobs)
+        self.lineage = Lineage(catalogue)
         self.models = Models(catalogue, self.revisions, self.cards)
         self.first_token: str | None = None
         self._lock: DataLock | None = None

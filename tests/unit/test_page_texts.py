@@ -13,6 +13,7 @@ from pq_registry.format.note import NoteKeyType
 from pq_registry.format.status import RevocationKind
 from pq_registry.server.pages import refusals, texts
 from pq_registry.server.pages.texts import LANGUAGES, TEXTS, choose_language, load_texts, text
+from pq_registry.service.cards.card import AI_ACT, RELATIONS
 
 PAGES = Path(texts.__file__).parent
 TEMPLATES = sorted((PAGES / "templates").glob("*.html"))
@@ -33,6 +34,8 @@ def asked_by_templates() -> set[str]:
     found |= {f"revoked_{kind.value}" for kind in RevocationKind}
     found |= {f"note_key_{kind.value}" for kind in COSIGNERS}
     found |= {f"half_{half}" for half in ("ec", "pq")}
+    found |= {f"{word}_{name}" for name in AI_ACT for word in ("ai_act", "provision")}
+    found |= {f"relation_{relation}" for relation in RELATIONS}
     return found
 
 
@@ -46,7 +49,8 @@ def asked_by_the_script() -> set[str]:
 
 def asked_by_routes() -> set[str]:
     statuses = {*refusals._WRITTEN.values(), 500}
-    return {"session_wrong"} | {f"problem_{status}{end}" for status in statuses for end in ("", "_text")}
+    cards = {"card_picture", "card_picture_unnamed", "card_table"}
+    return cards | {"session_wrong"} | {f"problem_{status}{end}" for status in statuses for end in ("", "_text")}
 
 
 def test_every_text_is_asked_for_and_every_text_asked_for_is_there() -> None:

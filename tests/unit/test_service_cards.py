@@ -207,7 +207,7 @@ def test_a_sealed_release_has_an_empty_card(site: CardSite) -> None:
     release = site.releases["acme/secret"]
     cards = site.registry.registry.cards
     assert cards.of([release]) == {release: Card()}
-    assert cards.page(RepositoryName.parse("acme/secret"), release) is None
+    assert cards.page(cards.manifest(RepositoryName.parse("acme/secret"), release)) is None
 
 
 # -- keeping up ------------------------------------------------------------------------------------------------------
@@ -290,7 +290,8 @@ def test_a_card_with_a_bad_header_says_so(registry: RunningRegistry) -> None:
     digest = publish_card(registry, "acme/a", {"README.md": b"---\na: *x\n---\n# Alpha"})
     card = registry.registry.cards.of([digest])[digest]
     assert card.present and card.problem is not None and "alias" in card.problem
-    page = registry.registry.cards.page(RepositoryName.parse("acme/a"), digest)
+    cards = registry.registry.cards
+    page = cards.page(cards.manifest(RepositoryName.parse("acme/a"), digest))
     assert page is not None and page.body == "# Alpha"
 
 

@@ -70,6 +70,11 @@ class Pages:
             day=written.day, digest=written.digest, bars=charts.bars, dots=charts.dots,
         )  # fmt: skip
 
+    @staticmethod
+    def language(request: Request) -> str:
+        """The visitor's language."""
+        return choose_language(request.query_params.get("lang"), request.headers.get("accept-language"))
+
     def answer(
         self, request: Request, template: str, values: Mapping[str, Any], *, caller: Caller | None, status: int = 200
     ) -> Response:
@@ -100,7 +105,7 @@ class _View:
         self._caller = caller
         asked = request.query_params.get("lang")
         self._sticky = asked if asked in LANGUAGES else None
-        self.language = choose_language(asked, request.headers.get("accept-language"))
+        self.language = pages.language(request)
 
     def names(self) -> dict[str, Any]:
         """Names and what they stand for."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
@@ -20,10 +21,12 @@ from pq_registry.server.answers import PROBLEMS
 from pq_registry.server.guard import Service
 from pq_registry.server.heavy import Browsing
 from pq_registry.server.pages import charts
+from pq_registry.server.pages.cards import ModelQuery, card_pages, shown_card
 from pq_registry.server.pages.proofs import envelope_path, witnesses_of
 from pq_registry.server.pages.render import HTML, PageTemplates
 from pq_registry.server.routes.repositories import repository_name
 from pq_registry.service.access import Caller, Permission
+from pq_registry.service.cards import matching
 from pq_registry.service.overview import StatusView
 from pq_registry.service.registry import Registry
 
@@ -68,26 +71,32 @@ def _overview(service: Registry, caller: Caller, *, private_log: bool) -> dict[s
 @router.get("/models", responses=HTML)
 async def list_models(
     request: Request, caller: Annotated[Caller, Depends(guard.PAGE_SOMEWHERE)], service: Service, pages: PageTemplates,
-    namespace: str = "", after: str | None = None,
+    browsing: Browsing, wanted: Annotated[ModelQuery, Depends()], after: str | None = None,
 ) -> Response:  # fmt: skip
-    """The models the caller may read, by name."""
-    items, following = await run_in_threadpool(
-        service.resolving.repositories,
+    """The models the caller may read, by name; those that fit, if something is looked for."""
+    values = await browsing.run(_models, service, caller, wanted, after)
+    return pages.answer(request, "models.html", values, caller=caller)
+
+
+def _models(service: Registry, caller: Caller, wanted: ModelQuery, after: str | None) -> dict[str, Any]:
+    items, following = service.resolving.repositories(
         caller,
-        namespace=Namespace(namespace) if namespace else None,
+        namespace=Namespace(wanted.namespace) if wanted.namespace else None,
         after=None if after is None else RepositoryName.parse(after),
         limit=limits.PAGE_ROWS,
+        conditions=matching(wanted.q, wanted.filters()),
     )
-    values = {"items": items, "following": following, "namespace": namespace}
-    return pages.answer(request, "models.html", values, caller=caller)
+    cards = {name: shown.card for name, shown in service.cards.shown(item.name for item in items).items()}
+    asked = asdict(wanted)
+    return {"items": items, "following": following, "cards": cards, "asked": asked, "narrowed": any(asked.values())}
 
 
 @router.get("/models/{ns}/{name}", responses=HTML)
 async def show_model(
-    request: Request, ns: str, name: str, caller: Annotated[Caller, Depends(guard.PAGE_READ)], service: Service,
-    pages: PageTemplates, after: str | None = None, grants: str | None = None,
+    request: Request, *, ns: str, name: str, caller: Annotated[Caller, Depends(guard.PAGE_READ)], service: Service,
+    pages: PageTemplates, browsing: Browsing, after: str | None = None, grants: str | None = None,
 ) -> Response:  # fmt: skip
-    """A model's tags, releases and grants."""
+    """A model's tags, releases and grants, its card and where it comes from."""
     repository = repository_name(ns, name)
     view = await run_in_threadpool(
         service.resolving.repository, repository, after=None if after is None else Digest.parse(after),
@@ -96,8 +105,10 @@ async def show_model(
     found, more = await run_in_threadpool(
         service.granting.list, repository, release=None, recipient=None, after=grants, limit=limits.PAGE_ROWS
     )
+    cards, language = card_pages(request), pages.language(request)
+    shown = await browsing.run(shown_card, cards, service, caller, repository, language)
     values = {"name": repository, "view": view, "grants": found, "more_grants": more, "now": service.views.now()}
-    return pages.answer(request, "model.html", values, caller=caller)
+    return pages.answer(request, "model.html", {**shown, **values}, caller=caller)
 
 
 @router.get("/models/{ns}/{name}/releases/{hex}", responses=HTML)
@@ -114,8 +125,12 @@ async def show_release_page(
     files: Annotated[int, Query(ge=0, le=limits.FILES)] = 0,
 ) -> Response:
     """A release: the state of both halves of its signature, its leaf, its files."""
-    values = await browsing.run(_release, service, repository_name(ns, name), Digest(hex), first=files)
-    return pages.answer(request, "release.html", values, caller=caller)
+    repository, digest, language = repository_name(ns, name), Digest(hex), pages.language(request)
+    values = await browsing.run(_release, service, repository, digest, first=files)
+    card = await browsing.run(
+        card_pages(request).values, service, repository, digest, values["view"].manifest, language
+    )
+    return pages.answer(request, "release.html", {**values, **card}, caller=caller)
 
 
 def _release(service: Registry, name: RepositoryName, digest: Digest, *, first: int) -> dict[str, Any]:

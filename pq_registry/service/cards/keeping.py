@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Select, delete, func, insert, select, upda
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
-from pq_registry.errors import FormatError, PqregError
+from pq_registry.errors import FormatError, PqregError, StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.manifest import Manifest
 from pq_registry.format.name import DEFAULT_TAG, RepositoryName
@@ -95,21 +95,19 @@ class Cards:
         with self._catalogue.reading() as session:
             return {item.repository: item for item in shown_cards(session, RepositoryRow.key.in_(keys))}
 
-    def page(self, name: RepositoryName, release: Digest) -> CardPage | None:
-        """The card of a release for a page; None for a release that has none, or is sealed.
-
-        Raises:
-            NotFound: if the repository has no such release.
-            StorageError: if its bytes cannot be read.
-        """
-        manifest = self.manifest(name, release)
+    def page(self, manifest: Manifest) -> CardPage | None:
+        """The card of a release for a page; None for a release that has none, or is sealed."""
         try:
-            text = self.reader.text(manifest)
+            card, text = self.reader.card(manifest), self._text(manifest)
+        except StorageError as error:
+            card, text = Card(present=True, problem=error.message), ""
+        return None if text is None else CardPage(card=card, body=split_card(text)[1], manifest=manifest)
+
+    def _text(self, manifest: Manifest) -> str | None:
+        try:
+            return self.reader.text(manifest)
         except FormatError:
-            text = ""  # what is wrong with it, the card says
-        if text is None:
-            return None
-        return CardPage(card=self.reader.card(manifest), body=split_card(text)[1], manifest=manifest)
+            return ""  # what is wrong with it, the card says
 
     def manifest(self, name: RepositoryName, release: Digest) -> Manifest:
         """The manifest of a release of this repository.
@@ -176,20 +174,21 @@ class Cards:
         body = ""
         if card.present and card.problem is None:
             try:
-                page = self.page(name, release)
+                page = self.page(self.manifest(name, release))
                 body = "" if page is None else page.body
             except PqregError:
                 body = ""  # damaged since; it is found by what was read then
         return sorted(index_of(str(name), card, body))
 
 
-def shown_cards(session: Session, *conditions: ColumnElement[bool]) -> list[ShownCard]:
+def shown_cards(session: Session, *conditions: ColumnElement[bool], limit: int | None = None) -> list[ShownCard]:
     """The shown cards of repositories that fulfil ``conditions``, in the order of their names."""
     query = (
         select(RepositoryRow.name, CardRow.release_digest, CardRow.data)
         .join(CardRow, CardRow.repository_id == RepositoryRow.id)
         .where(CardRow.shown, *conditions)
         .order_by(RepositoryRow.key)
+        .limit(limit)
     )
     return [
         ShownCard(repository=name, release=Digest(release), card=Card.parse(data))
