@@ -53,7 +53,7 @@ def model_item(view: ModelView, expand: Collection[str] = ()) -> Json:
     signed = SIGNED_TAG if view.release is not None else UNSIGNED_TAG
     tags = [*view.tags, signed, *([SEALED_TAG] if view.sealed else [])]
     item: Json = {
-        "_id": hashlib.sha256(view.name.key.encode()).hexdigest()[:24],
+        "_id": hashlib.blake2b(view.name.key.encode(), digest_size=12).hexdigest(),
         "id": str(view.name),
         "modelId": str(view.name),
         "author": str(view.name.namespace),

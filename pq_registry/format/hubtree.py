@@ -80,8 +80,7 @@ def file_item(file: File, last: CommitView | None = None) -> Json:
 
 def folder_item(path: str, commit: str, last: CommitView | None = None) -> Json:
     """A folder in a tree of ``commit``."""
-    digest = hashlib.sha256(f"{commit}\0{path}".encode())
-    item: Json = {"type": "directory", "oid": digest.hexdigest()[:40], "size": 0, "path": path}
+    item: Json = {"type": "directory", "oid": git_id(f"{commit}\0{path}".encode()), "size": 0, "path": path}
     return item if last is None else {**item, "lastCommit": _last(last)}
 
 

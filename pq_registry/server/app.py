@@ -50,6 +50,7 @@ from pq_registry.server.routes import (
     hf_elsewhere,
     hf_files,
     hf_models,
+    hf_pages,
     hf_repos,
     hf_upload,
     history,
@@ -117,10 +118,10 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
         hf_models,
         hf_files,
         hf_elsewhere,
+        hf_pages,
     ):
         # Not include_router: recent FastAPI resolves included routers late, and the policies are checked now.
         app.router.routes.extend(module.router.routes)
-    app.router.routes.extend(hf_elsewhere.pages.routes)
     for kind in (PqregError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _refuse)
     app.add_middleware(HostMiddleware, hosts=config.hosts)

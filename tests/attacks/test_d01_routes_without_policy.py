@@ -29,7 +29,13 @@ OPEN_PAGES = {
 }
 """The overview, which shows what its reader may see; how to sign in and out; what pages are made of."""
 LOG_PAGES = {("GET", f"/audit/{page}") for page in ("log", "log/{index}", "checkpoint")}
-ANONYMOUS = PROBES | LOG | OPEN_PAGES | LOG_PAGES
+HUB_PAGES = {("GET", f"/{{ns}}/{{name}}{rest}") for rest in ("", "/tree/{path:path}", "/blob/{path:path}")}
+"""Where the Hub has a model's page: they lead to ours, if the model is there for whoever asks."""
+NOT_HERE = {("GET", f"/{kind}/{{path:path}}") for kind in ("api/datasets", "api/spaces", "datasets", "spaces")}
+NOT_HERE |= {("GET", "/api/models/{name}"), ("GET", "/api/models/{name}/revision/{rev}")}
+NOT_HERE |= {(verb, "/{name}/resolve/{rev}/{path:path}") for verb in ("GET", "HEAD")}
+"""What a Hub has and we have not, for nobody."""
+ANONYMOUS = PROBES | LOG | OPEN_PAGES | LOG_PAGES | HUB_PAGES | NOT_HERE
 """What anyone may call. A change of this set is a decision, not an accident."""
 PUBLIC_READING = {
     ("GET", "/openapi.json"),
@@ -55,8 +61,22 @@ PUBLIC_READING = {
     ("GET", "/models/{ns}/{name}/tags/{tag}"),
     ("GET", "/namespaces/{ns}"),
     ("GET", "/audit/envelopes/{hex}"),
+    ("GET", "/api/models"),
+    *(
+        ("GET", f"/api/models/{{ns}}/{{name}}{rest}")
+        for rest in ("", "/revision/{rev}", "/refs", "/commits/{rev}", "/tree/{rev}", "/auth-check")
+    ),
+    ("GET", "/api/models/{ns}/{name}/tree/{rev}/{path:path}"),
+    ("POST", "/api/models/{ns}/{name}/paths-info/{rev}"),
+    *(
+        (verb, f"/{{ns}}/{{name}}/{kind}/{{rev}}/{{path:path}}")
+        for verb in ("GET", "HEAD")
+        for kind in ("resolve", "raw")
+    ),
 }
 """What ``public_read`` adds. whoami is not in it: nobody is nobody."""
+OF_THE_HUB = ("/api/", "/{ns}/{name}")
+"""Where refusals are of the Hub's form."""
 HEX = "0" * 64
 
 
@@ -68,7 +88,7 @@ def nothing() -> dict[str, str]:
 def example(path: str) -> str:
     """A path that matches the template."""
     values = {"ns": "acme", "name": "minilm", "hex": HEX, "tag": "v1", "id": "0" * 32, "n": "0"}
-    values |= {"release": HEX, "recipient": HEX, "index": "0", "build": "0", "file": "page.css"}
+    values |= {"release": HEX, "recipient": HEX, "index": "0", "build": "0", "file": "page.css", "rev": "main"}
     path = path.replace("{path:path}", "0/000.p/1")
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)
@@ -81,7 +101,8 @@ def test_every_route_states_exactly_one_policy(shared_registry: RunningRegistry)
               for method in route.methods or ()}  # fmt: skip
     assert len(shared_registry.app.routes) == len(walked), "a route of another kind"
     assert set(found) == walked
-    assert {key for key, policy in found.items() if policy.permission is None} == PROBES | OPEN_PAGES
+    unguarded = {key for key, policy in found.items() if policy.permission is None}
+    assert unguarded == PROBES | OPEN_PAGES | HUB_PAGES | NOT_HERE
     assert {key for key, policy in found.items() if policy.log} == LOG | LOG_PAGES
     by_cookie = {key for key, policy in found.items() if policy.session}
     assert {method for method, _ in by_cookie} <= {"GET", "HEAD"}
@@ -96,7 +117,12 @@ def test_anonymous_requests_reach_the_allow_list_only(shared_registry: RunningRe
         if answer.status != 401:
             let_in.add((method, path))
         elif method != "HEAD":
-            assert answer.code == "not-authenticated"
+            if path.startswith(OF_THE_HUB):
+                assert answer.json["type"] == "/problems/not-authenticated"
+                assert answer.headers["content-type"] == "application/json"
+                assert answer.headers["x-error-message"]
+            else:
+                assert answer.code == "not-authenticated"
             assert answer.headers["www-authenticate"].startswith("Bearer")
     assert let_in == ANONYMOUS
 

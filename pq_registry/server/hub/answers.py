@@ -14,7 +14,7 @@ from starlette.responses import Response
 from pq_registry.format.hubjson import COMMIT_HEADER, RELEASE_HEADER, SIGNED_HEADER
 from pq_registry.format.hubtree import CommitView
 from pq_registry.format.name import Namespace, RepositoryName
-from pq_registry.server.address import OVER_TLS
+from pq_registry.server.hub.address import base_url
 from pq_registry.service.hub.model import Revision
 
 
@@ -49,10 +49,6 @@ def hub_json(content: object, headers: Mapping[str, str] | None = None, status: 
 
 
 def link_to(request: Request, path: str, parameters: Mapping[str, Any]) -> dict[str, str]:
-    """The header that leads to the next page: the Hub's clients take nothing but a whole URL.
-
-    ``https`` is known where the proxy before us is trusted (setting ``trusted_proxies``).
-    """
-    scheme = "https" if request.scope.get(OVER_TLS) else request.url.scheme
+    """The header that leads to the next page: the Hub's clients take nothing but a whole URL."""
     query = urlencode({key: value for key, value in parameters.items() if value not in (None, False, ())}, doseq=True)
-    return {"Link": f'<{scheme}://{request.headers["host"]}{quote(path)}?{query}>; rel="next"'}
+    return {"Link": f'<{base_url(request)}{quote(path)}?{query}>; rel="next"'}

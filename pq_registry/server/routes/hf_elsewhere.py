@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of a Hub and is not here: pages at the Hub's addresses, which are elsewhere; data sets and spaces."""
+"""What is asked of a Hub and is not here: data sets, spaces, models without a namespace.
+
+These routes come last. They say it in the Hub's words, so that clients say what is wrong and not that the Hub is down.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
-from pq_registry.errors import NameSyntaxError, NotFound
+from pq_registry.errors import NotFound
 from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS
-from pq_registry.server.guard import Service
-from pq_registry.server.hub.answers import repository_of
 from pq_registry.server.hub.rawpath import HubRoute
 from pq_registry.service.access import Caller
-from pq_registry.service.registry import Registry
 
 router = APIRouter(route_class=HubRoute, responses=PROBLEMS)
-pages = APIRouter(responses=PROBLEMS)
-_THERE: dict[int | str, dict[str, Any]] = {302: {"description": "The model's page"}}
 
 
-@router.get("/api/models/{path:path}")
+@router.get("/api/models/{name}")
+async def show_no_model(name: str, _caller: Annotated[Caller, Depends(guard.PUBLIC)]) -> Response:
+    """No model is here: models have names of two parts."""
+    raise _nothing(name)
+
+
+@router.get("/api/models/{name}/revision/{rev}")
+async def show_no_revision(name: str, rev: str, _caller: Annotated[Caller, Depends(guard.PUBLIC)]) -> Response:
+    """No model is here: models have names of two parts."""
+    raise _nothing(f"{name} at {rev}")
+
+
 @router.get("/api/datasets/{path:path}")
 @router.get("/api/spaces/{path:path}")
 @router.get("/datasets/{path:path}")
 @router.get("/spaces/{path:path}")
 async def show_nothing(path: str, _caller: Annotated[Caller, Depends(guard.PUBLIC)]) -> Response:
-    """Nothing is here: models have names of two parts, and there is nothing but models."""
+    """Nothing is here but models."""
     raise _nothing(path)
 
 
@@ -50,37 +57,3 @@ def _nothing(asked: str) -> NotFound:
     return NotFound(
         "no such repository here", found=repr(asked)[:120], hint="this registry keeps models, named namespace/name"
     )
-
-
-@pages.get("/{ns}/{name}", status_code=302, responses=_THERE)
-async def lead_to_page(
-    ns: str, name: str, caller: Annotated[Caller, Depends(guard.PAGE_OPEN)], service: Service
-) -> Response:
-    """A model's page, where the Hub would have it."""
-    return await _page(service, caller, (ns, name))
-
-
-@pages.get("/{ns}/{name}/tree/{path:path}", status_code=302, responses=_THERE)
-async def lead_from_tree(
-    ns: str, name: str, path: str, caller: Annotated[Caller, Depends(guard.PAGE_OPEN)], service: Service
-) -> Response:
-    """A model's page, where the Hub would have a revision's files."""
-    return await _page(service, caller, (ns, name, path))
-
-
-@pages.get("/{ns}/{name}/blob/{path:path}", status_code=302, responses=_THERE)
-async def lead_from_file(
-    ns: str, name: str, path: str, caller: Annotated[Caller, Depends(guard.PAGE_OPEN)], service: Service
-) -> Response:
-    """A model's page, where the Hub would have a file's."""
-    return await _page(service, caller, (ns, name, path))
-
-
-async def _page(service: Registry, caller: Caller, asked: tuple[str, ...]) -> Response:
-    """To the model's page, if it is there for the caller; otherwise there is nothing here."""
-    try:
-        repository = repository_of(*asked[:2])
-    except NameSyntaxError:
-        raise HTTPException(404) from None
-    await run_in_threadpool(service.revisions.require, caller, repository)
-    return RedirectResponse(f"/models/{repository}", 302)
