@@ -45,6 +45,27 @@ PRIVATE = ("HF_", "HUGGING", "PQREG_", "XDG_", "AWS_")
 Done = subprocess.CompletedProcess[str]
 
 
+def client_environment(home: Path, url: str, token: str) -> dict[str, str]:
+    """Environment of a client in a process of its own: nothing of whoever runs the tests, no proxies."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(PRIVATE) and not name.lower().endswith("_proxy")
+    }
+    return {
+        **kept,
+        "HOME": str(home),
+        "HF_HOME": str(home / "hf"),
+        "HF_ENDPOINT": url,
+        "HF_TOKEN": token,
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_OFFLINE": "0",
+        "NO_COLOR": "1",
+    }
+
+
 @dataclass
 class HubSite:
     """A registry as the Hub's clients see it."""
@@ -122,23 +143,7 @@ class HubSite:
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
         """Environment of a client in a process of its own: nothing of whoever runs the tests, no proxies."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(PRIVATE) and not name.lower().endswith("_proxy")
-        }
-        return {
-            **kept,
-            "HOME": str(home),
-            "HF_HOME": str(home / "hf"),
-            "HF_ENDPOINT": self.url,
-            "HF_TOKEN": self.token if token is None else token,
-            "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_OFFLINE": "0",
-            "NO_COLOR": "1",
-        }
+        return client_environment(home, self.url, self.token if token is None else token)
 
     def hf(
         self, home: Path, *words: str, token: str | None = None, check: bool = True
