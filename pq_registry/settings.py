@@ -282,6 +282,11 @@ def command_environment(
     return {**defaults, **kept, **additions}
 
 
+def secret_variable(name: str, environment: Mapping[str, str] | None = None) -> str | None:
+    """What stands in an environment variable that a file of the user's names as holding a secret; None if nothing."""
+    return (os.environ if environment is None else environment).get(name, "").strip() or None
+
+
 def tell_libraries(variables: Mapping[str, str]) -> None:
     """Set environment variables of this process that libraries read themselves, as S3 clients do their credentials."""
     os.environ.update(variables)
