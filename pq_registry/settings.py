@@ -92,6 +92,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("quotas", None, "path of a TOML file with the quotas of single namespaces"),
     Setting("drafts", "publishers", "who may read drafts: publishers, readers, or off, which takes none"),
     Setting("log_level", "info", "least severe event the registry service logs: debug, info, warning or error"),
+    Setting("gateway_listen", "127.0.0.1:8480", "address of this machine and port the gateway listens on"),
+    Setting("gateway_from", None, "directories, by colons, the gateway finds releases in instead of the registry"),
+    Setting("gateway_hub", None, "URL of a Hub the gateway fetches mirrored releases from instead of the registry"),
+    Setting("gateway_hub_organisation", None, "whose repositories on that Hub the mirrors are, if not as named here"),
+    Setting("gateway_cache", None, "directory the gateway keeps stored bytes in; by default in the user's cache"),
+    Setting("gateway_cache_size", "20G", "bytes the gateway keeps there, e.g. 200G; 0 is nothing"),
+    Setting("gateway_token", None, "token the gateway's clients must show as HF_TOKEN; by default none", secret=True),
     Setting("tls_ca", None, "path of a PEM file with the certificate authorities to accept instead of the system's"),
 )
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -195,6 +202,12 @@ class Settings:
         """``$XDG_STATE_HOME/pqreg``: plans of unfinished pushes, and what was seen of tags, statuses and logs."""
         base = self._environment.get("XDG_STATE_HOME")
         return (Path(base) if base else Path.home() / ".local" / "state") / "pqreg"
+
+    @property
+    def cache_dir(self) -> Path:
+        """``$XDG_CACHE_HOME/pqreg``: what can be fetched again."""
+        base = self._environment.get("XDG_CACHE_HOME")
+        return (Path(base) if base else Path.home() / ".cache") / "pqreg"
 
     @property
     def runtime_dir(self) -> Path | None:

@@ -63,7 +63,7 @@ def test_services_are_confined(unit: Path) -> None:
         assert service[setting] == "yes"
     assert service["ProtectSystem"] == "strict"
     assert service["UMask"] == "0077"
-    if unit.name in ("pqreg.service", "pqreg-witness.service"):
+    if unit.name in ("pqreg.service", "pqreg-gateway.service", "pqreg-witness.service"):
         assert service["Restart"] == "on-failure"
         assert service["RestartPreventExitStatus"] == "2"
     # What is not in the state directory cannot be written.
