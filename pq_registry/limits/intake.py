@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from pq_registry.limits.service import PART_BYTES, PARTS
-from pq_registry.limits.units import GIB, KIB, MIB
+from pq_registry.limits.units import KIB, MIB
 
 # -- files -----------------------------------------------------------------------------------------------------------
 HUB_FILE_BYTES: Final = PARTS * PART_BYTES
@@ -58,13 +58,17 @@ XET_SHARD_BYTES: Final = 64 * MIB
 """A description of files by their chunks; clients make another one at 64 MiB."""
 XET_SHARD_FILES: Final = 100_000
 """Files in one of them."""
-XET_SHARD_TERMS: Final = 1_000_000
-"""Runs of chunks in one of them; 48 bytes each."""
+XET_SHARD_TERMS: Final = 250_000
+"""Runs of chunks in one of them; a file nothing of which is known has one per xorb."""
 XET_TOKEN_SECONDS: Final = 3600
 """Life of a token for chunked uploads; clients fetch another one."""
 XET_REBUILDING_TASKS: Final = 2
 """Descriptions whose files one instance rebuilds at once; each file is decoded, hashed and written."""
+XET_JOBS: Final = 32
+"""Descriptions that are being worked on or wait for it; each is in memory."""
+XORB_COPIES: Final = 16
+"""Xorbs of one name that are looked at: one per repository and token that sent it."""
+XORB_SOURCES: Final = 2048
+"""Runs of one xorb's chunks in files that are looked at."""
 XET_ANSWER_SECONDS: Final = 15.0
 """How long rebuilding may take before its answer begins, and the pause between two signs of life after that."""
-XET_FILE_BYTES: Final = 16 * 1024 * GIB
-"""A file's size as such a description may state it; HUB_FILE_BYTES is asked for after that."""

@@ -53,6 +53,7 @@ from pq_registry.server.routes import (
     hf_pages,
     hf_repos,
     hf_upload,
+    hf_xet,
     history,
     logpages,
     pages,
@@ -114,6 +115,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
         # These last: where a path is one of ours, it is ours, whatever a namespace is called.
         hf_repos,
         hf_upload,
+        hf_xet,
         hf_commit,
         hf_models,
         hf_files,
@@ -164,6 +166,7 @@ async def _sweep(registry: Registry) -> None:
             continue
         try:
             dropped = await run_in_threadpool(registry.uploads.sweep, host_caller(), starting=False)
+            dropped += await run_in_threadpool(registry.xorbs.sweep, starting=False)
         except PqregError as error:
             log(_LOGGER, logging.ERROR, "sweeping idle uploads failed", exc_info=error)
         else:

@@ -15,7 +15,9 @@ from pq_registry.service.hub.capabilities import Capabilities
 from pq_registry.service.hub.drafts import Drafts
 from pq_registry.service.hub.intake import Intake
 from pq_registry.service.hub.models import Models
+from pq_registry.service.hub.rebuilding import Rebuilding
 from pq_registry.service.hub.revisions import Revisions
+from pq_registry.service.hub.xorbs import Xorbs
 from pq_registry.service.identities import Identities
 from pq_registry.service.keys import RecipientKeys
 from pq_registry.service.ledger import Ledger, LogSetup
@@ -31,6 +33,7 @@ from pq_registry.service.transfer import Transfer
 from pq_registry.service.uploads import Uploads
 from pq_registry.service.views import Views
 from pq_registry.storage.blobs import BlobStore, DirectUploads
+from pq_registry.storage.blocks import Blocks
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.datadir import DataDirectory, DataLock
 from pq_registry.storage.incoming import Incoming
@@ -42,8 +45,9 @@ class Registry:
     """Every use case. ``open`` is how a service starts; tests may put one together from other parts."""
 
     def __init__(
-        self, *, catalogue: Catalogue, blobs: BlobStore, transfer: Transfer, ledger: Ledger, clock: Clock
-    ) -> None:
+        self, *, catalogue: Catalogue, blobs: BlobStore, blocks: Blocks, transfer: Transfer, ledger: Ledger,
+        clock: Clock,
+    ) -> None:  # fmt: skip
         self.catalogue = catalogue
         self.blobs = blobs
         self.tokens = Tokens(catalogue, clock)
@@ -52,6 +56,8 @@ class Registry:
         self.identities = Identities(catalogue, clock)
         self.uploads = Uploads(catalogue, transfer, clock)
         self.intake = Intake(catalogue, self.uploads, self.quotas, clock)
+        self.xorbs = Xorbs(catalogue, blocks, self.quotas, clock)
+        self.rebuilding = Rebuilding(catalogue, blobs, blocks, self.xorbs, self.intake)
         self.capabilities = Capabilities(catalogue, clock)
         self.publishing = Publishing(catalogue, blobs, clock)
         self.drafts = Drafts(catalogue, blobs, clock)
@@ -98,11 +104,13 @@ class Registry:
                 stores.tiles.sweep()
             ledger = Ledger(stores.catalogue, stores.tiles, clock, log, alone=not config.shared)
             registry = cls(
-                catalogue=stores.catalogue, blobs=stores.blobs, transfer=transfer, ledger=ledger, clock=clock
-            )
+                catalogue=stores.catalogue, blobs=stores.blobs, blocks=Blocks(Incoming(directory.xorbs), stores.blobs),
+                transfer=transfer, ledger=ledger, clock=clock,
+            )  # fmt: skip
             registry.first_token = ensure_admin(directory, registry.tokens)
             if ledger.leading:
                 registry.uploads.sweep(host_caller(), starting=True)
+                registry.xorbs.sweep(starting=True)
             _catch_up(ledger)
         except BaseException:
             if ledger is not None:
@@ -127,6 +135,7 @@ class Registry:
 
     def close(self) -> None:
         """Stop background work, close the catalogue and give the directory back."""
+        self.rebuilding.close()
         self.uploads.close()
         self.ledger.close()
         self.catalogue.close()

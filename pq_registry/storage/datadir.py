@@ -8,6 +8,7 @@
     DIR/catalogue.sqlite3    the catalogue (with -wal and -shm beside it)
     DIR/blobs/sha256/aa/…    verified blobs
     DIR/incoming/…           uploads that are not finished
+    DIR/xorbs/…              blocks of chunked uploads, until files are made of them
     DIR/log/…                the files of the transparency log, as readers see them
     DIR/log.key              the log's secret keys, 0600 (unless they are kept elsewhere)
     DIR/stores.txt           says that catalogue and weights are elsewhere (storage.logpresence)
@@ -54,6 +55,11 @@ class DataDirectory:
     def incoming(self) -> Path:
         """Unfinished uploads."""
         return self.root / "incoming"
+
+    @property
+    def xorbs(self) -> Path:
+        """Blocks of chunked uploads."""
+        return self.root / "xorbs"
 
     @property
     def log(self) -> Path:

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pq_registry.storage.blobs import StoredBlob, UnfinishedUpload
+from pq_registry.storage.catalogue.intaketables import XorbRow
 from pq_registry.storage.catalogue.tables import BlobRow, UploadRow
 
 BATCH = 256
@@ -37,6 +38,12 @@ def unknown_blobs(session: Session, batch: Sequence[StoredBlob]) -> list[StoredB
         (digest, upload_id)
         for digest, upload_id in session.execute(
             select(UploadRow.digest, UploadRow.id).where(UploadRow.digest.in_(digests))
+        )
+    }
+    arriving |= {
+        (digest, xorb_id)
+        for digest, xorb_id in session.execute(
+            select(XorbRow.digest, XorbRow.id).where(XorbRow.digest.in_(digests), XorbRow.stored.is_(True))
         )
     }
     places = {digest for digest, _ in known | arriving}

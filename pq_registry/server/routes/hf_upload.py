@@ -9,9 +9,7 @@ a commit does.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -19,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from pq_registry import limits
-from pq_registry.errors import FormatError, NotFound, PqregError, TooManyRequests
+from pq_registry.errors import FormatError, NotFound, PqregError
 from pq_registry.format.digest import Digest
 from pq_registry.format.hubjson import SIGNED_HEADER
 from pq_registry.format.name import RepositoryName
@@ -31,6 +29,7 @@ from pq_registry.server.heavy import Waiting
 from pq_registry.server.hub import reading
 from pq_registry.server.hub.address import base_url
 from pq_registry.server.hub.rawpath import HubRoute
+from pq_registry.server.hub.turns import turn
 from pq_registry.server.routes.repositories import repository_name
 from pq_registry.service.access import Caller
 from pq_registry.service.hub.model import Branch
@@ -139,7 +138,7 @@ async def put_object(
     """Send a whole file, whose SHA-256 stands in the path."""
     digest, size, repository = Digest(hex), required_length(request), repository_name(ns, name)
     reading.require_drafts(service)
-    async with _turn(request):
+    async with turn(request):
         state = await waiting.run(service.intake.open, caller, repository, digest, size)
         if state is None:
             return Response()
@@ -162,7 +161,7 @@ async def put_part(
 ) -> Response:
     """Send one part of a file; parts count from 1, as the Hub's do."""
     length, repository = required_length(request), repository_name(ns, name)
-    async with _turn(request):
+    async with turn(request):
         part = await run_in_threadpool(service.intake.part, caller, repository, id, n - 1)
         try:
             if length != part.length:
@@ -253,27 +252,6 @@ async def _receive(
         await run_in_threadpool(part.finish)
     finally:
         await run_in_threadpool(part.close)
-
-
-@asynccontextmanager
-async def _turn(request: Request) -> AsyncIterator[None]:
-    """One of ``limits.HUB_INTAKES`` places: each holds a part in memory where the store is an object store.
-
-    Raises:
-        TooManyRequests: if none becomes free in time.
-    """
-    places: asyncio.Semaphore = request.app.state.intakes
-    try:
-        async with asyncio.timeout(limits.HUB_INTAKE_WAIT_SECONDS):
-            await places.acquire()
-    except TimeoutError:
-        error = TooManyRequests("too many uploads arrive at once", hint="try again in a moment")
-        error.retry_after = limits.REQUEST_PAUSE_SECONDS
-        raise error from None
-    try:
-        yield
-    finally:
-        places.release()
 
 
 def _lfs_answer(content: dict[str, Any]) -> Response:
