@@ -31,10 +31,13 @@ class Entry:
 
 COMMANDS: tuple[Entry, ...] = (
     Entry("push", "pqreg_cli.push:push", "Sign a directory and publish it as a release.", "Publish"),
+    Entry("sign", "pqreg_cli.sign:sign", "Sign what was pushed with Hugging Face's tools.", "Publish"),
+    Entry("draft", "pqreg_cli.draft:app", "Look at what was pushed so, and drop it.", "Publish"),
     Entry("tag", "pqreg_cli.tag:tag", "Point a tag at a release, or renew it.", "Publish"),
     Entry("rm", "pqreg_cli.tag:rm", "Withdraw a tag; releases are never removed.", "Publish"),
     Entry("grant", "pqreg_cli.grant:app", "Say who may open a sealed release.", "Publish"),
     Entry("reseal", "pqreg_cli.reseal:reseal", "Seal a release anew under a key nobody has.", "Publish"),
+    Entry("mirror", "pqreg_cli.mirror:app", "Keep copies on a Hugging Face Hub, and import models from one.", "Publish"),
     Entry("key", "pqreg_cli.key:app", "Make, show, export and revoke signing identities.", "Publish"),
     Entry("status", "pqreg_cli.status:app", "Say what a namespace has revoked.", "Publish"),
     Entry("pull", "pqreg_cli.pull:pull", "Fetch a release and verify every byte of it.", "Use"),
@@ -56,7 +59,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("token", "pqreg_cli.token:app", "Create, list and revoke access tokens.", "Registry"),
     Entry("events", "pqreg_cli.events:app", "Look at, export and check the record of who changed what.", "Registry"),
     Entry("fsck", "pqreg_cli.fsck:fsck", "Verify again everything a registry stores, and repair it.", "Registry"),
-    Entry("gc", "pqreg_cli.gc:gc", "Remove what no release refers to.", "Registry"),
+    Entry("gc", "pqreg_cli.gc:gc", "Remove what no release or draft refers to.", "Registry"),
     Entry("backup", "pqreg_cli.backup:backup", "Copy a registry's catalogue, log and configuration.", "Registry"),
     Entry("restore", "pqreg_cli.restore:restore", "Make a registry again from a backup.", "Registry"),
     Entry("replicate", "pqreg_cli.replicate:replicate", "Bring one registry up to another.", "Registry"),

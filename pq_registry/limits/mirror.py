@@ -36,8 +36,8 @@ MIRROR_STATE_BYTES: Final = 16 * MIB
 """What a mirroring machine remembers about one mirror: about 300 bytes per tag."""
 MIRROR_INTERVAL_SECONDS: Final = 60
 """Shortest pause between two rounds of ``pqreg mirror sync --interval``."""
-MIRROR_INTERVAL_DAYS: Final = 30
-"""Longest one."""
+MIRROR_INTERVAL_MAX_SECONDS: Final = 30 * 86400
+"""Longest one: 30 days."""
 
 # -- reported to the registry ----------------------------------------------------------------------------------------
 MIRROR_RUN_BYTES: Final = 16 * KIB
