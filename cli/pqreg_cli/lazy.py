@@ -37,7 +37,7 @@ COMMANDS: tuple[Entry, ...] = (
     Entry("rm", "pqreg_cli.tag:rm", "Withdraw a tag; releases are never removed.", "Publish"),
     Entry("grant", "pqreg_cli.grant:app", "Say who may open a sealed release.", "Publish"),
     Entry("reseal", "pqreg_cli.reseal:reseal", "Seal a release anew under a key nobody has.", "Publish"),
-    Entry("mirror", "pqreg_cli.mirror:app", "Keep copies on a Hugging Face Hub, and import models from one.", "Publish"),
+    Entry("mirror", "pqreg_cli.mirror:app", "Keep copies on a Hugging Face Hub; import from one.", "Publish"),
     Entry("key", "pqreg_cli.key:app", "Make, show, export and revoke signing identities.", "Publish"),
     Entry("status", "pqreg_cli.status:app", "Say what a namespace has revoked.", "Publish"),
     Entry("pull", "pqreg_cli.pull:pull", "Fetch a release and verify every byte of it.", "Use"),
