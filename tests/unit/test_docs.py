@@ -166,7 +166,7 @@ def served_routes() -> set[str]:
 
 
 def test_every_route_is_documented_and_every_documented_route_is_served() -> None:
-    text = (ROOT / "docs" / "spec" / "http-api.md").read_text("utf-8")
+    text = "".join((ROOT / "docs" / "spec" / page).read_text("utf-8") for page in ("http-api.md", "hub.md"))
     assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", text, re.MULTILINE)) == served_routes()
 
 
