@@ -27,6 +27,11 @@ class FakeHub:
     """Models by name, and how it misbehaves."""
 
     def __init__(self) -> None:
+        self.url = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything but where it listens."""
         self.models: dict[str, dict[str, bytes]] = {}
         self.lies: dict[str, bytes] = {}
         self.stated: dict[str, dict[str, Any]] = {}
@@ -34,7 +39,6 @@ class FakeHub:
         self.commits: dict[str, Any] = {}
         self.asked: list[str] = []
         self.tokens: set[str | None] = set()
-        self.url = ""
 
     def add(self, files: Mapping[str, bytes], name: str = "org/model") -> str:
         """Hold a model; answers its commit."""

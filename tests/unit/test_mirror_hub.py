@@ -132,9 +132,9 @@ def test_other_references_are_refused(text):
     ],
 )
 def test_what_a_hub_refuses_is_an_error_of_ours(status, headers, kind):
-    with canned((status, {**headers, "X-Error-Message": "because"}, b"{}")) as (url, _asked):
-        with pytest.raises(PqregError) as caught:
-            ask(url, sleep=lambda _seconds: None)
+    answer = (status, {**headers, "X-Error-Message": "because"}, b"{}")
+    with canned(answer) as (url, _asked), pytest.raises(PqregError) as caught:
+        ask(url, sleep=lambda _seconds: None)
     assert type(caught.value) is kind
     assert f"HTTP {status}: because" in (caught.value.found or "")
     assert "reading acme/minilm" in caught.value.message
@@ -236,9 +236,9 @@ def test_secrets_stay_out_of_what_is_said(caplog, capfd):
     caplog.set_level(logging.INFO)
     logging.getLogger("huggingface_hub").setLevel(logging.WARNING)
     signed = "https://storage.example/x?X-Amz-Signature=c0ffee"
-    with canned((503, {"X-Error-Message": f"see {signed}"}, signed.encode())) as (url, _asked):
-        with pytest.raises(ServerRefused) as caught:
-            ask(url, sleep=lambda _seconds: None)
+    answer = (503, {"X-Error-Message": f"see {signed}"}, signed.encode())
+    with canned(answer) as (url, _asked), pytest.raises(ServerRefused) as caught:
+        ask(url, sleep=lambda _seconds: None)
     said = "".join(traceback.format_exception(caught.value)) + caplog.text + "".join(capfd.readouterr())
     assert "c0ffee" not in said
     assert TOKEN not in said

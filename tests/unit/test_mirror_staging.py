@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from pq_registry import limits
-from pq_registry.client.progress import NullProgress
-from pq_registry.client.trust import Verifier
 from pq_registry.errors import (
     Conflict,
     ContentError,
@@ -31,13 +28,11 @@ from pq_registry.format.bundle import encode_bundle
 from pq_registry.format.digest import Digest
 from pq_registry.format.importing import IMPORT_NAME, SIGNATURE_NAME, ImportStatement, LeftOut, Verified
 from pq_registry.mirror import staging
-from pq_registry.mirror.hub import Hub, HubReference
-from pq_registry.mirror.selection import ImportOptions
-from pq_registry.mirror.staging import Staged, stage
 from pq_registry.mirror.upstream import ByRelease
 from tests.fake_hub import FakeHub, fake_hub
 from tests.hub_site import go_online
-from tests.samples import NOW, publisher, release, trust_file
+from tests.import_site import bring, files_in, trusting
+from tests.samples import publisher, release
 from tests.tensors import safetensors_bytes
 
 TENSORS, _ = safetensors_bytes({"w": ("F32", (300,))}, 1)
@@ -50,33 +45,17 @@ MODEL = {
 }
 
 
+@pytest.fixture(scope="module")
+def running() -> Iterator[FakeHub]:
+    with fake_hub() as hub:
+        yield hub
+
+
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(running: FakeHub, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     go_online(monkeypatch)
-    with fake_hub() as running:
-        yield running
-
-
-def no_trust() -> Verifier:
-    raise TrustMissing("no trust file")
-
-
-def trusting() -> Verifier:
-    return Verifier(trust_file().encode(), NOW, online=False)
-
-
-def bring(
-    hub: FakeHub, place: Path, name: str = "hf://org/model", *, verifier=no_trust, token=None, **options
-) -> Staged:
-    return stage(
-        Hub(hub.url, token, sleep=lambda _seconds: None), HubReference.parse(name), place, verifier=verifier, now=NOW,
-        options=ImportOptions(**options), progress=NullProgress(),
-    )  # fmt: skip
-
-
-def files_in(place: Path) -> dict[str, bytes]:
-    found = {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
-    return {name: data for name, data in found.items() if not name.startswith(".cache/huggingface/")}
+    running.reset()
+    return running
 
 
 def test_a_model_is_brought_and_described(hub, tmp_path):
