@@ -61,7 +61,7 @@ class Content:
         for path, file in sorted(self.files.items()):
             if not is_evidence(path):
                 what.update(f"{file.sha256.hex} {path}\n".encode())
-        return f"{self.release.hex[:24]}-{what.hexdigest()[:24]}"
+        return f"{self.release.hex}-{what.hexdigest()}"
 
 
 def content_of(
@@ -111,7 +111,7 @@ def is_evidence(path: str) -> bool:
 def title(content: Content) -> str:
     """The first line of a commit's message."""
     release = content.verified.release
-    return f"Release {release.digest.hex[:12]} of {release.name}"
+    return f"Release {release.digest} of {release.name}"
 
 
 def message(content: Content, *, registry: str) -> str:

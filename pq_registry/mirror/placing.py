@@ -2,7 +2,7 @@
 """Bringing one release to one repository on a Hub, so that nobody ever sees half of it.
 
 1. Where a commit of the Hub already holds it (one of its tags, main, or what an earlier run left), nothing is sent.
-2. Otherwise a working branch ``pqreg/<first 12 hex of the digest>`` is made of main, or found where a run was cut off.
+2. Otherwise a working branch ``pqreg/<digest in hex>`` is made of main, or found where a run was cut off.
    Files that have to go go first; then come the lacking ones, in commits of bounded size, and the evidence last.
 3. Everything is read again at the commit that came of it: of every file SHA-256 and size as the Hub states them, of
    what it keeps in git the bytes; and the evidence, which must verify offline by the trust file.
@@ -38,7 +38,7 @@ WORK = "pqreg/"
 
 def work_branch(release: Digest) -> str:
     """The working branch of a release."""
-    return f"{WORK}{release.hex[:12]}"
+    return f"{WORK}{release.hex}"
 
 
 @dataclass(frozen=True, slots=True)
