@@ -75,7 +75,15 @@ def check_import(source: SourceDirectory, scan: Scan, files: Sequence[FileEntry]
             os.close(descriptor)
         return bytes(buffer)
 
-    claim = import_claim(files, read)
+    require_description(import_claim(files, read))
+
+
+def require_description(claim: ImportClaim | None) -> None:
+    """Refuse to sign an import statement that is not about the files it stands beside.
+
+    Raises:
+        PolicyError: if ``claim`` is one.
+    """
     if claim is not None and claim.refused is not None:
         raise PolicyError(
             f"{IMPORT_NAME} does not describe what is to be published",

@@ -200,7 +200,9 @@ class _Push:
             if existing is not None:
                 plans.delete(key)  # of a push that was cut off right after its commit
                 return existing.manifest, existing.digest, Sent(0, 0, self.scan.size), None
-            plan = self._plan(plans, key, files)
+            plan = obtain_plan(
+                plans, key, files, publisher=self.publisher, repository=self.repository, options=self.options
+            )
             sent = self._send(plan)
             logged = self._commit(plan)
             plans.delete(key)
@@ -213,29 +215,6 @@ class _Push:
             return hash_files(self.source, self.scan.files, workers=workers, progress=self.progress)
         finally:
             self.progress.done()
-
-    def _plan(self, plans: PlanStore, key: PlanKey, files: tuple[FileEntry, ...]) -> Plan:
-        plan = plans.load(key)
-        if plan is not None and self._still_holds(plan, files):
-            return plan
-        plans.delete(key)
-        plan = draft(
-            files,
-            repository=self.repository,
-            signer=self.publisher.signer.identity.id,
-            now=self.publisher.now,
-            license=self.options.license,
-            lineage=self.options.lineage or (),
-        )
-        plans.save(key, plan)
-        return plan
-
-    def _still_holds(self, plan: Plan, files: tuple[FileEntry, ...]) -> bool:
-        return (plan.manifest.files, plan.manifest.license, plan.manifest.lineage) == (
-            files,
-            self.options.license,
-            self.options.lineage or (),
-        )
 
     def _send(self, plan: Plan) -> Sent:
         by_path = {file.path: file for file in self.scan.files}
@@ -251,6 +230,38 @@ class _Push:
     def _commit(self, plan: Plan) -> Logged:
         envelope = sign_envelope(plan.statement_bytes, self.publisher.signer)
         return commit(self.publisher, self.repository, envelope, plan.release)
+
+
+def obtain_plan(
+    plans: PlanStore,
+    key: PlanKey,
+    files: tuple[FileEntry, ...],
+    *,
+    publisher: Publisher,
+    repository: RepositoryName,
+    options: PushOptions,
+) -> Plan:
+    """Step 4: the plan of an unfinished push if it still holds, else a new one, saved.
+
+    Raises:
+        FormatError: if the files cannot be a release.
+        StorageError: if a plan cannot be read or written.
+    """
+    wanted = (files, options.license, options.lineage or ())
+    plan = plans.load(key)
+    if plan is not None and (plan.manifest.files, plan.manifest.license, plan.manifest.lineage) == wanted:
+        return plan
+    plans.delete(key)
+    plan = draft(
+        files,
+        repository=repository,
+        signer=publisher.signer.identity.id,
+        now=publisher.now,
+        license=options.license,
+        lineage=options.lineage or (),
+    )
+    plans.save(key, plan)
+    return plan
 
 
 def commit(publisher: Publisher, repository: RepositoryName, envelope: Envelope, release: Digest) -> Logged:

@@ -10,6 +10,7 @@ from the bytes that are hashed.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from pq_registry import limits
 from pq_registry.client.hashing import about
@@ -40,6 +41,15 @@ def screen(source: SourceDirectory, scan: Scan, *, allow_unsafe: bool) -> tuple[
         reason = _look(source, file)
         if reason is not None:
             unsafe[file.path.text] = reason
+    return let_pass(unsafe, allow_unsafe=allow_unsafe)
+
+
+def let_pass(unsafe: Mapping[str, str], *, allow_unsafe: bool) -> tuple[str, ...]:
+    """The files with executable formats, if they may be published; ``unsafe`` says of each why it is one.
+
+    Raises:
+        UnsafeFileType: naming them, if they may not.
+    """
     if unsafe and not allow_unsafe:
         listed = [f"{path} ({reason})" for path, reason in unsafe.items()][:_NAMED]
         more = f" and {len(unsafe) - _NAMED} more" if len(unsafe) > _NAMED else ""

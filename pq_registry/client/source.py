@@ -17,6 +17,7 @@ from pq_registry.client.directory import ReleaseDirectory, short_file
 from pq_registry.client.progress import ignored
 from pq_registry.durable import reported
 from pq_registry.errors import ConnectionFailed
+from pq_registry.format.digest import Digest
 from pq_registry.format.manifest import FileEntry
 
 if TYPE_CHECKING:
@@ -70,9 +71,21 @@ class RemoteSource:
         self, file: FileEntry, offset: int, view: memoryview, *, arrived: Callable[[int], None] = ignored
     ) -> None:
         """Fill ``view`` by one ranged request. Raises PqregError."""
+        self.read_blob_into(file.sha256, offset, view, size=file.size, arrived=arrived)
+
+    def read_blob_into(
+        self,
+        digest: Digest,
+        offset: int,
+        view: memoryview,
+        *,
+        size: int,
+        arrived: Callable[[int], None] = ignored,
+    ) -> None:
+        """The same of a blob of ``size`` bytes of which no more is known. Raises PqregError."""
         from pq_registry.client.transport import blob_path
 
-        self._reader().read_into(blob_path(file.sha256), offset, view, size=file.size, arrived=arrived)
+        self._reader().read_into(blob_path(digest), offset, view, size=size, arrived=arrived)
 
     def abort(self) -> None:
         """End every read under way."""

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 
 from pq_registry import limits
 from pq_registry.client import answers, uploadanswers
+from pq_registry.client.draftroutes import DraftRoutes
 from pq_registry.client.exchange import Exchanger
 from pq_registry.client.loganswers import Committed, Logged, committed, logged
 from pq_registry.client.logroutes import ENVELOPE_TYPE, LogRoutes
@@ -34,7 +35,7 @@ _JSON = {"Content-Type": "application/json"}
 _ENVELOPE = {"Content-Type": ENVELOPE_TYPE}
 
 
-class RegistryClient(LogRoutes):
+class RegistryClient(LogRoutes, DraftRoutes):
     """A registry, and the token that is sent to its origin and to no other."""
 
     def __init__(
