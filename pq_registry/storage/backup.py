@@ -48,7 +48,7 @@ from pq_registry.storage.tiles import VKEY_PATH, LogFiles
 SCHEMA = "pqreg-backup/1"
 INDEX = "backup.json"
 LOG_KEY = "log.key"
-LEFT_OUT = frozenset({"uploads", "upload_parts", "leases", "service_keys", "xorbs", "xorb_sources"})
+LEFT_OUT = frozenset({"uploads", "upload_parts", "leases", "service_keys", "xorbs", "xorb_sources", "xet_places"})
 """Tables that are not copied, for the reasons above."""
 _ROWS = 256
 

@@ -35,7 +35,7 @@ from pq_registry.service.access import Caller
 
 router = APIRouter(responses=PROBLEMS, route_class=HubRoute)
 _BYTES = {"requestBody": {"required": True, "content": {OCTETS_TYPE: {"schema": {"type": "string"}}}}}
-_XET = "/api/xet/{ns}/{name}/v1"
+_XET = "/api/xet/{ns}/{name}/{place}/v1"
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -53,7 +53,8 @@ async def write_token(
     repository = repository_name(ns, name)
     subject = xet_subject(str(repository.namespace), repository.name)
     token = await run_in_threadpool(service.capabilities.make, caller, subject, limits.XET_TOKEN_SECONDS)
-    url = f"{base_url(request)}/api/xet/{repository}"
+    place = await run_in_threadpool(service.xorbs.place, repository)
+    url = f"{base_url(request)}/api/xet/{repository}/{place}"
     expires = token.split(".")[1]
     headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": expires}
     content = {"accessToken": token, "exp": int(expires), "casUrl": url}
@@ -65,6 +66,7 @@ async def put_xorb(
     request: Request,
     ns: str,
     name: str,
+    place: str,  # noqa: ARG001 - only clients look at it (service.hub.xorbs)
     hash: str,  # noqa: A002 - the path parameter's published name
     caller: Annotated[Caller, Depends(guard.PUSH_XORB)],
     service: Service,
@@ -98,6 +100,7 @@ async def put_shard(
     request: Request,
     ns: str,
     name: str,
+    place: str,  # noqa: ARG001 - only clients look at it (service.hub.xorbs)
     caller: Annotated[Caller, Depends(guard.PUSH_SHARD)],
     service: Service,
     waiting: Waiting,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -37,6 +37,7 @@ from pq_registry.service.visible import link_blobs, visible_blobs
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.hubtables import DraftCommitRow, DraftRow
+from pq_registry.storage.catalogue.intaketables import XetPlaceRow, XorbRow, XorbSourceRow
 from pq_registry.storage.catalogue.tables import RepositoryBlobRow
 from pq_registry.storage.hashing import read_blob
 
@@ -210,7 +211,9 @@ class Drafts(DraftViews):
                     f"{name} has signed releases, which are logged for good and stay",
                     hint="withdraw its tags (pqreg rm) or revoke releases; drafts can be dropped (pqreg draft drop)",
                 )
-            for table in (DraftRow, DraftCommitRow, RepositoryBlobRow):
+            xorbs = select(XorbRow.id).where(XorbRow.repository_id == row.id)
+            session.execute(delete(XorbSourceRow).where(XorbSourceRow.xorb_id.in_(xorbs)))
+            for table in (DraftRow, DraftCommitRow, RepositoryBlobRow, XorbRow, XetPlaceRow):
                 session.execute(delete(table).where(table.repository_id == row.id))
             audit.record(session, caller, now, audit.Action.REPOSITORY_REMOVED, name)
             try:

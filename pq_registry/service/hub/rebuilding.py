@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pq_registry import limits
-from pq_registry.errors import FormatError, NotFound, StorageError, TooManyRequests
+from pq_registry.errors import Conflict, NotFound, StorageError, TooManyRequests
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName
 from pq_registry.format.xetshard import Term, XetFile, parse_xet_shard
@@ -97,7 +97,14 @@ class Rebuilding:
         runs: list[Made] = []
         with contextlib.closing(session):
             for file in files:
-                pieces, found = session.pieces(file)
+                located = session.pieces(file)
+                if located is None:
+                    self._xorbs.move(repository)
+                    raise Conflict(
+                        "the upload refers to chunks that are not here any more", expected="chunks sent before",
+                        hint="upload once more: the client will send all of them",
+                    )  # fmt: skip
+                pieces, found = located
                 starts = [piece.start for piece in pieces]
 
                 def read(offset: int, length: int, pieces: list[Piece] = pieces, starts: list[int] = starts) -> Bytes:
@@ -125,17 +132,20 @@ class _Session:
         self._found: dict[str, list[Xorb]] = {}
         self._readers: dict[StoredBlob | Digest, BlobReader] = {}
 
-    def pieces(self, file: XetFile) -> tuple[list[Piece], list[Made]]:
-        """Where the bytes of a file are, and which runs of the caller's own xorbs it has.
+    def pieces(self, file: XetFile) -> tuple[list[Piece], list[Made]] | None:
+        """Where the bytes of a file are, and which runs of the caller's own xorbs it has; None if some are not there.
 
         Raises:
-            FormatError: if it is made of chunks that are not there for the caller.
+            FormatError: if a xorb has other chunks than the shard says.
         """
         pieces: list[Piece] = []
         runs: list[Made] = []
         offset = 0
         for term in file.terms:
-            found, xorb_id = self._locate(term, offset)
+            located = self._locate(term, offset)
+            if located is None:
+                return None
+            found, xorb_id = located
             pieces += found
             if xorb_id is not None:
                 runs.append(Made(xorb_id, term.first, term.end, file.sha256, offset))
@@ -164,8 +174,8 @@ class _Session:
             reader.close()
         self._readers.clear()
 
-    def _locate(self, term: Term, start: int) -> tuple[list[Piece], str | None]:
-        """The pieces of a term, and the xorb they are in as far as it is the caller's own and stored."""
+    def _locate(self, term: Term, start: int) -> tuple[list[Piece], str | None] | None:
+        """The pieces of a term, and the xorb they are in as far as it is the caller's own and stored; None if gone."""
         for xorb in self._lookup(term.xorb):
             offset, length = xorb.span(term)
             if xorb.block is not None:
@@ -174,10 +184,7 @@ class _Session:
             found = _within_files(xorb, term, start)
             if found and all(self._is_readable(piece.place) for piece in found):
                 return found, None
-        raise FormatError(
-            "the upload refers to chunks that are not here", expected=f"xorb {term.xorb}, sent before",
-            hint="this client believes that it sent them: remove xet/ in its HF_HOME, or set HF_HUB_DISABLE_XET=1",
-        )  # fmt: skip
+        return None
 
     def _lookup(self, name: str) -> list[Xorb]:
         found = self._found.get(name)

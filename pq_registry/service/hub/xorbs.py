@@ -8,10 +8,15 @@ For everybody else there is no such xorb.
 Once every chunk of a xorb is part of a file, its bytes go, and so they do after ``limits.XORB_SECONDS``. What stays is
 which file has which chunk at which offset: for three weeks, clients refer to chunks they sent before, whatever became
 of the xorb, and have no means to learn that they are gone.
+
+What a client remembers, it remembers by URL. So the URL of a repository's uploads has a random *place* in it; when a
+client refers to what is gone (its files were collected, the repository was made anew), the place becomes another one,
+and the next try sends everything.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,15 +35,16 @@ from pq_registry.format.xetshard import Term
 from pq_registry.service.access import PERMISSIONS, Caller, Permission
 from pq_registry.service.clock import Clock
 from pq_registry.service.hub.arriving import ArrivingXorb
-from pq_registry.service.names import obtain_repository
+from pq_registry.service.names import find_repository, obtain_repository
 from pq_registry.service.quotas import QuotaKeeper
 from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.blocks import Blocks
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.catalogue.intaketables import XorbRow, XorbSourceRow
+from pq_registry.storage.catalogue.intaketables import XetPlaceRow, XorbRow, XorbSourceRow
 from pq_registry.storage.catalogue.tables import NamespaceRow, RepositoryRow
 
 _BATCH = 500
+_PLACE_BYTES = 8
 _OFFSET: np.dtype[Any] = np.dtype("<u4")
 
 
@@ -107,6 +113,31 @@ class Xorbs:
         self._blocks = blocks
         self._quotas = quotas
         self._clock = clock
+
+    def place(self, repository: RepositoryName) -> str:
+        """The place of a repository's uploads.
+
+        Raises:
+            NotFound: if there is no such repository.
+            StorageError: if the catalogue fails.
+        """
+        with self._catalogue.reading() as session:
+            owner = find_repository(session, repository)
+            row = session.get(XetPlaceRow, owner.id)
+        return self.move(repository) if row is None else row.place
+
+    def move(self, repository: RepositoryName) -> str:
+        """Give a repository's uploads another place, where nothing has been sent as far as clients know.
+
+        Raises:
+            NotFound: if there is no such repository.
+            StorageError: if the catalogue fails.
+        """
+        place = secrets.token_hex(_PLACE_BYTES)
+        with self._catalogue.writing() as session:
+            owner = find_repository(session, repository, lock=True)
+            session.merge(XetPlaceRow(repository_id=owner.id, place=place))
+        return place
 
     def begin(self, caller: Caller, repository: RepositoryName, name: str, announced: int) -> ArrivingXorb | None:
         """Take in a xorb of ``announced`` bytes, packed; None if it is there.

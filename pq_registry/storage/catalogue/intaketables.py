@@ -57,3 +57,12 @@ class XorbSourceRow(Base):
     end: Mapped[int] = mapped_column(Integer, primary_key=True)
     digest: Mapped[str] = mapped_column(_HEX)
     offset: Mapped[int] = mapped_column(BigInteger)
+
+
+class XetPlaceRow(Base):
+    """What is said of where a repository's chunked uploads go: clients remember by it what they have sent there."""
+
+    __tablename__ = "xet_places"
+
+    repository_id: Mapped[int] = mapped_column(ForeignKey("repositories.id"), primary_key=True)
+    place: Mapped[str] = mapped_column(String(16))

@@ -17,7 +17,7 @@ HEX = sa.String(length=64)
 
 
 def upgrade() -> None:
-    """Create the three tables."""
+    """Create the four tables."""
     op.create_table(
         "service_keys",
         sa.Column("name", sa.String(32), nullable=False),
@@ -50,4 +50,11 @@ def upgrade() -> None:
         sa.Column("offset", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["xorb_id"], ["xorbs.id"], name=op.f("fk_xorb_sources_xorb_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("xorb_id", "first", "end", name=op.f("pk_xorb_sources")),
+    )
+    op.create_table(
+        "xet_places",
+        sa.Column("repository_id", KEY, nullable=False),
+        sa.Column("place", sa.String(16), nullable=False),
+        sa.ForeignKeyConstraint(["repository_id"], ["repositories.id"], name=op.f("fk_xet_places_repository_id")),
+        sa.PrimaryKeyConstraint("repository_id", name=op.f("pk_xet_places")),
     )
