@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pqreg_cli.console import Output, count_text
 
 if TYPE_CHECKING:
     from pq_registry.client.imports import ImportClaim
+    from pq_registry.client.transport import RegistryClient
     from pq_registry.format.importing import ImportStatement
     from pq_registry.format.manifest import FileEntry
 
@@ -39,11 +41,21 @@ def import_json(statement: ImportStatement) -> dict[str, object]:
     }
 
 
-def claim_of(files: Sequence[FileEntry], read: Callable[[FileEntry], bytes]) -> ImportClaim | None:
-    """What a verified release says about its import, if it does."""
+def directory_claim(path: Path, files: Sequence[FileEntry]) -> ImportClaim | None:
+    """What the verified release in a directory says about its import, if it does."""
+    from pq_registry import limits
+    from pq_registry.client.directory import ReleaseDirectory
     from pq_registry.client.imports import import_claim
 
-    return import_claim(files, read)
+    with ReleaseDirectory(path) as directory:
+        return import_claim(files, lambda entry: directory.small(entry.path.parts, limits.IMPORT_BYTES) or b"")
+
+
+def remote_claim(client: RegistryClient, files: Sequence[FileEntry]) -> ImportClaim | None:
+    """What a verified release in a registry says about its import, if it does."""
+    from pq_registry.client.imports import import_claim
+
+    return import_claim(files, lambda entry: client.blob_bytes(entry.sha256, entry.size))
 
 
 def claim_fields(claim: ImportClaim | None) -> tuple[tuple[str, object], ...]:

@@ -13,6 +13,7 @@ import typer
 from pq_registry import limits
 from pq_registry.errors import UsageError
 from pqreg_cli.console import Output, count_text
+from pqreg_cli.hubs import HubOption, open_hub
 from pqreg_cli.importview import import_fields, import_json
 from pqreg_cli.options import (
     ConnectionsOption,
@@ -29,15 +30,9 @@ from pqreg_cli.push import base_release, publisher_of, report_push, tag_lifetime
 from pqreg_cli.session import Session, read_small
 
 if TYPE_CHECKING:
-    from pq_registry.mirror.hub import Hub
     from pq_registry.mirror.upstream import SignaturePolicy
 
 T = TypeVar("T")
-
-HubOption = Annotated[
-    str | None,
-    typer.Option("--hub", metavar="URL", help="The Hub. [setting: PQREG_HUB, https://huggingface.co]"),
-]
 
 
 @unique
@@ -180,16 +175,6 @@ def pull(
         output, result.pushed, time.monotonic() - begun, fields=import_fields(statement),
         data={"import": import_json(statement)},
     )  # fmt: skip
-
-
-def open_hub(session: Session) -> Hub:
-    """The configured Hub; what it must not be told is said."""
-    from pq_registry.mirror.configured import configured_hub
-
-    hub, withheld = configured_hub(session.settings)
-    if withheld is not None:
-        session.output.warning(withheld)
-    return hub
 
 
 def _more(names: list[str]) -> str:

@@ -12,6 +12,7 @@ import typer
 from pq_registry import limits
 from pq_registry.errors import UsageError
 from pqreg_cli.console import Output, size_text
+from pqreg_cli.importview import claim_fields, claim_json, directory_claim, warn_of_claim
 from pqreg_cli.options import (
     ConnectionsOption,
     JsonOption,
@@ -115,12 +116,17 @@ def pull(
     seconds = time.monotonic() - begun
     how = ", unsealed" if inner is not None else ", still sealed" if is_sealed else ""
     output.line(f"verified: {found.verified.release.name}, every byte, in {result.path}{how}", "good")
-    show_summary(output, found.verified, found.tag, transfer=_amount(result, seconds), inner=inner)
+    claim = directory_claim(result.path, (inner or found.verified.release.manifest).files)
+    show_summary(
+        output, found.verified, found.tag, transfer=_amount(result, seconds), inner=inner, more=claim_fields(claim)
+    )
+    warn_of_claim(output, claim)
     if grants is not None:
         output.note(f"{grants} grants are kept beside it, for nodes without a network")
     output.data(
         {
             **release_json(found.verified, found.tag, inner=inner),
+            "import": claim_json(claim),
             "unsealed": inner is not None,
             "path": str(result.path),
             "fetched": result.fetched,

@@ -10,6 +10,7 @@ import typer
 from pq_registry import limits
 from pq_registry.errors import UsageError
 from pqreg_cli.console import Output, size_text
+from pqreg_cli.importview import claim_fields, claim_json, remote_claim, warn_of_claim
 from pqreg_cli.options import JsonOption, QuietOption, RegistryOption, TokenOption, TrustOption
 from pqreg_cli.releaseview import files_json, release_json, show_files, show_summary
 from pqreg_cli.session import Session
@@ -85,10 +86,12 @@ def show(
     wanted = Reference.parse(reference)
     with session.client() as client:
         found = resolve(wanted, client, session.verifier(online=True), session.seen_tags())
-    manifest = found.verified.release.manifest
-    show_summary(output, found.verified, found.tag)
+        manifest = found.verified.release.manifest
+        claim = remote_claim(client, manifest.files)
+    show_summary(output, found.verified, found.tag, more=claim_fields(claim))
     show_files(output, manifest)
-    output.data({**release_json(found.verified, found.tag), "files": files_json(manifest)})
+    warn_of_claim(output, claim)
+    output.data({**release_json(found.verified, found.tag), "import": claim_json(claim), "files": files_json(manifest)})
 
 
 def _list_repositories(output: Output, client: RegistryClient, namespace: Namespace | None, limit: int) -> None:

@@ -118,7 +118,7 @@ def fetch(
     """
     place = entry.path.under(into)
     for last in (False, True):
-        counted = _download(hub, repository, commit, entry, into, advance=advance, again=last)
+        _, counted = _download(hub, repository, commit, entry, advance=advance, local_dir=into, force_download=last)
         found = measure(place)
         if _as_stated(entry, found):
             advance(entry.size - counted)
@@ -132,6 +132,31 @@ def fetch(
         found=f"{found.size} bytes, {found.sha256 if entry.sha256 else f'git blob {found.git_sha1}'}",
         hint="run it again later; if it stays so, the copy on the Hub is damaged",
     )
+
+
+def fetch_to_cache(
+    hub: Hub,
+    repository: str,
+    commit: str,
+    entry: HubEntry,
+    cache: Path,
+    *,
+    advance: Callable[[int], None] = ignored,
+) -> Path:
+    """Bring one file into the Hugging Face cache, unless it is there; its path in the snapshot of the commit.
+
+    Nothing but its size is compared with what the Hub states: this is for what is verified afterwards.
+
+    Raises:
+        ResponseInvalid: if the Hub sends more than it states, or another commit's file.
+        StorageError: if the disk fails.
+        PqregError: what the Hub or the network refuse.
+    """
+    place, counted = _download(hub, repository, commit, entry, advance=advance, cache_dir=cache)
+    if place.parts[-len(entry.path.parts) - 1] != commit:
+        raise ResponseInvalid(f"{hub.origin} answers for another commit", expected=commit, found=entry.path)
+    advance(entry.size - counted)
+    return place
 
 
 def measure(path: Path) -> Found:
@@ -182,18 +207,17 @@ def _as_stated(entry: HubEntry, found: Found) -> bool:
 
 
 def _download(
-    hub: Hub, repository: str, commit: str, entry: HubEntry, into: Path, *, advance: Callable[[int], None], again: bool
-) -> int:
-    """Let the library download one file; how many bytes were counted."""
+    hub: Hub, repository: str, commit: str, entry: HubEntry, *, advance: Callable[[int], None], **options: Any
+) -> tuple[Path, int]:
+    """Let the library download one file; where it is, and how many bytes were counted."""
     meter = _meter(entry, advance)
 
-    def download() -> None:
-        hub.api.hf_hub_download(
-            repository, entry.path.text, revision=commit, local_dir=into, force_download=again, tqdm_class=meter
-        )
+    def download() -> str:
+        path = entry.path.text
+        return str(hub.api.hf_hub_download(repository, path, revision=commit, tqdm_class=meter, **options))
 
-    hub.patiently(download, what=f"fetching {entry.path} of {repository}")
-    return int(meter.counted)
+    place = hub.patiently(download, what=f"fetching {entry.path} of {repository}")
+    return Path(place), int(meter.counted)
 
 
 def _meter(entry: HubEntry, advance: Callable[[int], None]) -> Any:
