@@ -42,6 +42,8 @@ PUBLIC_READING = {
     ("GET", "/v1/about"),
     ("GET", "/v1/repos"),
     ("GET", "/v1/repos/{ns}/{name}"),
+    ("GET", "/v1/repos/{ns}/{name}/drafts"),
+    ("GET", "/v1/repos/{ns}/{name}/drafts/{branch:path}"),
     ("GET", "/v1/repos/{ns}/{name}/releases"),
     ("GET", "/v1/repos/{ns}/{name}/releases/{hex}"),
     ("GET", "/v1/repos/{ns}/{name}/tags/{tag}"),
@@ -49,6 +51,7 @@ PUBLIC_READING = {
     ("GET", "/v1/blobs/sha256/{hex}"),
     ("HEAD", "/v1/blobs/sha256/{hex}"),
     ("GET", "/v1/repos/{ns}/{name}/grants"),
+    ("GET", "/v1/repos/{ns}/{name}/mirrors"),
     ("GET", "/v1/repos/{ns}/{name}/grants/{release}/{recipient}"),
     ("GET", "/v1/namespaces/{ns}/identities"),
     ("GET", "/v1/namespaces/{ns}/status"),
@@ -58,6 +61,7 @@ PUBLIC_READING = {
     ("GET", "/models"),
     ("GET", "/models/{ns}/{name}"),
     ("GET", "/models/{ns}/{name}/releases/{hex}"),
+    ("GET", "/models/{ns}/{name}/releases/{hex}/files/{path:path}"),
     ("GET", "/models/{ns}/{name}/tags/{tag}"),
     ("GET", "/namespaces/{ns}"),
     ("GET", "/audit/envelopes/{hex}"),
@@ -88,7 +92,7 @@ def nothing() -> dict[str, str]:
 def example(path: str) -> str:
     """A path that matches the template."""
     values = {"ns": "acme", "name": "minilm", "hex": HEX, "tag": "v1", "id": "0" * 32, "n": "0"}
-    values |= {"release": HEX, "recipient": HEX, "index": "0", "build": "0", "file": "page.css", "rev": "main"}
+    values |= {"release": HEX, "recipient": HEX, "index": "0", "build": "0", "file": "page.css", "rev": "main", "hash": HEX, "place": "0"}
     path = path.replace("{path:path}", "0/000.p/1")
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)
