@@ -92,7 +92,17 @@ def nothing() -> dict[str, str]:
 def example(path: str) -> str:
     """A path that matches the template."""
     values = {"ns": "acme", "name": "minilm", "hex": HEX, "tag": "v1", "id": "0" * 32, "n": "0"}
-    values |= {"release": HEX, "recipient": HEX, "index": "0", "build": "0", "file": "page.css", "rev": "main", "hash": HEX, "place": "0"}
+    values |= {
+        "release": HEX,
+        "recipient": HEX,
+        "index": "0",
+        "build": "0",
+        "file": "page.css",
+        "rev": "main",
+        "hash": HEX,
+        "place": "0",
+        "branch": "dev",
+    }
     path = path.replace("{path:path}", "0/000.p/1")
     for name, value in values.items():
         path = path.replace("{" + name + "}", value)
