@@ -4,12 +4,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,44 +15,14 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.service.mending import mark_blobs
 from pq_registry.storage.fsck import check_registry
-from tests.e2e.shell import Shell
+from tests.gateway_process import serving_gateway
 from tests.hub_clients import Client, client
 from tests.hub_site import EVIDENCE, FILES, HubSite, client_environment, hub_site, repository
-from tests.samples import YEAR, trust_file
 from tests.stored import change_blob
 
 WEIGHTS = random.Random(11).randbytes(5 * limits.SHARD_BYTES // 2)
 MARK = b"these bytes nobody signed!"
 HASHES = {path: hashlib.sha256(content).hexdigest() for path, content in FILES.items()}
-
-
-def url_of(process: subprocess.Popen[str], ready: Path) -> str:
-    """The URL a gateway says it listens on, once it does."""
-    deadline = time.monotonic() + 60
-    while not (text := ready.read_text()).endswith("\n"):
-        assert process.poll() is None, text
-        assert time.monotonic() < deadline, text
-        time.sleep(0.02)  # between two looks at the file; the deadline above decides
-    return str(json.loads(text.splitlines()[0])["url"])
-
-
-@contextmanager
-def serving(root: Path, site: HubSite) -> Iterator[str]:
-    """``pqreg gateway`` in front of the site's registry, with a cache of its own; answers its URL."""
-    now = utc_now()
-    trust = root / "trust.json"
-    trust.write_bytes(trust_file(created=now, expires=now + YEAR).encode())
-    node = Shell(root, "node", PQREG_REGISTRY=site.url, PQREG_TOKEN=site.token_of("reader"), PQREG_TRUST=str(trust))
-    log = root / "gateway.log"
-    words = ("gateway", "--listen", "127.0.0.1:0", "--cache", str(root / "cache"), "--json")
-    with log.open("w") as out, (root / "ready").open("w") as ready:
-        process = node.start(*words, stdout=out, stderr=ready)
-        try:
-            yield url_of(process, root / "ready")
-        finally:
-            process.terminate()
-            process.wait(60)
-    assert "Traceback" not in log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubSite]:
 
 @pytest.fixture(scope="module")
 def gateway(site: HubSite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("node"), site) as url:
+    with serving_gateway(tmp_path_factory.mktemp("node"), site) as url:
         yield url
 
 
