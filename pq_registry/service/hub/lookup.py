@@ -113,13 +113,13 @@ def _tagged(session: Session, row: RepositoryRow, revision: str) -> Found | None
 
 
 def _pointer(session: Session, row: RepositoryRow, revision: str) -> DraftRow | None:
-    if revision == DRAFT or revision.startswith(f"{DRAFT}/"):
-        try:
-            draft = session.get(DraftRow, (row.id, str(Branch.parse(revision))))
-        except NameSyntaxError:
-            return None
-        return draft if draft is not None and draft.kind == Pointer.BRANCH else None
-    return session.get(DraftRow, (row.id, revision))
+    of_draft = revision == DRAFT or revision.startswith(f"{DRAFT}/")
+    try:
+        branch = Branch.parse(revision) if of_draft else Branch(revision)
+    except NameSyntaxError:
+        return None
+    draft = session.get(DraftRow, (row.id, str(branch)))
+    return None if draft is None or (of_draft and draft.kind != Pointer.BRANCH) else draft
 
 
 def _short(revision: str) -> str:

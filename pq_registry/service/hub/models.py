@@ -120,6 +120,8 @@ class Models:
 
     def _conditions(self, caller: Caller, search: Search) -> list[ColumnElement[bool]] | None:
         """What rows must fulfil; None if none can."""
+        if any("\0" in text for text in (search.text, *search.filters)):
+            return None  # PostgreSQL takes no such text
         found = [readable_namespace(caller)]
         if search.author is not None:
             try:
@@ -201,12 +203,12 @@ def _place(order: Order, row: RepositoryRow) -> str:
 
 
 def _behind(order: Order, after: str) -> ColumnElement[bool]:
-    if order is Order.NAME:
-        return RepositoryRow.key > after[: limits.HUB_QUERY_CHARS]
     instant, _, number = after.rpartition(_SEPARATOR)
     try:
+        if order is Order.NAME:
+            return RepositoryRow.key > RepositoryName.parse(after).key
         at = parse_instant(instant) if order is Order.MODIFIED else None
-    except FormatError:
+    except (FormatError, NameSyntaxError):
         number = ""
     if not _NUMBER.fullmatch(number):
         raise FormatError("not where a page ended", expected="the URL of the header Link", found=repr(after)[:80])
