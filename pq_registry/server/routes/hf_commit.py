@@ -64,12 +64,12 @@ async def commit(
     return json_answer(content, headers=UNSIGNED)
 
 
-@router.post(f"{_MODEL}/branch/{{rev}}", openapi_extra=JSON_BODY)
+@router.post(f"{_MODEL}/branch/{{branch}}", openapi_extra=JSON_BODY)
 async def create_branch(
     request: Request,
     ns: str,
     name: str,
-    rev: str,
+    branch: str,
     caller: Annotated[Caller, Depends(guard.PUBLISH_JSON)],
     service: Service,
 ) -> Response:
@@ -78,53 +78,53 @@ async def create_branch(
     start = reading.text(asked, "startingPoint", default=MAIN)
     repository = repository_name(ns, name)
     found = await run_in_threadpool(service.revisions.find, caller, repository, start)
-    await run_in_threadpool(service.drafts.branch, caller, repository, Branch.parse(rev), found.commit)
+    await run_in_threadpool(service.drafts.branch, caller, repository, Branch.parse(branch), found.commit)
     return json_answer({}, headers=UNSIGNED)
 
 
-@router.delete(f"{_MODEL}/branch/{{rev}}")
+@router.delete(f"{_MODEL}/branch/{{branch}}")
 async def delete_branch(
     ns: str,
     name: str,
-    rev: str,
+    branch: str,
     caller: Annotated[Caller, Depends(guard.PUBLISH)],
     service: Service,
 ) -> Response:
     """Remove a branch; never main, and never what is signed."""
     await run_in_threadpool(
-        service.drafts.delete_name, caller, repository_name(ns, name), Branch.parse(rev), kind=Pointer.BRANCH
+        service.drafts.delete_name, caller, repository_name(ns, name), Branch.parse(branch), kind=Pointer.BRANCH
     )
     return json_answer({}, headers=UNSIGNED)
 
 
-@router.post(f"{_MODEL}/tag/{{rev}}", openapi_extra=JSON_BODY)
+@router.post(f"{_MODEL}/tag/{{tag}}", openapi_extra=JSON_BODY)
 async def create_tag(
     request: Request,
     ns: str,
     name: str,
-    rev: str,
+    tag: str,
     caller: Annotated[Caller, Depends(guard.PUBLISH_JSON)],
     service: Service,
 ) -> Response:
-    """Set an unsigned tag at a revision of this repository."""
+    """Set an unsigned tag, which the body names, at the revision that the path names."""
     asked = await reading.read_object(request, limits.REQUEST_BODY_BYTES)
-    tag, repository = Branch(reading.text(asked, "tag")), repository_name(ns, name)
-    found = await run_in_threadpool(service.revisions.find, caller, repository, rev)
-    await run_in_threadpool(service.drafts.tag, caller, repository, tag, found.commit)
+    new, repository = Branch(reading.text(asked, "tag")), repository_name(ns, name)
+    found = await run_in_threadpool(service.revisions.find, caller, repository, tag)
+    await run_in_threadpool(service.drafts.tag, caller, repository, new, found.commit)
     return json_answer({}, headers=UNSIGNED)
 
 
-@router.delete(f"{_MODEL}/tag/{{rev}}")
+@router.delete(f"{_MODEL}/tag/{{tag}}")
 async def delete_tag(
     ns: str,
     name: str,
-    rev: str,
+    tag: str,
     caller: Annotated[Caller, Depends(guard.PUBLISH)],
     service: Service,
 ) -> Response:
     """Remove an unsigned tag."""
     await run_in_threadpool(
-        service.drafts.delete_name, caller, repository_name(ns, name), Branch.parse(rev), kind=Pointer.TAG
+        service.drafts.delete_name, caller, repository_name(ns, name), Branch.parse(tag), kind=Pointer.TAG
     )
     return json_answer({}, headers=UNSIGNED)
 
