@@ -22,6 +22,7 @@ from pq_registry.server.guard import Service
 from pq_registry.server.heavy import Browsing
 from pq_registry.server.pages import charts
 from pq_registry.server.pages.cards import ModelQuery, card_pages, shown_card
+from pq_registry.server.pages.modelpage import model_values
 from pq_registry.server.pages.proofs import envelope_path, witnesses_of
 from pq_registry.server.pages.render import HTML, PageTemplates
 from pq_registry.server.routes.repositories import repository_name
@@ -96,19 +97,12 @@ async def show_model(
     request: Request, *, ns: str, name: str, caller: Annotated[Caller, Depends(guard.PAGE_READ)], service: Service,
     pages: PageTemplates, browsing: Browsing, after: str | None = None, grants: str | None = None,
 ) -> Response:  # fmt: skip
-    """A model's tags, releases and grants, its card and where it comes from."""
+    """A model's tags, releases, grants and drafts, its card and where it comes from."""
     repository = repository_name(ns, name)
-    view = await run_in_threadpool(
-        service.resolving.repository, repository, after=None if after is None else Digest.parse(after),
-        limit=limits.PAGE_ROWS,
-    )  # fmt: skip
-    found, more = await run_in_threadpool(
-        service.granting.list, repository, release=None, recipient=None, after=grants, limit=limits.PAGE_ROWS
-    )
+    values = await browsing.run(model_values, service, caller, repository, after=after, grants=grants)
     cards, language = card_pages(request), pages.language(request)
     shown = await browsing.run(shown_card, cards, service, caller, repository, language)
-    values = {"name": repository, "view": view, "grants": found, "more_grants": more, "now": service.views.now()}
-    return pages.answer(request, "model.html", {**shown, **values}, caller=caller)
+    return pages.answer(request, "model.html", {**shown, **values, "now": service.views.now()}, caller=caller)
 
 
 @router.get("/models/{ns}/{name}/releases/{hex}", responses=HTML)
