@@ -201,8 +201,8 @@ class ImportStatement:
 
     def __post_init__(self) -> None:
         """Raise FormatError unless the files are in order and each is there once."""
-        if not self.files or any(a.path >= b.path for a, b in pairwise(self.files)):
-            raise FormatError("an import's files are not in order", expected="at least one, by path, each once")
+        if not self.imported or any(a.path >= b.path for a, b in pairwise(self.files)):
+            raise FormatError("an import's files are not in order", expected="at least one taken, by path, each once")
 
     @property
     def imported(self) -> tuple[SourceFile, ...]:
