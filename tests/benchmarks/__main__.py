@@ -21,6 +21,7 @@ from typing import Any
 from tests.benchmarks import report
 from tests.benchmarks.cataloguesections import catalogue_sections, metadata_sections
 from tests.benchmarks.contest import Patience, Section
+from tests.benchmarks.hubsections import hub_section
 from tests.benchmarks.logsections import log_sections
 from tests.benchmarks.s3sections import s3_sections
 from tests.benchmarks.sealsections import seal_sections
@@ -79,13 +80,19 @@ def run(stage: Stage, keys: tuple[str, ...], rounds: int, sections: list[Section
         sections.extend(catalogue_sections(stage, rounds))
     if "s3" in keys:
         sections.extend(s3_sections(stage, rounds))
-    if not {"pull", "verify", "seal"} & set(keys):
-        return
+    if {"pull", "hub", "verify", "seal"} & set(keys):
+        _served(stage, keys, rounds, sections)
+
+
+def _served(stage: Stage, keys: tuple[str, ...], rounds: int, sections: list[Section]) -> None:
+    """Those about one release in one registry; ``verify`` needs it for a directory only."""
     with stage.serving("registry") as registry:
         stage.push(registry)
         stage.make_release(registry)
         if "pull" in keys:
             sections.append(pull_section(stage, rounds, registry))
+        if "hub" in keys:
+            sections.append(hub_section(stage, rounds, registry))
         if "seal" in keys:
             sections.extend(seal_sections(stage, rounds, registry))
     if "verify" in keys:

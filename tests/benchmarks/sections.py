@@ -244,4 +244,4 @@ LOCAL: dict[str, Callable[[Stage, int], Section]] = {
     "verify": verify_section,
     "scale": scale_section,
 }
-KEYS = ("hash", "push", "pull", "verify", "seal", "scale", "log", "s3", "metadata", "catalogue")
+KEYS = ("hash", "push", "pull", "hub", "verify", "seal", "scale", "log", "s3", "metadata", "catalogue")
