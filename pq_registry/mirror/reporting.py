@@ -8,6 +8,7 @@ may not report either; the mirror does its work all the same.
 from __future__ import annotations
 
 import json
+from urllib.parse import urlsplit
 
 from pq_registry import limits
 from pq_registry.client.transport import RegistryClient
@@ -38,7 +39,7 @@ class Reporter:
         if state is None or outcome.release is None or self.note is not None:
             return
         body = {
-            "target": outcome.target,
+            "target": _target(outcome.target),
             "release": outcome.release,
             "tag": outcome.tag,
             "state": state,
@@ -57,3 +58,9 @@ class Reporter:
             self.note = "the registry keeps no history of mirrors: it is older than this"
         except PqregError as error:
             self.note = f"the registry was not told about this mirror: {reason_of(error)}"
+
+
+def _target(url: str) -> str:
+    """A name of the target for people: without a scheme, so that nobody follows it."""
+    place = urlsplit(url)
+    return f"{place.netloc.lower()}{place.path}"
