@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from inspect import getsource
 from typing import Any
 
 import pytest
@@ -20,11 +21,13 @@ from pq_registry.format.instant import utc_now
 from pq_registry.format.recipientfile import Kem
 from pq_registry.server.guard import policies
 from pq_registry.service import audit
+from pq_registry.service.hub.changes import Changes
+from pq_registry.service.hub.model import Branch
 from pq_registry.service.tokens import host_caller
 from pq_registry.storage.catalogue.tables import AuditEventRow
 from tests.attacks.test_d01_routes_without_policy import example
 from tests.revocations import put_status, status_statement
-from tests.samples import YEAR, publisher, release, tag_statement
+from tests.samples import REPOSITORY, YEAR, publisher, release, tag_statement
 from tests.sealing_samples import seal
 from tests.sealing_service import certificate, publish_sealed, put_grant, put_key
 from tests.server_harness import Answer, RunningRegistry
@@ -130,6 +133,30 @@ def test_every_change_writes_one_event(registry: RunningRegistry) -> None:
     assert new() == ["upload-expired"]
 
 
+def test_every_change_of_a_draft_writes_one_event(registry: RunningRegistry) -> None:
+    drafts, caller, content = registry.registry.drafts, host_caller(), b"{}"
+    new = Recorder(registry)
+    drafts.create(caller, REPOSITORY, exist_ok=True)
+    assert new() == ["repository-created"]
+    drafts.create(caller, REPOSITORY, exist_ok=True)
+    assert new() == []
+    registry.upload(content)
+    assert new() == ["upload-opened", "blob-stored"]
+    changes, main, dev = Changes(put={"a.json": (Digest.of(content), 2)}), Branch("main"), Branch("dev")
+    head = drafts.commit(caller, REPOSITORY, main, changes, title="t", message="", parent=None)
+    assert new() == ["draft-committed"]
+    drafts.commit(caller, REPOSITORY, main, changes, title="t", message="", parent=None)
+    assert new() == []
+    drafts.branch(caller, REPOSITORY, dev, head)
+    assert new() == ["draft-set"]
+    drafts.squash(caller, REPOSITORY, main, title="s", message="")
+    assert new() == ["draft-squashed"]
+    assert registry.request("DELETE", f"/v1/repos/{REPOSITORY}/drafts/dev").status == 204
+    assert new() == ["draft-dropped"]
+    drafts.delete_repository(caller, REPOSITORY)
+    assert new() == ["repository-removed"]
+
+
 ON_THE_HOST = {
     audit.Action.EVENTS_PRUNED,
     audit.Action.BLOB_COLLECTED,
@@ -143,7 +170,7 @@ ON_THE_HOST = {
 
 
 def test_every_action_is_among_the_changes_above() -> None:
-    source = __import__("inspect").getsource(test_every_change_writes_one_event)
+    source = getsource(test_every_change_writes_one_event) + getsource(test_every_change_of_a_draft_writes_one_event)
     assert all(f'"{action.value}"' in source for action in audit.Action if action not in ON_THE_HOST)
 
 
