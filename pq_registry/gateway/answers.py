@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers of the gateway: JSON as the Hub's clients read it, and refusals in their words.
 
-A refusal of the verification is 422, which no client tries again, with what was expected and found in
-``X-Error-Message``. A source that does not answer is 502, which they do.
+A refusal of the verification is 422 (403, where there is no grant), which no client tries again, with what was
+expected and found in ``X-Error-Message``. A source that does not answer is 502, which they do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from starlette.responses import Response
 
 from pq_registry.errors import (
     EntryNotFound,
+    GrantExpired,
     GrantMissing,
+    GrantWithdrawn,
     NotAuthenticated,
     NotFound,
     PqregError,
@@ -25,11 +27,12 @@ from pq_registry.errors import (
 from pq_registry.format.hubjson import COMMIT_HEADER, RELEASE_HEADER, SIGNED_HEADER, error_headers
 from pq_registry.gateway.served import Served
 
+_NOT_GRANTED: tuple[type[PqregError], ...] = (GrantMissing, GrantWithdrawn, GrantExpired)
 _CODES: tuple[tuple[type[PqregError], str], ...] = (
     (EntryNotFound, "EntryNotFound"),
     (RevisionNotFound, "RevisionNotFound"),
     (NotFound, "RepoNotFound"),
-    (GrantMissing, "GatedRepo"),
+    *((kind, "GatedRepo") for kind in _NOT_GRANTED),
 )
 
 
@@ -70,7 +73,7 @@ def refusal(error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, NotAuthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="pq-registry gateway"'
-    return _refusal(error.status, fields, headers, None)
+    return _refusal(403 if isinstance(error, _NOT_GRANTED) else error.status, fields, headers, None)
 
 
 def _refusal(

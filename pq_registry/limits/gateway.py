@@ -15,10 +15,10 @@ GATEWAY_REFUSED_SECONDS: Final = 30
 """How long a shard that stayed wrong is not asked for again: what is downloaded again at once fails with the reason."""
 GATEWAY_REFUSED_SHARDS: Final = 1024
 """Shards remembered as wrong, the newest."""
-GATEWAY_RUN_SHARDS: Final = 4
-"""Shards fetched by one request (8 MiB), once a download is under way; it begins with one, so that it begins early."""
-GATEWAY_WINDOW_SHARDS: Final = 16
-"""Shards of one download in memory or on their way (32 MiB)."""
+GATEWAY_RUN_SHARDS: Final = 8
+"""Shards fetched by one request (16 MiB), once a download is under way; it begins with one, so that it begins early."""
+GATEWAY_WINDOW_SHARDS: Final = 32
+"""Shards of one download in memory or on their way (64 MiB)."""
 GATEWAY_MEMORY_SHARDS: Final = 128
 """The same of all downloads together (256 MiB); with more downloads each gets fewer, but never fewer than one."""
 GATEWAY_STREAMS: Final = 64

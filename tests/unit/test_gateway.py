@@ -72,10 +72,10 @@ def test_a_model_its_tree_and_its_files(node: Node, gateway: RunningGateway) -> 
     assert [item["path"] for item in gateway.get(f"/api/models/acme/minilm/tree/{commit}/sub").json] == [
         "sub/dir", WEIGHTS,
     ]  # fmt: skip
-    for path in listed:
+    for path, digest in listed.items():
         answer = gateway.get(f"/acme/minilm/resolve/{commit}/{path}")
-        assert answer.status == 200 and Digest.of(answer.body).hex == listed[path]
-        assert answer.headers["etag"] == f'"{listed[path]}"'
+        assert answer.status == 200 and Digest.of(answer.body).hex == digest
+        assert answer.headers["etag"] == f'"{digest}"'
         assert FILES.get(path, answer.body) == answer.body
         head = gateway.get(f"/acme/minilm/resolve/{commit}/{path}", "HEAD")
         assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len(answer.body)))
