@@ -72,6 +72,7 @@ TABLE = {
     ("GET", "/models"): "reader",
     ("GET", "/models/{ns}/{name}"): "reader",
     ("GET", "/models/{ns}/{name}/releases/{hex}"): "reader",
+    ("GET", "/models/{ns}/{name}/releases/{hex}/files/{path:path}"): "reader",
     ("GET", "/models/{ns}/{name}/tags/{tag}"): "reader",
     ("GET", "/namespaces/{ns}"): "reader",
     ("GET", "/audit/log"): ANYONE,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from pq_registry.server.pages.cardhtml import CardTexts, lay_out
 from pq_registry.server.pages.cardlinks import CardLinks
 from pq_registry.server.pages.texts import text
 from pq_registry.service.access import Caller
-from pq_registry.service.cards import CardPage
+from pq_registry.service.cards import Card, CardPage
 from pq_registry.service.registry import Registry
 
+_CODE: Final = re.compile(r"[a-z]{2,3}", re.ASCII)
 Filter = Annotated[str, Query(max_length=limits.PAGE_QUERY_CHARS)]
 _ACT: Final = MappingProxyType(
     {"stated": "eu_ai_act", "general": "eu_ai_act:general_purpose", "systemic": "eu_ai_act:systemic_risk"}
@@ -82,6 +84,7 @@ class CardPages:
             "card": page.card,
             "card_html": laid_out.html,
             "card_cut": laid_out.cut,
+            "card_language": _only_language(page.card),
             "card_release": None,
             "outside": partial(_outside, CardLinks(manifest, "")),
         }
@@ -126,6 +129,11 @@ def shown_card(
     values = {**pages.values(service, name, shown.release, manifest, language), "card_release": shown.release}
     graph = service.lineage.graph(caller, shown)
     return {**values, "graph": graph, "drawing": lineagegraph.draw(graph) if graph.edges else None}
+
+
+def _only_language(card: Card) -> str | None:
+    """What a screen reader is told, where the card says that there is one language."""
+    return card.languages[0] if len(card.languages) == 1 and _CODE.fullmatch(card.languages[0]) else None
 
 
 def _outside(links: CardLinks, value: str) -> str | None:

@@ -75,7 +75,7 @@ def _line(edge: Edge, base: Box, derived: Box) -> Line:
     above, below = base.y + BOX_HEIGHT // 2, derived.y + BOX_HEIGHT // 2
     bend = max(40, (end - start) // 2)
     path = f"M{start} {above}C{start + bend} {above} {end - bend} {below} {end} {below}"
-    return Line(edge, path, end - 8, below - 6)
+    return Line(edge, path, (start + end) // 2, (above + below) // 2 + 4)
 
 
 def _cut(text: str) -> str:

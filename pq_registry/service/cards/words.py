@@ -59,11 +59,14 @@ def index_of(name: str, card: Card, body: str) -> set[str]:
     found = {facet(text) for text in card.facets}
     stated = (name, card.title, card.license, card.library, card.pipeline, *card.tags, card.summary)
     stated += tuple(value for _, value in card.ai_act)
+    seen: set[str] = set()
     for text in (*stated, _ADDRESS.sub(" ", body)):
         for word in words_in(text):
             if len(found) >= limits.CARD_WORDS:
                 return found
-            found |= forms(word)
+            if word not in seen:
+                seen.add(word)
+                found |= forms(word)
     return found
 
 
