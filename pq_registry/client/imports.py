@@ -16,7 +16,7 @@ from pq_registry import limits
 from pq_registry.client.scan import Scan, SourceDirectory, read_exactly
 from pq_registry.errors import FileDigestMismatch, FormatError, PolicyError, VerificationError
 from pq_registry.format.digest import Digest
-from pq_registry.format.importing import IMPORT_NAME, ImportStatement
+from pq_registry.format.importing import IMPORT_NAME, ImportStatement, read_import
 from pq_registry.format.manifest import FileEntry
 
 
@@ -48,12 +48,9 @@ def import_claim(files: Sequence[FileEntry], read: Callable[[FileEntry], bytes])
     if (found := Digest.of(data)) != entry.sha256:
         raise FileDigestMismatch(f"{IMPORT_NAME} is not what was signed", expected=entry.sha256, found=found)
     try:
-        statement = ImportStatement.parse(data)
+        return ImportClaim(read_import(data, files))
     except (FormatError, VerificationError) as error:
         return ImportClaim(None, str(error))
-    if not statement.describes(files):
-        return ImportClaim(None, "it is about other files")
-    return ImportClaim(statement)
 
 
 def check_import(source: SourceDirectory, scan: Scan, files: Sequence[FileEntry]) -> None:

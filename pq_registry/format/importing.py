@@ -13,7 +13,7 @@ A release is an import only if the statement is about exactly its files; ``descr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from itertools import pairwise
@@ -278,6 +278,19 @@ class ImportStatement:
         if statement.encode() != data:
             raise FormatError("the import statement's files are not in order", expected="sorted by path")
         return statement
+
+
+def read_import(data: bytes, files: Sequence[FileEntry]) -> ImportStatement:
+    """The import statement of a release with these files, from the bytes of its ``pqreg.import.json``.
+
+    Raises:
+        FormatError: if it is none, or is about other files.
+        StatementMismatch: if it is a statement of another kind.
+    """
+    statement = ImportStatement.parse(data)
+    if not statement.describes(files):
+        raise FormatError("it is about other files")
+    return statement
 
 
 def _reason(text: str) -> LeftOut:

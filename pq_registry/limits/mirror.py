@@ -64,6 +64,8 @@ HUB_EXCESS_BYTES: Final = MIB
 # -- importing from a Hub --------------------------------------------------------------------------------------------
 IMPORT_BYTES: Final = 64 * MIB
 """pqreg.import.json: about 300 bytes per file."""
+IMPORT_SHOWN_BYTES: Final = 4 * MIB
+"""The largest one that a page reads to say what it is: that of a model of 14 000 files."""
 UPSTREAM_SIGNATURE_BYTES: Final = 64 * MIB
 """An upstream's own OMS signature: a statement with a few hundred bytes per file, in base64."""
 UPSTREAM_CERTIFICATES: Final = 16

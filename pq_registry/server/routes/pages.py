@@ -22,6 +22,7 @@ from pq_registry.server.guard import Service
 from pq_registry.server.heavy import Browsing
 from pq_registry.server.pages import charts
 from pq_registry.server.pages.cards import ModelQuery, card_pages, shown_card
+from pq_registry.server.pages.imports import import_values
 from pq_registry.server.pages.modelpage import model_values
 from pq_registry.server.pages.proofs import envelope_path, witnesses_of
 from pq_registry.server.pages.render import HTML, PageTemplates
@@ -149,6 +150,7 @@ def _release(service: Registry, name: RepositoryName, digest: Digest, *, first: 
         "revoked": revoked.get(str(digest)),
         "witness_keys": witnesses_of(service),
         "now": views.now(),
+        **import_values(service, view.manifest),
     }
 
 
