@@ -53,6 +53,7 @@ class Action(Enum):
     GRANT_WITHDRAWN = "grant-withdrawn"
     KEY_CERTIFIED = "key-certified"
     STATUS_ISSUED = "status-issued"
+    MIRROR_REPORTED = "mirror-reported"
     EVENTS_PRUNED = "events-pruned"
 
 

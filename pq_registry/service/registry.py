@@ -22,6 +22,7 @@ from pq_registry.service.identities import Identities
 from pq_registry.service.keys import RecipientKeys
 from pq_registry.service.ledger import Ledger, LogSetup
 from pq_registry.service.logsearch import LogSearch
+from pq_registry.service.mirrors import Mirrors
 from pq_registry.service.publish import Publishing
 from pq_registry.service.quotas import QuotaKeeper
 from pq_registry.service.relay import DirectoryTransfer
@@ -63,6 +64,7 @@ class Registry:
         self.drafts = Drafts(catalogue, blobs, clock)
         self.tagging = Tagging(catalogue, clock)
         self.granting = Granting(catalogue, clock)
+        self.mirrors = Mirrors(catalogue, clock)
         self.keys = RecipientKeys(catalogue, clock)
         self.statuses = Statuses(catalogue, clock)
         self.resolving = Resolving(catalogue, blobs, clock)

@@ -120,6 +120,12 @@ def test_every_change_writes_one_event(registry: RunningRegistry) -> None:
     put_key(registry, vouched, node.public.id)
     assert new() == []
 
+    told = {"target": "hub.example.org/acme/minilm", "release": str(digest), "tag": "v1", "state": "mirrored"}
+    registry.post("/v1/repos/acme/minilm/mirrors", told)
+    assert new() == ["mirror-reported"]
+    registry.post("/v1/repos/acme/minilm/mirrors", told)
+    assert new() == []
+
     status = sign_envelope(status_statement().encode(), publisher())
     put_status(registry, status)
     assert new() == ["status-issued"]
