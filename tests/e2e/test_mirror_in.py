@@ -131,6 +131,26 @@ def test_a_model_is_imported_and_every_command_says_so(sites: Sites, pqreg: Pqre
     assert verified["import"]["commit"] == commit
 
 
+def test_the_page_says_so_in_both_languages(sites: Sites, pqreg: Pqreg) -> None:
+    status, made, _ = pqreg("mirror", "pull", "hf://org/model", "acme/shown:v1", "--json")
+    assert status == 0
+    path = f"/models/acme/shown/releases/{made['digest'].removeprefix('sha256:')}"
+    for language, words in (("en", "Imported, not made by the signer"), ("de", "Importiert, nicht vom Signierenden")):
+        page = sites.home.get(path, Accept_Language=language)
+        assert page.status == 200
+        assert words in page.body.decode()
+        assert "hf://org/model" in page.body.decode()
+    # What anybody can write into a file of theirs is not believed.
+    lie = {IMPORT_NAME: b'{"predicateType": "<script>alert(1)</script>"}', "config.json": b"{}"}
+    digest = sites.home.publish("acme/lie:v1", lie)
+    page = sites.home.get(f"/models/acme/lie/releases/{digest.hex}").body.decode()
+    assert "its claim does not hold" in page
+    assert "<script>alert" not in page
+    status, shown, _ = pqreg("show", "acme/lie:v1", "--json")
+    assert (status, shown["import"]) == (0, None)
+    assert "says nothing about this release" in pqreg("show", "acme/lie:v1")[2]
+
+
 @pytest.mark.skipif(oms_signers.LACKING, reason=oms_signers.REASON)
 def test_the_makers_signature_is_demanded_and_kept(sites: Sites, pqreg: Pqreg, tmp_path: Path) -> None:
     words = ("mirror", "pull", "hf://org/model", "acme/signed:v1", "--require-signature", "key", "--json")
