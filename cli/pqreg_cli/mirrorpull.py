@@ -212,10 +212,7 @@ def _policy(
             path = _needed(authorities, "--signer-ca")
             return upstream.ByCertificate(read_small(path, "file of certificates", limits.CERTIFICATES_FILE_BYTES))
         case Required.SIGSTORE:
-            trusted = None if root is None else read_small(root, "trusted root", limits.CERTIFICATES_FILE_BYTES)
-            return upstream.ByIdentity(
-                _needed(identity, "--signer-identity"), _needed(issuer, "--signer-issuer"), trusted
-            )
+            return upstream.ByIdentity(_needed(identity, "--signer-identity"), _needed(issuer, "--signer-issuer"), root)
         case Required.RELEASE:
             return upstream.ByRelease()
 

@@ -12,6 +12,7 @@ or that it fetched last. Nothing is fetched here.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from pq_registry.errors import FormatError, SignatureInvalid, StorageError, UsageError
@@ -20,14 +21,14 @@ from pq_registry.format.importing import Verified
 from pq_registry.mirror.signer import SignedBy, printable
 
 
-def verify_keyless(bundle: bytes, *, identity: str, issuer: str, trusted_root: bytes | None = None) -> SignedBy:
+def verify_keyless(bundle: bytes, *, identity: str, issuer: str, trusted_root: Path | None = None) -> SignedBy:
     """What an identity signed.
 
     Args:
         bundle: the bytes of ``model.sig``.
         identity: the name in the certificate, exactly: an e-mail address, or the URI of a workflow.
         issuer: the URL of the login service that vouched for it, exactly.
-        trusted_root: Sigstore's ``trusted_root.json``; by default the one of the installation.
+        trusted_root: path of Sigstore's ``trusted_root.json``; by default the one of the installation.
 
     Raises:
         FormatError: if the bundle is malformed or not a keyless signature.
@@ -69,19 +70,18 @@ def verify_keyless(bundle: bytes, *, identity: str, issuer: str, trusted_root: b
     return SignedBy(payload, Verified.SIGSTORE, (("identity", printable(identity)), ("issuer", printable(issuer))))
 
 
-def _root(given: bytes | None) -> Any:
+def _root(given: Path | None) -> Any:
     from sigstore.errors import Error as SigstoreError
     from sigstore.models import ClientTrustConfig, TrustedRoot
-    from sigstore_models.trustroot.v1 import TrustedRoot as Content
 
     # It would say on every run that it is offline.
     logging.getLogger("sigstore").setLevel(logging.ERROR)
     if given is not None:
         try:
-            return TrustedRoot(Content.from_json(given))
-        except (SigstoreError, ValueError, TypeError, KeyError) as error:
+            return TrustedRoot.from_file(str(given))
+        except (SigstoreError, OSError, ValueError, TypeError, KeyError) as error:
             raise UsageError(
-                "Sigstore's trusted root cannot be read",
+                f"Sigstore's trusted root {given} cannot be read",
                 expected="trusted_root.json",
                 found=printable(str(error).partition("\n")[0])[:200],
             ) from None

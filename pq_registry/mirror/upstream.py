@@ -12,8 +12,9 @@ import is listed with the digest that it was found to have.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
@@ -51,7 +52,7 @@ class ByIdentity:
 
     identity: str
     issuer: str
-    trusted_root: bytes | None = field(default=None, repr=False)
+    trusted_root: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
