@@ -22,6 +22,7 @@ from pq_registry.errors import (
     NotFound,
     PolicyError,
     PqregError,
+    RevisionNotFound,
     ServerRefused,
     TooManyRequests,
     VerificationError,
@@ -44,7 +45,9 @@ def _with_subclasses(kind: type[PqregError]) -> Iterator[type[PqregError]]:
         yield from _with_subclasses(sub)
 
 
-_ANY = {kind.code(): kind for kind in (NotFound, NotAuthenticated, AccessDenied, TooManyRequests)}
+_ANY: dict[str, type[PqregError]] = {
+    kind.code(): kind for kind in (NotFound, RevisionNotFound, NotAuthenticated, AccessDenied, TooManyRequests)
+}
 _ON_CHANGE = _ANY | {
     kind.code(): kind
     for base in (PolicyError, VerificationError, FormatError, NameSyntaxError)
@@ -75,7 +78,7 @@ def refusal(
     code = str(problem.get("type", "")).removeprefix("/problems/")
     kinds, statuses = (_ON_CHANGE, _BY_STATUS_ON_CHANGE) if changing else (_ANY, _BY_STATUS)
     kind = kinds.get(code) or statuses.get(status, ServerRefused)
-    if kind is NotFound and status != _NOT_FOUND:
+    if issubclass(kind, NotFound) and status != _NOT_FOUND:
         kind = ServerRefused
     elif status == _NOT_FOUND and (plain or (not body and _is_problem(content_type))):
         kind = NotFound  # the answer to a HEAD has no body

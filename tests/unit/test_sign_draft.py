@@ -271,6 +271,17 @@ def test_a_draft_that_goes_on_while_it_is_signed_is_kept(site: Site, monkeypatch
     assert (result.dropped, site.is_draft()) == (False, True)
 
 
+def test_a_draft_that_somebody_else_dropped_is_gone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop = RegistryClient.drop_draft
+
+    def late(self: RegistryClient, *arguments: Any, **named: Any) -> None:
+        drop(self, *arguments, **named)
+        drop(self, *arguments, **named)
+
+    monkeypatch.setattr(RegistryClient, "drop_draft", late)
+    assert site.sign().dropped
+
+
 def test_a_reader_cannot_sign(site: Site) -> None:
     with RegistryClient(site.registry.url, site.registry.make_token("reader", "acme")) as client:
         reader = replace(site, client=client)
