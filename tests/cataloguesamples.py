@@ -17,11 +17,13 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from pq_registry.storage.catalogue import tables
+from pq_registry.service.cards import Card
+from pq_registry.storage.catalogue import hubtables, tables
 from pq_registry.storage.catalogue.database import Catalogue
 
 BLOBS, RELEASES, REPOSITORIES = 10, 10, 200
 """Blobs of a release, releases of a repository, repositories of a namespace."""
+_CARD = Card(title="Model", license="mit", languages=("de",), present=True).encode()
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _ROWS = 5000
 
@@ -124,6 +126,17 @@ def _tables(filled: Filled, envelope: int, shards: int) -> Iterator[tuple[Any, I
          "target": hexed("release", min(n * RELEASES + RELEASES, filled.releases) - 1),
          "signer": hexed("id", n // REPOSITORIES), "issued": BEGIN, "expires": BEGIN + timedelta(days=365)}
         for n in repositories
+    )  # fmt: skip
+    yield hubtables.CardRow, (
+        {"release_digest": hexed("release", n), "repository_id": n // RELEASES + 1, "license": "mit", "library": "",
+         "pipeline": "", "languages": " de ", "tags": "  ", "base_models": "  ", "data": _CARD,
+         "shown": n % RELEASES == RELEASES - 1 or n == filled.releases - 1}
+        for n in releases
+    )  # fmt: skip
+    yield hubtables.CardWordRow, (
+        {"word": word, "repository_id": n + 1}
+        for n in repositories
+        for word in (f"model{n}", f"word{n % 1000}", "=license:mit", f"=base_model:{filled.name(n // 2)}")
     )  # fmt: skip
     statements = itertools.chain((("release", n) for n in releases), (("tag", n) for n in repositories))
     yield (

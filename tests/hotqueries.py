@@ -15,6 +15,7 @@ from sqlalchemy import Engine, event
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import Namespace, RepositoryName, Tag
 from pq_registry.service.access import Caller, Rights, Role, anonymous
+from pq_registry.service.cards import Card, Cards, Lineage, ShownCard, matching
 from pq_registry.service.leaves import Leaves
 from pq_registry.service.logsearch import LogSearch, Wanted
 from pq_registry.service.logview import LogView
@@ -38,6 +39,12 @@ def hot_queries(catalogue: Catalogue, filled: Filled) -> dict[str, Query]:
     """Each is called with the source of its choice of rows."""
     resolving = Resolving(catalogue, None)  # type: ignore[arg-type]  # no query here touches a blob's bytes
     search, view, leaves, lock = LogSearch(catalogue), LogView(catalogue), Leaves(catalogue), CatalogueLock(catalogue)
+
+    cards = Cards(catalogue, None)  # type: ignore[arg-type]  # nor here
+
+    def shown(choice: random.Random) -> ShownCard:
+        name = repository(choice)
+        return ShownCard(repository=str(name), release=digest(choice), card=Card())
 
     def repository(choice: random.Random) -> RepositoryName:
         return RepositoryName.parse(filled.name(choice.randrange(filled.repositories)))
@@ -76,6 +83,20 @@ def hot_queries(catalogue: Catalogue, filled: Filled) -> dict[str, Query]:
         "repositories of a namespace": lambda _: resolving.repositories(
             PUBLIC, namespace=Namespace("team0"), after=None, limit=100
         ),
+        "models by words": lambda choice: resolving.repositories(
+            PUBLIC, namespace=None, after=None, limit=50, conditions=matching(f"word{choice.randrange(1000)} model")
+        ),
+        "models by facets, a reader of one namespace": lambda choice: resolving.repositories(
+            READER,
+            namespace=None,
+            after=repository(choice),
+            limit=50,
+            conditions=matching(filters=["license:mit", f"base_model:{repository(choice)}"]),
+        ),
+        "cards of a page": lambda choice: cards.shown([str(repository(choice)) for _ in range(50)]),
+        "cards of releases": lambda choice: cards.of([digest(choice) for _ in range(50)]),
+        "cards of a repository that is up to date": lambda choice: cards.follow(repository(choice)),
+        "lineage": lambda choice: Lineage(catalogue).graph(PUBLIC, shown(choice)),
         "receipt: where a statement is logged": lambda choice: leaves.newest_place(digest(choice)),
         "receipt: the checkpoint that covers it": lambda choice: lock.published_covering(
             choice.randrange(filled.releases)
