@@ -39,7 +39,11 @@ def model_values(
         empty = RepositoryView(str(name), [], [], None)
         return {"name": name, "view": empty, "grants": [], **_drafts(name, drafts)}
     found, more = service.granting.list(name, release=None, recipient=None, after=grants, limit=limits.PAGE_ROWS)
-    return {"name": name, "view": view, "grants": found, "more_grants": more, **_drafts(name, drafts)}
+    mirrors, older = service.mirrors.list(name, limit=limits.PAGE_ROWS)
+    return {
+        "name": name, "view": view, "grants": found, "more_grants": more, "mirrors": mirrors, "more_mirrors": older,
+        **_drafts(name, drafts),
+    }  # fmt: skip
 
 
 def _drafts(name: RepositoryName, drafts: Sequence[Draft]) -> dict[str, Any]:
