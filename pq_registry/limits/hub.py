@@ -27,6 +27,8 @@ HUB_LISTING_FILE_BYTES: Final = 512
 """The estimate for one file of a listing: path, digest and the objects around them."""
 HUB_LISTINGS_AT_ONCE: Final = 4
 """Manifests read and parsed at a time; each may be MANIFEST_BYTES."""
+HUB_LOOKERS: Final = 16
+"""Revisions looked up at a time, in threads of their own: HUB_LISTINGS_AT_ONCE may be parsing, nobody else waits."""
 HUB_ERROR_CHARS: Final = 500
 """An error's message in a header, where proxies bound a line."""
 HUB_WHOAMI_ORGS: Final = 100

@@ -94,6 +94,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     app.state.readiness = health.Readiness()
     app.state.heavy = HeavyWork()
     app.state.browsing = HeavyWork(limits.BROWSING_TASKS)
+    app.state.looking = HeavyWork(limits.HUB_LOOKERS)
     app.state.waiting = HeavyWork(limits.LOG_WAITERS)
     app.state.intakes = asyncio.Semaphore(limits.HUB_INTAKES)
     app.state.pages = Pages()

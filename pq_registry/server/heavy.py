@@ -42,6 +42,11 @@ async def _browsing(request: Request) -> HeavyWork:
     return browsing
 
 
+async def _looking(request: Request) -> HeavyWork:
+    looking: HeavyWork = request.app.state.looking
+    return looking
+
+
 async def _waiting(request: Request) -> HeavyWork:
     waiting: HeavyWork = request.app.state.waiting
     return waiting
@@ -51,5 +56,7 @@ Heavy = Annotated[HeavyWork, Depends(_heavy)]
 """Commits."""
 Browsing = Annotated[HeavyWork, Depends(_browsing)]
 """Searches and pages that look at much."""
+Looking = Annotated[HeavyWork, Depends(_looking)]
+"""Looking up revisions for the Hub's clients: quick, but for the first look at a release of very many files."""
 Waiting = Annotated[HeavyWork, Depends(_waiting)]
 """What mostly waits: for receipts, for an object store, for an upload to be verified."""

@@ -42,9 +42,14 @@ def commit_of(revision: Revision) -> CommitView:
     )
 
 
+def encode_json(content: object) -> bytes:
+    """JSON as it is sent. A model may have 100 000 files, so that is work for a thread."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def hub_json(content: object, headers: Mapping[str, str] | None = None, status: int = 200) -> Response:
-    """A JSON answer: unlike ours, often an array."""
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    """A JSON answer: unlike ours, often an array. ``content`` may be encoded already."""
+    body = content if isinstance(content, bytes) else encode_json(content)
     return Response(body, status_code=status, headers=dict(headers or {}), media_type="application/json")
 
 

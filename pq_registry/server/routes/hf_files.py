@@ -18,7 +18,8 @@ from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS
 from pq_registry.server.bodies import JSON_TYPE, OCTETS_TYPE, read_bytes
 from pq_registry.server.guard import Service
-from pq_registry.server.hub.answers import commit_of, hub_json, link_to, repository_of, revision_headers
+from pq_registry.server.heavy import HeavyWork, Looking
+from pq_registry.server.hub.answers import commit_of, encode_json, hub_json, link_to, repository_of, revision_headers
 from pq_registry.server.hub.rawpath import HubRoute
 from pq_registry.server.hub.sending import file_answer, file_headers, open_file
 from pq_registry.service.access import Caller
@@ -44,6 +45,8 @@ _QUESTION = {
         },
     }
 }
+Asked = tuple[Caller, Registry, HeavyWork]
+"""Who asks, whom, and in which threads."""
 Cursor = Annotated[int, Query(ge=0, le=limits.FILES + limits.HUB_TREE_ITEMS)]
 
 
@@ -55,13 +58,14 @@ async def list_tree(
     rev: str,
     caller: Annotated[Caller, Depends(guard.READ)],
     service: Service,
+    looking: Looking,
     *,
     recursive: bool = False,
     expand: bool = False,
     cursor: Cursor = 0,
 ) -> Response:
     """The files and folders of a revision, page by page."""
-    return await _tree(request, caller, service, (ns, name, rev, ""), (recursive, expand, cursor))
+    return await _tree(request, (caller, service, looking), (ns, name, rev, ""), (recursive, expand, cursor))
 
 
 @router.get("/api/models/{ns}/{name}/tree/{rev}/{path:path}")
@@ -73,26 +77,24 @@ async def list_folder(
     path: str,
     caller: Annotated[Caller, Depends(guard.READ)],
     service: Service,
+    looking: Looking,
     *,
     recursive: bool = False,
     expand: bool = False,
     cursor: Cursor = 0,
 ) -> Response:
     """The files and folders in one folder of a revision, page by page."""
-    return await _tree(request, caller, service, (ns, name, rev, path), (recursive, expand, cursor))
+    return await _tree(request, (caller, service, looking), (ns, name, rev, path), (recursive, expand, cursor))
 
 
 async def _tree(
-    request: Request,
-    caller: Caller,
-    service: Registry,
-    where: tuple[str, str, str, str],
-    how: tuple[bool, bool, int],
+    request: Request, asked: Asked, where: tuple[str, str, str, str], how: tuple[bool, bool, int]
 ) -> Response:
+    caller, service, looking = asked
     ns, name, rev, path = where
     recursive, expand, cursor = how
     folder = path.strip("/")
-    found = await run_in_threadpool(service.revisions.find, caller, repository_of(ns, name), rev)
+    found = await looking.run(service.revisions.find, caller, repository_of(ns, name), rev)
     if not has_folder(found.files, folder):
         kind = "a file" if find_file(found.files, folder) is not None else "nothing"
         raise EntryNotFound(
@@ -100,7 +102,7 @@ async def _tree(
             found=f"{kind} at {folder!r}"[:200], hint="list the tree above it",
         )  # fmt: skip
     last = commit_of(found) if expand else None
-    page = await run_in_threadpool(
+    page = await looking.run(
         tree_page, found.files, folder, commit=str(found.commit), recursive=recursive, start=cursor, last=last
     )
     headers = revision_headers(found)
@@ -121,13 +123,14 @@ async def show_paths(
     rev: str,
     caller: Annotated[Caller, Depends(guard.QUERY)],
     service: Service,
+    looking: Looking,
 ) -> Response:
     """The files and folders at some paths of a revision; what is not there is left out."""
     paths, expand = await _asked(request)
-    found = await run_in_threadpool(service.revisions.find, caller, repository_of(ns, name), rev)
+    found = await looking.run(service.revisions.find, caller, repository_of(ns, name), rev)
     last = commit_of(found) if expand else None
-    items = await run_in_threadpool(path_items, found.files, paths, commit=str(found.commit), last=last)
-    return hub_json(items, revision_headers(found))
+    items = await looking.run(path_items, found.files, paths, commit=str(found.commit), last=last)
+    return hub_json(await looking.run(encode_json, items), revision_headers(found))
 
 
 async def _asked(request: Request) -> tuple[list[str], bool]:
@@ -157,9 +160,10 @@ async def _asked(request: Request) -> tuple[list[str], bool]:
     return [str(path) for path in paths], expand
 
 
-async def _file(request: Request, caller: Caller, service: Registry, where: tuple[str, str, str, str]) -> Response:
+async def _file(request: Request, asked: Asked, where: tuple[str, str, str, str]) -> Response:
+    caller, service, looking = asked
     ns, name, rev, path = where
-    found, file = await run_in_threadpool(service.revisions.obtain, caller, repository_of(ns, name), rev, path)
+    found, file = await looking.run(service.revisions.obtain, caller, repository_of(ns, name), rev, path)
     source = await run_in_threadpool(open_file, service, caller, file)
     return file_answer(request, file_headers(caller, found, file), file, source)
 
@@ -173,9 +177,10 @@ async def get_file(
     path: str,
     caller: Annotated[Caller, Depends(guard.READ)],
     service: Service,
+    looking: Looking,
 ) -> Response:
     """A file of a revision, one range of it, or where it is (302)."""
-    return await _file(request, caller, service, (ns, name, rev, path))
+    return await _file(request, (caller, service, looking), (ns, name, rev, path))
 
 
 @router.head("/{ns}/{name}/resolve/{rev}/{path:path}")
@@ -187,9 +192,10 @@ async def head_file(
     path: str,
     caller: Annotated[Caller, Depends(guard.READ)],
     service: Service,
+    looking: Looking,
 ) -> Response:
     """Size and digest of a file, and the commit it is of."""
-    return await _file(request, caller, service, (ns, name, rev, path))
+    return await _file(request, (caller, service, looking), (ns, name, rev, path))
 
 
 @router.get("/{ns}/{name}/raw/{rev}/{path:path}", responses={200: _BYTES, 206: _BYTES})
@@ -201,9 +207,10 @@ async def get_raw_file(
     path: str,
     caller: Annotated[Caller, Depends(guard.READ)],
     service: Service,
+    looking: Looking,
 ) -> Response:
     """The same bytes: no file is kept as a pointer here."""
-    return await _file(request, caller, service, (ns, name, rev, path))
+    return await _file(request, (caller, service, looking), (ns, name, rev, path))
 
 
 @router.head("/{ns}/{name}/raw/{rev}/{path:path}")
@@ -215,6 +222,7 @@ async def head_raw_file(
     path: str,
     caller: Annotated[Caller, Depends(guard.READ)],
     service: Service,
+    looking: Looking,
 ) -> Response:
     """Size and digest of a file, and the commit it is of."""
-    return await _file(request, caller, service, (ns, name, rev, path))
+    return await _file(request, (caller, service, looking), (ns, name, rev, path))

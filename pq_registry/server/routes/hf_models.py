@@ -16,8 +16,8 @@ from pq_registry.format.hubtree import siblings
 from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS
 from pq_registry.server.guard import Service
-from pq_registry.server.heavy import Browsing
-from pq_registry.server.hub.answers import hub_json, link_to, repository_of, revision_headers
+from pq_registry.server.heavy import Browsing, Looking
+from pq_registry.server.hub.answers import encode_json, hub_json, link_to, repository_of, revision_headers
 from pq_registry.server.hub.rawpath import HubRoute
 from pq_registry.service.access import Caller, Permission
 from pq_registry.service.hub.model import Commit, Revision
@@ -74,12 +74,16 @@ async def show_model(
     name: str,
     caller: Annotated[Caller, Depends(guard.READ)],
     service: Service,
+    looking: Looking,
+    *,
     blobs: bool = False,
     expand: Words = [],  # noqa: B006 - FastAPI copies defaults
 ) -> Response:
     """A model at main, or at its newest revision where nothing is called main."""
-    found = await run_in_threadpool(service.revisions.current, caller, repository_of(ns, name))
-    return await _model(service, caller, found, blobs=blobs, expand=expand)
+    repository = repository_of(ns, name)
+    found = await looking.run(service.revisions.current, caller, repository)
+    body = await looking.run(_model, service, caller, found, blobs=blobs, expand=expand)
+    return hub_json(body, revision_headers(found))
 
 
 @router.get("/api/models/{ns}/{name}/revision/{rev}")
@@ -89,22 +93,24 @@ async def show_revision(
     rev: str,
     caller: Annotated[Caller, Depends(guard.READ)],
     service: Service,
+    looking: Looking,
+    *,
     blobs: bool = False,
     expand: Words = [],  # noqa: B006 - FastAPI copies defaults
 ) -> Response:
     """A model at a revision."""
-    found = await run_in_threadpool(service.revisions.find, caller, repository_of(ns, name), rev)
-    return await _model(service, caller, found, blobs=blobs, expand=expand)
+    found = await looking.run(service.revisions.find, caller, repository_of(ns, name), rev)
+    body = await looking.run(_model, service, caller, found, blobs=blobs, expand=expand)
+    return hub_json(body, revision_headers(found))
 
 
-async def _model(service: Registry, caller: Caller, found: Revision, *, blobs: bool, expand: list[str]) -> Response:
-    view = await run_in_threadpool(service.models.view, caller, found)
-    item = model_item(view, expand)
+def _model(service: Registry, caller: Caller, found: Revision, *, blobs: bool, expand: list[str]) -> bytes:
+    item = model_item(service.models.view(caller, found), expand)
     if not expand or "siblings" in expand:
-        item["siblings"] = await run_in_threadpool(siblings, found.files, blobs=blobs)
+        item["siblings"] = siblings(found.files, blobs=blobs)
     if not expand or "usedStorage" in expand:
         item["usedStorage"] = sum(file.size for file in found.files)
-    return hub_json(item, revision_headers(found))
+    return encode_json(item)
 
 
 @router.get("/api/models/{ns}/{name}/refs")
@@ -130,12 +136,14 @@ async def list_commits(
     rev: str,
     caller: Annotated[Caller, Depends(guard.READ)],
     service: Service,
+    browsing: Browsing,
+    *,
     after: Text = None,
     limit: int = limits.HUB_COMMIT_ITEMS,
 ) -> Response:
     """The commits up to a revision, newest first, page by page."""
     size = min(max(limit, 1), limits.HUB_COMMIT_ITEMS)
-    commits, following = await run_in_threadpool(
+    commits, following = await browsing.run(
         service.revisions.history, caller, repository_of(ns, name), rev,
         after=None if after is None else Commit(after), limit=size,
     )  # fmt: skip

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of releases as the Hub's clients see them: the manifest's, the manifest, and the evidence.
+"""The files of releases as the Hub's clients see them: the manifest's, the manifest, and the evidence; and of drafts.
 
 Parsed listings are kept in memory up to ``limits.HUB_LISTING_BYTES``, the ones asked for least recently going first: a
-release never changes, and a download asks twice for each of its files. Only its receipt may still be bettered, while
-witnesses are away; a listing is settled once its receipt meets the service's policy.
+commit never changes, and a download asks twice for each of its files. Only a release's receipt may still be bettered,
+while witnesses are away; its listing is settled once its receipt meets the service's policy.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 
 from pq_registry import limits
 from pq_registry.crypto.identity import PublicIdentity
-from pq_registry.errors import StorageError
+from pq_registry.errors import FormatError, NameSyntaxError, RevisionNotFound, StorageError
 from pq_registry.format.bundle import encode_bundle
 from pq_registry.format.digest import Digest
+from pq_registry.format.draft import parse_listing
 from pq_registry.format.dsse import Envelope
 from pq_registry.format.manifest import MANIFEST_NAME, Manifest
 from pq_registry.format.statement import EC_BUNDLE_NAME, PQ_BUNDLE_NAME, TLOG_PROOF_NAME
@@ -30,10 +31,13 @@ from pq_registry.service.ledger import LoggedStatement
 from pq_registry.service.visible import find_blob
 from pq_registry.storage.blobs import BlobStore, StoredBlob
 from pq_registry.storage.catalogue.database import Catalogue
+from pq_registry.storage.catalogue.hubtables import DraftCommitRow
 from pq_registry.storage.catalogue.tables import IdentityRow, ReleaseRow, StatementRow
 from pq_registry.storage.hashing import read_blob
 
 Listing = tuple[HubFile, ...]
+_Key = Digest | tuple[int, str]
+"""A release, or a repository's draft commit."""
 
 
 class ReceiptSource(Protocol):
@@ -63,7 +67,7 @@ class Listings:
         self._catalogue = catalogue
         self._blobs = blobs
         self._receipts = receipts
-        self._kept: OrderedDict[Digest, _Kept] = OrderedDict()
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._turn = threading.Lock()
         self._building = tuple(threading.Lock() for _ in range(limits.HUB_LISTINGS_AT_ONCE))
 
@@ -84,17 +88,47 @@ class Listings:
                 self._keep(release, kept)
         return kept.files
 
-    def _recall(self, release: Digest) -> _Kept | None:
+    def of_draft(self, repository: int, commit: str) -> Listing:
+        """The files of a draft commit.
+
+        Raises:
+            RevisionNotFound: if it is gone.
+            StorageError: if the catalogue fails, or its listing is damaged.
+        """
+        key = (repository, commit)
+        kept = self._recall(key)
+        if kept is None:
+            with self._building[int(commit[0], 16) % len(self._building)]:
+                kept = self._recall(key)
+                if kept is None:
+                    kept = _Kept(self._draft_files(repository, commit), settled=True)
+                    self._keep(key, kept)
+        return kept.files
+
+    def _draft_files(self, repository: int, commit: str) -> Listing:
+        query = select(DraftCommitRow.listing).where(
+            DraftCommitRow.repository_id == repository, DraftCommitRow.id == commit
+        )
+        with self._catalogue.reading() as session:
+            listing = session.scalars(query).one_or_none()
+        if listing is None:
+            raise RevisionNotFound(f"draft {commit} is gone", hint="somebody dropped it, or pushed on top of it")
+        try:
+            return tuple(HubFile(str(file.path), file.size, file.sha256) for file in parse_listing(listing))
+        except (FormatError, NameSyntaxError) as error:
+            raise StorageError(f"the listing of draft {commit} is damaged", hint="run pqreg fsck") from error
+
+    def _recall(self, key: _Key) -> _Kept | None:
         with self._turn:
-            kept = self._kept.get(release)
+            kept = self._kept.get(key)
             if kept is not None:
-                self._kept.move_to_end(release)
+                self._kept.move_to_end(key)
             return kept
 
-    def _keep(self, release: Digest, kept: _Kept) -> None:
+    def _keep(self, key: _Key, kept: _Kept) -> None:
         with self._turn:
-            self._kept[release] = kept
-            self._kept.move_to_end(release)
+            self._kept[key] = kept
+            self._kept.move_to_end(key)
             total = sum(each.cost for each in self._kept.values())
             while total > limits.HUB_LISTING_BYTES and len(self._kept) > 1:
                 total -= self._kept.popitem(last=False)[1].cost

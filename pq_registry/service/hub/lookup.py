@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from pq_registry import limits
 from pq_registry.errors import NameSyntaxError
@@ -56,9 +56,11 @@ def at_commit(session: Session, row: RepositoryRow, commit: str, name: str | Non
     query = select(ReleaseRow).where(
         ReleaseRow.repository_id == row.id, ReleaseRow.digest >= commit, ReleaseRow.digest < f"{commit}g"
     )
-    found: CommitRow | None = session.scalars(query.limit(1)).first()
+    # Of two with the same 40 digits, which took 2^80 tries, it is always the older.
+    found: CommitRow | None = session.scalars(query.order_by(ReleaseRow.id).limit(1)).first()
     if found is None and drafts:
-        found = session.get(DraftCommitRow, (row.id, commit))
+        wanted = select(DraftCommitRow).where(DraftCommitRow.repository_id == row.id, DraftCommitRow.id == commit)
+        found = session.scalars(wanted.options(defer(DraftCommitRow.listing))).one_or_none()
     return None if found is None else Found(found, name)
 
 

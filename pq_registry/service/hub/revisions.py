@@ -22,9 +22,8 @@ from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from pq_registry import limits
-from pq_registry.errors import EntryNotFound, FormatError, NameSyntaxError, NotFound, RevisionNotFound, StorageError
+from pq_registry.errors import EntryNotFound, NotFound, RevisionNotFound
 from pq_registry.format.digest import Digest
-from pq_registry.format.draft import parse_listing
 from pq_registry.format.hubtree import CommitView, find_file
 from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Caller, Permission
@@ -35,7 +34,7 @@ from pq_registry.service.hub.policy import DraftPolicy
 from pq_registry.service.names import find_repository
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
-from pq_registry.storage.catalogue.hubtables import DraftCommitRow, DraftRow
+from pq_registry.storage.catalogue.hubtables import DraftRow
 from pq_registry.storage.catalogue.tables import ReleaseRow, RepositoryRow, TagRow
 
 
@@ -215,7 +214,7 @@ class Revisions:
             files, sealed, parent = self._listings.of(caller, release), row.sealed, None
         else:
             release, sealed = None, False
-            files = _draft_files(row)
+            files = self._listings.of_draft(row.repository_id, row.id)
             parent = None if row.parent is None else Commit(row.parent)
         return Revision(
             repository=name,
@@ -229,13 +228,6 @@ class Revisions:
             parent=parent,
             files=files,
         )
-
-
-def _draft_files(row: DraftCommitRow) -> tuple[HubFile, ...]:
-    try:
-        return tuple(HubFile(str(file.path), file.size, file.sha256) for file in parse_listing(row.listing))
-    except (FormatError, NameSyntaxError) as error:
-        raise StorageError(f"the listing of draft {row.id} is damaged", hint="run pqreg fsck") from error
 
 
 def _unknown(name: RepositoryName, revision: str) -> RevisionNotFound:
