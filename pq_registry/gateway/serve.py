@@ -18,9 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from pq_registry.errors import SettingError
 from pq_registry.gateway.app import Gateway
 from pq_registry.gateway.config import GatewayConfig
-from pq_registry.server.listening import bind, make_server, url_of
+from pq_registry.server.listening import bind, is_loopback, make_server, url_of
 from pq_registry.server.logs import configure, log
 
 _LOGGER = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ def serve(config: GatewayConfig, clock: Callable[[], datetime], announce: Callab
     configure(sys.stdout, config.log_level)
     listener = bind(config.host, config.port)
     with contextlib.closing(listener), contextlib.ExitStack() as opened:
+        if not is_loopback(listener.getsockname()[0]):
+            raise SettingError(f"{config.host} is no address of loopback here", found=listener.getsockname()[0])
         cache = config.open_cache()
         if cache is not None:
             opened.callback(cache.close)

@@ -35,7 +35,7 @@ from pq_registry.gateway.metrics import Counts
 from pq_registry.gateway.served import Served, ServedFile
 
 Shard = Future[memoryview]
-_Key = tuple[str, str, int]
+_Key = tuple[str, str, str, int]
 
 
 class Shards:
@@ -88,7 +88,9 @@ class Shards:
         """A shard, and whether it is on its way, there, or refused already."""
         entry = file.stored
         assert entry is not None
-        key = (f"{entry.sha256.hex}{'' if file.sealer is None else '+'}", file.path, index)
+        # What is stored is the same wherever it is stored; what it opens to is the release's.
+        where = "" if file.sealer is None else str(served.release)
+        key = (entry.sha256.hex, where, file.path, index)
         shard = self._shared.get(key)
         if shard is not None and not (shard.done() and shard.exception() is not None):
             return _Wanted(served, file, entry, index, shard, key), True

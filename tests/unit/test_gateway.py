@@ -13,6 +13,7 @@ import pytest
 from pq_registry import limits
 from pq_registry.crypto.signing import sign_envelope
 from pq_registry.format.digest import Digest
+from pq_registry.format.tag import TagStatement
 from tests.fake_registry import FakeRegistry, Handler, serving
 from tests.gateway_site import RunningGateway, registry_origin, running_gateway
 from tests.pull_site import FILES
@@ -29,12 +30,13 @@ class Node:
     def __init__(self, registry: FakeRegistry, home: Path) -> None:
         self.registry = registry
         self.home = home
+        self.last: TagStatement | None = None
         self.digest = self.publish()
 
     def publish(self, files: dict[str, bytes] | None = None, sequence: int = 1) -> Digest:
         chosen = files or FILES
         digest = self.registry.add_release(*release(chosen), chosen)
-        previous = Digest.of(self.last.encode()) if sequence > 1 else None
+        previous = None if self.last is None else Digest.of(self.last.encode())
         self.last = tag_statement(digest, sequence=sequence, previous=previous)
         self.registry.tags["v1"] = sign_envelope(self.last.encode(), publisher()).encode()
         return digest
@@ -253,7 +255,7 @@ def test_a_cache_keeps_to_its_size_and_serves_all_the_same(node: Node) -> None:
     with node.gateway(size=size) as gateway:  # type: ignore[attr-defined]
         for path, content in FILES.items():
             assert gateway.get(BASE + path).body == content
-            assert 0 <= gateway.gateway.cache.used <= size  # type: ignore[union-attr]
+            assert 0 <= gateway.gateway.cache.used <= size
         taken = sum(file.stat().st_blocks * 512 for file in (node.home / "cache").iterdir())
         assert taken <= size + 64 * 1024
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -142,9 +143,9 @@ print(*sorted({{name.split(".")[0] for name in sys.modules}}))
 """
 
 
-def import_without_extras(names: list[str]) -> set[str]:
+def import_without_extras(names: list[str], heavy: Iterable[str] = HEAVY) -> set[str]:
     """Import modules in a process where the extras cannot be imported; answers what was imported then."""
-    code = BLOCKER.format(heavy=HEAVY, names=names)
+    code = BLOCKER.format(heavy=tuple(heavy), names=names)
     path = "import sys; sys.path[:0] = " + repr([str(ROOT), str(ROOT / "cli"), str(ROOT / "keys")])
     result = subprocess.run(
         [sys.executable, "-I", "-c", path + "\n" + code], capture_output=True, text=True, timeout=120, check=False
@@ -158,6 +159,11 @@ def test_the_client_the_loader_and_the_keys_need_no_extra() -> None:
     names = [name for folder in BASE for name in modules(folder) if not name.endswith("_triton")]
     assert len(names) > 20
     assert not import_without_extras(["pq_registry", *names]) & set(HEAVY)
+
+
+def test_a_gateway_needs_neither_the_service_nor_its_database() -> None:
+    heavy = set(HEAVY) - {"httptools", "prometheus_client", "starlette", "uvicorn", "uvloop"}
+    assert not import_without_extras(modules("pq_registry/gateway"), heavy) & heavy
 
 
 def test_the_command_line_starts_without_extras_and_without_numpy() -> None:
