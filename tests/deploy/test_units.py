@@ -73,7 +73,7 @@ def test_services_are_confined(unit: Path) -> None:
 def test_every_timer_has_its_service_and_every_job_its_timer() -> None:
     timers = {unit.stem for unit in UNITS if unit.suffix == ".timer"}
     jobs = {unit.stem for unit in SERVICES if parsed(unit)["Service"]["Type"] == "oneshot"}
-    assert timers == jobs == {"pqreg-audit", "pqreg-backup", "pqreg-events", "pqreg-fsck", "pqreg-gc"}
+    assert timers == jobs == {"pqreg-audit", "pqreg-backup", "pqreg-events", "pqreg-fsck", "pqreg-gc", "pqreg-mirror"}
     assert all(parsed(FOLDER / f"{name}.timer")["Timer"]["Persistent"] == "yes" for name in timers)
 
 
