@@ -82,7 +82,7 @@ class XorbDecoder:
             ends.append(offset)
         return ends
 
-    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
         """Take the next piece; yields the chunks that are complete, unpacked.
 
         Raises:
