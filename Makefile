@@ -39,10 +39,15 @@ $(VENV)/.server: $(VENV)/pyvenv.cfg pyproject.toml
 	@$(PIP) --editable '.[server]'
 	@touch $@
 
+$(VENV)/.demo: $(VENV)/pyvenv.cfg pyproject.toml
+	@echo "installing pq-registry[server,gateway,hf]"
+	@$(PIP) --editable '.[server,gateway,hf]'
+	@touch $@ $(VENV)/.server
+
 $(VENV)/.dev: $(VENV)/pyvenv.cfg pyproject.toml
 	@echo "installing pq-registry[dev]"
 	@$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/.server $(VENV)/.stack
+	@touch $@ $(VENV)/.demo $(VENV)/.server $(VENV)/.stack
 
 $(VENV)/.stack: $(VENV)/pyvenv.cfg pyproject.toml
 	@echo "installing pq-registry[server,dev-stack]"
@@ -75,7 +80,7 @@ $(HUB_JS)/.client: tests/js/package.json tests/js/package-lock.json
 
 hub-clients: $(HUB_VENV)/.pinned $(HUB_JS)/.client ## Install the other clients of the Hub that the tests use
 
-demo: $(VENV)/.server $(VENV)/.model ## Publish, pull, verify, load and attack a real model on this machine
+demo: $(VENV)/.demo $(VENV)/.model ## Publish, pull, verify, load and attack a real model on this machine
 	@$(BIN)/pqreg demo
 
 stack: $(VENV)/.stack ## Serve a registry on SeaweedFS and PostgreSQL below build/stack, to try the full stack

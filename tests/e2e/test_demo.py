@@ -36,12 +36,13 @@ def processes_below(root: str) -> list[str]:
 @pytest.mark.slow
 def test_the_demo(tmp_path: Path) -> None:
     shell = Shell(tmp_path, "visitor", TMPDIR=str(tmp_path))
-    text = shell.run("demo", timeout=280).out
+    text = shell.run("demo", timeout=900).out
     refusals = re.findall(r"ok: refused at step (\d)", text)
     assert refusals == ["8", "2", "2", "2", "0", "4", "7"]
     assert "bit for bit" in text
     assert "fetched only" in text
     assert text.count("error: ") == 8
+    assert "taken from the registry, refused by the gateway" in text
     assert "exit status 4; both signed checkpoints are kept as proof" in text
     assert "hold none of the model's windows of 32 bytes" in text
     assert "Everything was stopped and removed." in text

@@ -29,8 +29,9 @@ def demo(
     """See all of it at work on this machine, in a minute.
 
     A publisher signs a real model and pushes it to a registry, whose log a witness cosigns; a node pulls, verifies and
-    loads it. Then storage, signatures and keys are attacked, and each attack is refused. An auditor checks the log, and
-    catches the registry telling two stories. Then the model is sealed: a granted node loads it; an ungranted one, the
+    loads it. Then storage, signatures and keys are attacked, and each attack is refused. The Hugging Face Hub's own
+    client downloads the model from the registry, and verified from the gateway. An auditor checks the log, and catches
+    the registry telling two stories. Then the model is sealed: a granted node loads it; an ungranted one, the
     registry's operator and a mirror cannot read it. Everything happens on loopback and in a temporary directory, by the
     commands you would type; nothing of yours is read or changed, and nothing stays.
 
@@ -39,6 +40,7 @@ def demo(
       pqreg demo --model ./my-model
     """
     from pqreg_cli.demo.attacks import show_attacks
+    from pqreg_cli.demo.hub import show_hub
     from pqreg_cli.demo.log import keep_history, show_audit, show_fork
     from pqreg_cli.demo.model import find_model
     from pqreg_cli.demo.path import show_main_path
@@ -64,6 +66,7 @@ def demo(
             stage = Stage(place, found, output, report)
             show_main_path(stage)
             show_attacks(stage)
+            show_hub(stage)
             keep_history(stage)
             show_audit(stage)
             show_fork(stage)

@@ -12,7 +12,7 @@ from pathlib import Path
 from pq_registry.client.directory import ReleaseDirectory, write_evidence
 from pq_registry.crypto.shards import ShardHasher
 from pq_registry.format.dsse import Envelope, pae
-from pq_registry.format.manifest import Manifest
+from pq_registry.format.manifest import FileEntry, Manifest
 from pq_registry.format.release import Release, statement_of
 from pqreg_cli.demo.place import DemoFailed
 from pqreg_cli.demo.stage import MODEL, PULLED, REFERENCE, REGISTRY_DATA, Stage
@@ -30,13 +30,22 @@ def show_attacks(stage: Stage) -> None:
 
 def _flipped_byte(stage: Stage) -> None:
     stage.report.step("ATTACK: one bit of the weights is flipped in the registry's storage")
-    manifest = Manifest.parse((stage.place.root / PULLED / "pqreg.json").read_bytes())
-    largest = max(manifest.files, key=lambda entry: entry.size)
-    digest = largest.sha256.hex
-    blob = stage.place.root / REGISTRY_DATA / "blobs" / "sha256" / digest[:2] / digest
-    with _flipped(blob, largest.size // 2):
+    largest = largest_file(stage)
+    with flipped(blob_of(stage, largest), largest.size // 2):
         stage.refused(stage.node, ["pull", REFERENCE, "node/flipped"], step=8, what="one flipped bit in storage")
     _check_no_weights(stage, "node/flipped", largest.path.text)
+
+
+def largest_file(stage: Stage) -> FileEntry:
+    """The weights, as the manifest has them."""
+    manifest = Manifest.parse((stage.place.root / PULLED / "pqreg.json").read_bytes())
+    return max(manifest.files, key=lambda entry: entry.size)
+
+
+def blob_of(stage: Stage, entry: FileEntry) -> Path:
+    """Where the registry keeps a file."""
+    digest = entry.sha256.hex
+    return stage.place.root / REGISTRY_DATA / "blobs" / "sha256" / digest[:2] / digest
 
 
 def _stripped_half(stage: Stage) -> None:
@@ -94,7 +103,8 @@ def _no_trust(stage: Stage) -> None:
 
 
 @contextlib.contextmanager
-def _flipped(path: Path, offset: int) -> Iterator[None]:
+def flipped(path: Path, offset: int) -> Iterator[None]:
+    """One bit of a stored file is another while the block runs."""
     path.chmod(0o600)
     _flip(path, offset)
     try:

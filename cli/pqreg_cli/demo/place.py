@@ -28,7 +28,7 @@ from pq_registry.errors import PqregError
 from pq_registry.settings import private_environment
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_READY = re.compile(r"(?:serving|witnessing) on (http://\S+)")
+_READY = re.compile(r"(?:serving|witnessing|gateway) on (http://\S+)")
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _COMMAND_SECONDS = 120.0
