@@ -34,6 +34,7 @@ def processes_below(root: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute of work, beside other tests on two cores
 def test_the_demo(tmp_path: Path) -> None:
     shell = Shell(tmp_path, "visitor", TMPDIR=str(tmp_path))
     text = shell.run("demo", timeout=900).out
