@@ -37,7 +37,7 @@ def model_values(
         if not drafts:
             raise
         empty = RepositoryView(str(name), [], [], None)
-        return {"name": name, "view": empty, "grants": [], **_drafts(name, drafts)}
+        return {"name": name, "view": empty, "grants": [], "mirrors": [], **_drafts(name, drafts)}
     found, more = service.granting.list(name, release=None, recipient=None, after=grants, limit=limits.PAGE_ROWS)
     mirrors, older = service.mirrors.list(name, limit=limits.PAGE_ROWS)
     return {
