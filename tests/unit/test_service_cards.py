@@ -181,6 +181,8 @@ def test_german_words_are_found_however_they_are_typed() -> None:
         ("bare", (), ["acme/bare"]),
         ("=license", (), []),
         ("\x00", (), []),
+        ("\ud800", (), []),
+        ("", ("language:\x00de\ud800",), ["acme/hostile", "acme/teuken", "acme/teuken-legal"]),
     ],
 )
 def test_models_are_found(site: CardSite, text: str, filters: tuple[str, ...], expected: list[str]) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 
 from pq_registry import limits
 from pq_registry.errors import UsageError
-from pq_registry.service.cards.card import Card
+from pq_registry.service.cards.card import Card, clean_line
 from pq_registry.storage.catalogue.hubtables import CardWordRow
 from pq_registry.storage.catalogue.tables import RepositoryRow
 
@@ -51,7 +51,7 @@ def _bare(text: str) -> str:
 
 def facet(text: str) -> str:
     """A facet as it is kept and looked for."""
-    return FACET + text.strip().lower()[: limits.CARD_FACET_CHARS - len(FACET)]
+    return FACET + clean_line(text.lower(), limits.CARD_FACET_CHARS - len(FACET))
 
 
 def index_of(name: str, card: Card, body: str) -> set[str]:
