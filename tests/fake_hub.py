@@ -2,7 +2,8 @@
 """A Hub of a few lines, for what ours never does: files that git keeps, lies, excess, refusals at the n-th request.
 
 It holds models by name and answers what ``huggingface_hub`` asks when it downloads. ``lies`` are bytes sent instead of
-a file's; ``stated`` replaces members of an entry of the tree; ``refusals`` are answers given before any other.
+a file's; ``stated`` replaces members of an entry of the tree; ``refusals`` are answers given before any other;
+``watch`` is told of each request, by its number, before it is answered.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -38,6 +39,7 @@ class FakeHub:
         self.refusals: list[tuple[int, dict[str, str]]] = []
         self.commits: dict[str, Any] = {}
         self.asked: list[str] = []
+        self.watch: Callable[[int], None] = lambda _count: None
         self.tokens: set[str | None] = set()
 
     def add(self, files: Mapping[str, bytes], name: str = "org/model") -> str:
@@ -78,6 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
         self.hub.tokens.add(self.headers.get("Authorization"))
+        self.hub.watch(len(self.hub.asked))
         if self.hub.refusals:
             status, headers = self.hub.refusals.pop(0)
             self._send(status, headers, b"", with_body=with_body)
