@@ -18,7 +18,7 @@ from pq_registry.mirror.content import is_evidence
 from pq_registry.mirror.outcome import State
 from pq_registry.mirror.target import There
 from tests.hub_site import FILES, HubSite, hub_site, repository
-from tests.mirror_site import ATTRIBUTES, Killed, MemoryHub, Mirroring, a_mirror, states
+from tests.mirror_site import ATTRIBUTES, CHANGES, Killed, MemoryHub, Mirroring, a_mirror, states
 from tests.sealing_samples import seal
 from tests.sealing_service import publish_sealed
 
@@ -104,23 +104,25 @@ def whole(hub: MemoryHub, name: str, releases: list[dict[str, bytes]]) -> int:
     return releases.index(content)
 
 
-def test_killed_at_any_request_the_next_run_ends_where_it_should(moving: Mirroring, tmp_path: Path) -> None:
+def test_killed_after_any_change_the_next_run_ends_where_it_should(moving: Mirroring, tmp_path: Path) -> None:
+    """What a Hub sees of a run that ends is how many of its changes were made, from none to all."""
     site = moving.site
     site.publish("acme/minilm:v1")
     moving.round()
     start = moving.hub
     newer = site.publish("acme/minilm:main", NEWER)
     site.tag("acme/minilm:v1", newer)
-    number, after = 1, False
+    survived = -1
     while True:
-        moving.hub = hub = MemoryHub(commits=dict(start.commits), branches=dict(start.branches), tags=dict(start.tags))
-        moving.home = tmp_path / f"home{number}{after}"
+        survived += 1
+        hub = MemoryHub(commits=dict(start.commits), branches=dict(start.branches), tags=dict(start.tags))
+        moving.hub, moving.home = hub, tmp_path / f"home{survived}"
 
-        def strike(_name: str, now: int, number: int = number) -> None:
-            if now == number:
+        def strike(name: str, _number: int, hub: MemoryHub = hub, most: int = survived) -> None:
+            if name in CHANGES and len(hub.changes) > most:
                 raise Killed
 
-        setattr(hub, "after" if after else "before", strike)
+        hub.before = strike
         try:
             moving.round()
             break
@@ -128,13 +130,12 @@ def test_killed_at_any_request_the_next_run_ends_where_it_should(moving: Mirrori
             pass
         assert whole(hub, "main", [FILES, NEWER]) in (0, 1)
         assert "v1" not in hub.tags or whole(hub, "v1", [FILES, NEWER]) in (0, 1)
-        hub.before = hub.after = lambda _name, _number: None
+        hub.before = lambda _name, _number: None
         assert State.REFUSED not in states(moving.round()).values()
         assert whole(hub, "main", [NEWER]) == 0
         assert whole(hub, "v1", [NEWER]) == 0
         assert set(hub.branches) == {"main"}
-        number, after = (number, True) if not after else (number + 1, False)
-    assert number > 10
+    assert survived == 7, "branch, two commits to it, main, v1 removed and set, the branch removed"
     moving.verify("v1", tmp_path / "out", newer)
 
 
