@@ -26,6 +26,7 @@ _MAGIC: Final = b"HFRepoMetaData\x00"
 _VERSION: Final = 2
 _END: Final = b"\xff" * 32
 _VERIFIED, _DESCRIBED = 1 << 31, 1 << 30
+_HASH = struct.Struct("<4Q")
 _FILE = struct.Struct("<32sIIQ")
 _TERM = struct.Struct("<32sIIII")
 _HEAD = struct.Struct("<32sQQ")
@@ -52,7 +53,7 @@ class XetFile:
 
 def format_hash(raw: bytes) -> str:
     """A hash as the protocol writes it: four u64, each printed with its first byte last."""
-    return "".join(raw[start : start + 8][::-1].hex() for start in range(0, len(raw), 8))
+    return "".join(f"{word:016x}" for word in _HASH.unpack(raw))
 
 
 def parse_xet_shard(data: bytes) -> tuple[XetFile, ...]:
