@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from pq_registry import limits
+from pq_registry.errors import StorageError
 from pq_registry.format.name import RepositoryName
 from pq_registry.server.pages.cardhtml import CardTexts, lay_out
 from pq_registry.server.pages.cardlinks import CardLinks, found_type, slug
@@ -217,6 +218,27 @@ def test_a_card_that_cannot_be_read_does_not_take_the_page_with_it(registry: Run
         assert answer.status == 200 and b"Unreadable header" in answer.body and words in answer.body, name
 
 
+def test_bytes_that_cannot_be_read_do_not_take_the_page_with_them(
+    registry: RunningRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = publish_card(registry, "acme/a", {"README.md": b"---\nlicense: mit\n---\n# Alpha\n"})
+
+    def fail(*_: object) -> bytes:
+        raise StorageError("the disk is on fire")
+
+    reader = registry.registry.cards.reader
+    with monkeypatch.context() as patch:
+        patch.setattr(reader, "text", fail)
+        body = registry.get("/models/acme/a").body
+        assert b"the disk is on fire" in body and b"mit" in body and b"Alpha" not in body
+        patch.setattr(reader, "manifest", fail)
+        assert b"Model card" not in registry.get("/models/acme/a").body
+    for _ in range(2):
+        assert b"Alpha" in registry.get(f"/models/acme/a/releases/{release.hex}").body
+    monkeypatch.setattr(reader, "text", fail)
+    assert b"Alpha" in registry.get("/models/acme/a").body, "it was kept, laid out"
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -280,14 +302,15 @@ def test_what_a_manifest_names_is_signed_and_what_a_card_names_is_not(site: Card
     assert [node.level for node in graph.nodes] == [0, 1, 1, 1]
 
 
-def test_nobody_sees_in_a_graph_what_they_may_not_read(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with card_site(tmp_path_factory.mktemp("private") / "registry") as made:
-        reader = made.registry.as_role("reader", "acme")
-        body = reader.get("/models/acme/teuken").body
-        assert b"acme/merged" in body and b"lab/hidden" not in body
-        lab = made.registry.as_role("reader", "lab").get("/models/lab/hidden").body
-        assert b"acme/teuken" in lab, "the card says so"
-        assert b"/models/acme/teuken" not in lab and b"merged" not in lab
+def test_nobody_sees_in_a_graph_what_they_may_not_read(registry: RunningRegistry) -> None:
+    publish_card(registry, "acme/base", {"README.md": b"# Base"})
+    publish_card(registry, "acme/merged", {"README.md": b"---\nbase_model: acme/base\n---\n"})
+    publish_card(registry, "lab/hidden", {"README.md": b"---\nbase_model: acme/base\n---\n"}, signer="bob")
+    body = registry.as_role("reader", "acme").get("/models/acme/base").body
+    assert b"acme/merged" in body and b"lab/hidden" not in body
+    lab = registry.as_role("reader", "lab").get("/models/lab/hidden").body
+    assert b"acme/base" in lab, "the card says so"
+    assert b"/models/acme/base" not in lab and b"merged" not in lab
 
 
 def graph_of(site: CardSite, name: str) -> Graph:

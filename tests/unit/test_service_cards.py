@@ -209,7 +209,7 @@ def test_a_sealed_release_has_an_empty_card(site: CardSite) -> None:
     release = site.releases["acme/secret"]
     cards = site.registry.registry.cards
     assert cards.of([release]) == {release: Card()}
-    assert cards.page(cards.manifest(RepositoryName.parse("acme/secret"), release)) is None
+    assert cards.card(release, cards.manifest(RepositoryName.parse("acme/secret"), release)) is None
 
 
 # -- keeping up ------------------------------------------------------------------------------------------------------
@@ -293,8 +293,8 @@ def test_a_card_with_a_bad_header_says_so(registry: RunningRegistry) -> None:
     card = registry.registry.cards.of([digest])[digest]
     assert card.present and card.problem is not None and "alias" in card.problem
     cards = registry.registry.cards
-    page = cards.page(cards.manifest(RepositoryName.parse("acme/a"), digest))
-    assert page is not None and page.body == "# Alpha"
+    manifest = cards.manifest(RepositoryName.parse("acme/a"), digest)
+    assert (cards.card(digest, manifest), cards.body(manifest)) == (card, "# Alpha")
 
 
 def test_words_have_a_bound(registry: RunningRegistry) -> None:

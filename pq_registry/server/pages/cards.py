@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, Final
@@ -15,6 +15,7 @@ from fastapi import Query, Request
 from markupsafe import Markup
 
 from pq_registry import limits
+from pq_registry.errors import StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.format.manifest import Manifest
 from pq_registry.format.name import RepositoryName
@@ -23,11 +24,11 @@ from pq_registry.server.pages.cardhtml import CardTexts, lay_out
 from pq_registry.server.pages.cardlinks import CardLinks
 from pq_registry.server.pages.texts import text
 from pq_registry.service.access import Caller
-from pq_registry.service.cards import Card, CardPage
+from pq_registry.service.cards import Card
 from pq_registry.service.registry import Registry
 
 _CODE: Final = re.compile(r"[a-z]{2,3}", re.ASCII)
-Filter = Annotated[str, Query(max_length=limits.PAGE_QUERY_CHARS)]
+Filter = Annotated[str, Query(max_length=limits.CARD_VALUE_CHARS)]
 _ACT: Final = MappingProxyType(
     {"stated": "eu_ai_act", "general": "eu_ai_act:general_purpose", "systemic": "eu_ai_act:systemic_risk"}
 )
@@ -76,35 +77,32 @@ class CardPages:
         self, service: Registry, name: RepositoryName, release: Digest, manifest: Manifest, language: str
     ) -> dict[str, Any]:
         """What the template of a card uses; ``card`` is None where there is none to show."""
-        page = service.cards.page(manifest)
-        if page is None:
+        card = service.cards.card(release, manifest)
+        if card is None:
             return {"card": None}
-        laid_out = self._laid_out(page, release, f"/models/{name}/releases/{release.hex}", language)
+        try:
+            laid_out = self._laid_out(service, f"/models/{name}/releases/{release.hex}", release, manifest, language)
+        except StorageError as error:
+            card, laid_out = replace(card, problem=error.message), LaidOut(Markup(), cut=False)
         return {
-            "card": page.card,
+            "card": card,
             "card_html": laid_out.html,
             "card_cut": laid_out.cut,
-            "card_language": _only_language(page.card),
+            "card_language": _only_language(card),
             "card_release": None,
             "outside": partial(_outside, CardLinks(manifest, "")),
         }
 
-    def _laid_out(self, page: CardPage, release: Digest, place: str, language: str) -> LaidOut:
+    def _laid_out(self, service: Registry, place: str, release: Digest, manifest: Manifest, language: str) -> LaidOut:
         key = (release.hex, language)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
                 return found
-        texts = CardTexts(
-            picture=lambda about: (
-                text("card_picture", language, {"text": about}) if about else text("card_picture_unnamed", language)
-            ),
-            table=text("card_table", language),
-        )
-        made = LaidOut(
-            lay_out(page.body, CardLinks(page.manifest, place), texts), len(page.body) > limits.CARD_SHOWN_BYTES
-        )
+        body = service.cards.body(manifest)
+        texts = CardTexts(picture=partial(_picture, language), table=text("card_table", language))
+        made = LaidOut(lay_out(body, CardLinks(manifest, place), texts), cut=len(body) > limits.CARD_SHOWN_BYTES)
         with self._lock:
             self._kept[key] = made
             while len(self._kept) > limits.CARD_PAGES:
@@ -125,10 +123,17 @@ def shown_card(
     shown = service.cards.shown([str(name)]).get(str(name))
     if shown is None:
         return {"card": None, "drawing": None}
-    manifest = service.cards.manifest(name, shown.release)
+    try:
+        manifest = service.cards.manifest(name, shown.release)
+    except StorageError:  # the rest of the page needs none; that of the release says what is wrong
+        return {"card": None, "drawing": None}
     values = {**pages.values(service, name, shown.release, manifest, language), "card_release": shown.release}
     graph = service.lineage.graph(caller, shown)
     return {**values, "graph": graph, "drawing": lineagegraph.draw(graph) if graph.edges else None}
+
+
+def _picture(language: str, about: str) -> str:
+    return text("card_picture", language, {"text": about}) if about else text("card_picture_unnamed", language)
 
 
 def _only_language(card: Card) -> str | None:

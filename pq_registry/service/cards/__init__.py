@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from pq_registry.service.cards.card import Base, Card
 from pq_registry.service.cards.header import read_header, split_card
-from pq_registry.service.cards.keeping import CardPage, Cards, ShownCard
+from pq_registry.service.cards.keeping import Cards, ShownCard
 from pq_registry.service.cards.lineage import Edge, Graph, Lineage, Node
 from pq_registry.service.cards.words import matching
 
 __all__ = [
     "Base",
     "Card",
-    "CardPage",
     "Cards",
     "Edge",
     "Graph",

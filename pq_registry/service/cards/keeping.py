@@ -24,7 +24,7 @@ from pq_registry.format.manifest import Manifest
 from pq_registry.format.name import DEFAULT_TAG, RepositoryName
 from pq_registry.service.cards.card import Card
 from pq_registry.service.cards.header import split_card
-from pq_registry.service.cards.reading import CardReader
+from pq_registry.service.cards.reading import CARD_NAME, CardReader, find_file
 from pq_registry.service.cards.words import index_of
 from pq_registry.service.resolve import Resolving
 from pq_registry.storage.blobs import BlobStore
@@ -42,15 +42,6 @@ class ShownCard:
     repository: str
     release: Digest
     card: Card
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardPage:
-    """The card of one release with its text, and the manifest that its links are looked up in."""
-
-    card: Card
-    body: str
-    manifest: Manifest
 
 
 class Cards:
@@ -95,19 +86,28 @@ class Cards:
         with self._catalogue.reading() as session:
             return {item.repository: item for item in shown_cards(session, RepositoryRow.key.in_(keys))}
 
-    def page(self, manifest: Manifest) -> CardPage | None:
+    def card(self, release: Digest, manifest: Manifest) -> Card | None:
         """The card of a release for a page; None for a release that has none, or is sealed."""
+        if manifest.sealing is not None or find_file(manifest, CARD_NAME) is None:
+            return None
+        kept = self.of([release]).get(release)
+        if kept is not None:
+            return kept
         try:
-            card, text = self.reader.card(manifest), self._text(manifest)
+            return self.reader.card(manifest)
         except StorageError as error:
-            card, text = Card(present=True, problem=error.message), ""
-        return None if text is None else CardPage(card=card, body=split_card(text)[1], manifest=manifest)
+            return Card(present=True, problem=error.message)
 
-    def _text(self, manifest: Manifest) -> str | None:
+    def body(self, manifest: Manifest) -> str:
+        """What follows the header of a card; empty if that cannot be read as a card, for which the card has the reason.
+
+        Raises:
+            StorageError: if its bytes cannot be read.
+        """
         try:
-            return self.reader.text(manifest)
+            return split_card(self.reader.text(manifest) or "")[1]
         except FormatError:
-            return ""  # what is wrong with it, the card says
+            return ""
 
     def manifest(self, name: RepositoryName, release: Digest) -> Manifest:
         """The manifest of a release of this repository.
@@ -174,8 +174,7 @@ class Cards:
         body = ""
         if card.present and card.problem is None:
             try:
-                page = self.page(self.manifest(name, release))
-                body = "" if page is None else page.body
+                body = self.body(self.manifest(name, release))
             except PqregError:
                 body = ""  # damaged since; it is found by what was read then
         return sorted(index_of(str(name), card, body))
