@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from pq_registry.errors import EntryNotFound, NotFound
+from pq_registry.format.name import RepositoryName
 from pq_registry.server.answers import etags
 from pq_registry.server.bodies import OCTETS_TYPE
 from pq_registry.server.download import BlobResponse
@@ -48,7 +49,21 @@ class InlineReader:
         """Nothing is held open."""
 
 
-def open_file(service: Registry, caller: Caller, file: HubFile) -> BlobReader | LocatedBlob:
+def obtain_file(
+    service: Registry, caller: Caller, name: RepositoryName, revision: str, path: str
+) -> tuple[Revision, HubFile, BlobReader | LocatedBlob]:
+    """A file of a revision, and its bytes or where they are.
+
+    Raises:
+        NotFound, RevisionNotFound, EntryNotFound: if there is none of them for the caller.
+        BlobDamaged: if its bytes were found to be lost.
+        StorageError: if the store fails.
+    """
+    found, file = service.revisions.obtain(caller, name, revision, path)
+    return found, file, _open(service, caller, file)
+
+
+def _open(service: Registry, caller: Caller, file: HubFile) -> BlobReader | LocatedBlob:
     """A file's bytes, or where they are.
 
     Raises:

@@ -7,12 +7,12 @@ from typing import Annotated
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Depends, Query, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from pq_registry import limits
-from pq_registry.errors import EntryNotFound, FormatError
+from pq_registry.errors import EntryNotFound, FormatError, RevisionNotFound
 from pq_registry.format.hubtree import find_file, has_folder, path_items, tree_page
+from pq_registry.format.name import RepositoryName
 from pq_registry.format.strict_json import parse_strict
 from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS
@@ -21,8 +21,9 @@ from pq_registry.server.guard import Service
 from pq_registry.server.heavy import HeavyWork, Looking
 from pq_registry.server.hub.answers import commit_of, encode_json, hub_json, link_to, repository_of, revision_headers
 from pq_registry.server.hub.rawpath import HubRoute
-from pq_registry.server.hub.sending import file_answer, file_headers, open_file
+from pq_registry.server.hub.sending import file_answer, file_headers, obtain_file
 from pq_registry.service.access import Caller
+from pq_registry.service.hub.model import Revision
 from pq_registry.service.registry import Registry
 
 router = APIRouter(route_class=HubRoute, responses=PROBLEMS)
@@ -93,8 +94,9 @@ async def _tree(
     caller, service, looking = asked
     ns, name, rev, path = where
     recursive, expand, cursor = how
-    folder = path.strip("/")
-    found = await looking.run(service.revisions.find, caller, repository_of(ns, name), rev)
+    found, folder = await looking.run(
+        _revision_and_folder, service, caller, repository_of(ns, name), rev, path.strip("/")
+    )
     if not has_folder(found.files, folder):
         kind = "a file" if find_file(found.files, folder) is not None else "nothing"
         raise EntryNotFound(
@@ -113,6 +115,20 @@ async def _tree(
         following = {"recursive": recursive, "expand": expand, "cursor": page.following}
         headers |= link_to(request, here, following)
     return hub_json(page.items, headers)
+
+
+def _revision_and_folder(
+    service: Registry, caller: Caller, name: RepositoryName, rev: str, folder: str
+) -> tuple[Revision, str]:
+    """What ``rev/folder`` means: the JavaScript client does not encode the slashes of a branch."""
+    parts = folder.split("/") if folder else []
+    for count in range(min(len(parts), limits.HUB_REVISION_SLASHES) + 1):
+        try:
+            found = service.revisions.find(caller, name, "/".join([rev, *parts[:count]]))
+        except RevisionNotFound:
+            continue
+        return found, "/".join(parts[count:])
+    return service.revisions.find(caller, name, rev), folder
 
 
 @router.post("/api/models/{ns}/{name}/paths-info/{rev}", openapi_extra=_QUESTION)
@@ -163,8 +179,7 @@ async def _asked(request: Request) -> tuple[list[str], bool]:
 async def _file(request: Request, asked: Asked, where: tuple[str, str, str, str]) -> Response:
     caller, service, looking = asked
     ns, name, rev, path = where
-    found, file = await looking.run(service.revisions.obtain, caller, repository_of(ns, name), rev, path)
-    source = await run_in_threadpool(open_file, service, caller, file)
+    found, file, source = await looking.run(obtain_file, service, caller, repository_of(ns, name), rev, path)
     return file_answer(request, file_headers(caller, found, file), file, source)
 
 

@@ -31,7 +31,6 @@ from pq_registry.service.hub.listings import Listings, ReceiptSource
 from pq_registry.service.hub.lookup import Found, at_commit, before, commit_view, look_up, newest
 from pq_registry.service.hub.model import DRAFT, MAIN, Commit, HubFile, Pointer, Revision
 from pq_registry.service.hub.policy import DraftPolicy
-from pq_registry.service.names import find_repository
 from pq_registry.storage.blobs import BlobStore
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.hubtables import DraftRow
@@ -78,10 +77,11 @@ class Revisions:
             StorageError: if what is stored of it cannot be read.
         """
         with self._catalogue.reading() as session:
-            row = self.repository(session, caller, name)
+            row = self._row(session, caller, name)
             found = look_up(session, row, revision, drafts=self._drafts(caller, name))
-        if found is None:
-            raise _unknown(name, revision)
+            if found is None:
+                self._require(session, caller, name, row)
+                raise _unknown(name, revision)
         return self._revision(caller, name, found)
 
     def current(self, caller: Caller, name: RepositoryName) -> Revision:
@@ -93,11 +93,12 @@ class Revisions:
             StorageError: if what is stored of it cannot be read.
         """
         with self._catalogue.reading() as session:
-            row = self.repository(session, caller, name)
+            row = self._row(session, caller, name)
             drafts = self._drafts(caller, name)
             found = look_up(session, row, MAIN, drafts=drafts) or newest(session, row, drafts=drafts)
-        if found is None:
-            raise RevisionNotFound(f"{name} has no revision", hint="push a release, or upload something to main")
+            if found is None:
+                self._require(session, caller, name, row)
+                raise RevisionNotFound(f"{name} has no revision", hint="push a release, or upload something to main")
         return self._revision(caller, name, found)
 
     def obtain(self, caller: Caller, name: RepositoryName, revision: str, path: str) -> tuple[Revision, HubFile]:
@@ -126,7 +127,7 @@ class Revisions:
             StorageError: if the catalogue fails.
         """
         with self._catalogue.reading() as session:
-            row = self.repository(session, caller, name)
+            row = self._required(session, caller, name)
             signed = {
                 tag.tag: Ref(tag.tag, Commit.of_release(Digest(tag.target)), signed=True)
                 for tag in session.scalars(
@@ -159,7 +160,7 @@ class Revisions:
             StorageError: if the catalogue fails.
         """
         with self._catalogue.reading() as session:
-            row = self.repository(session, caller, name)
+            row = self._required(session, caller, name)
             drafts = self._drafts(caller, name)
             if after is None:
                 found = look_up(session, row, revision, drafts=drafts)
@@ -186,22 +187,36 @@ class Revisions:
             StorageError: if the catalogue fails.
         """
         with self._catalogue.reading() as session:
-            self.repository(session, caller, name)
+            self._required(session, caller, name)
 
-    def repository(self, session: Session, caller: Caller, name: RepositoryName) -> RepositoryRow:
-        """The repository, if it has anything the caller may read.
+    def _required(self, session: Session, caller: Caller, name: RepositoryName) -> RepositoryRow:
+        """The repository's row, if it has anything the caller may read.
 
         Raises:
             NotFound: if it has not, or there is none of exactly this name.
         """
-        row = find_repository(session, name) if caller.may(Permission.READ, name.namespace.key) else None
-        if row is not None:
-            wanted = [select(exists().where(ReleaseRow.repository_id == row.id))]
-            if self._drafts(caller, name):
-                wanted.append(select(exists().where(DraftRow.repository_id == row.id)))
-            if any(session.scalar(each) for each in wanted):
-                return row
-        raise NotFound(f"no repository {name}", hint="check the name, or push a first release")
+        row = self._row(session, caller, name)
+        self._require(session, caller, name, row)
+        return row
+
+    def _row(self, session: Session, caller: Caller, name: RepositoryName) -> RepositoryRow:
+        """The repository's row, whatever it has; who found nothing in it must ask ``_require`` before saying so."""
+        row = None
+        if caller.may(Permission.READ, name.namespace.key):
+            row = session.scalars(select(RepositoryRow).where(RepositoryRow.key == name.key)).one_or_none()
+        if row is None:
+            raise _absent(name)
+        if row.name != str(name):
+            self._require(session, caller, name, row)
+            raise NotFound(f"no repository {name}", hint=f"it is written {row.name}")
+        return row
+
+    def _require(self, session: Session, caller: Caller, name: RepositoryName, row: RepositoryRow) -> None:
+        wanted = [select(exists().where(ReleaseRow.repository_id == row.id))]
+        if self._drafts(caller, name):
+            wanted.append(select(exists().where(DraftRow.repository_id == row.id)))
+        if not any(session.scalar(each) for each in wanted):
+            raise _absent(name)
 
     def _drafts(self, caller: Caller, name: RepositoryName) -> bool:
         return self.policy.readable(caller, name.namespace)
@@ -228,6 +243,10 @@ class Revisions:
             parent=parent,
             files=files,
         )
+
+
+def _absent(name: RepositoryName) -> NotFound:
+    return NotFound(f"no repository {name}", hint="check the name, or push a first release")
 
 
 def _unknown(name: RepositoryName, revision: str) -> RevisionNotFound:
