@@ -48,3 +48,5 @@ DRAFT_MESSAGE_CHARS: Final = 16 * 1024
 """What else is said about a draft commit."""
 DRAFT_TRIES: Final = 8
 """How often a commit to a draft that others move at the same time is put on top of theirs."""
+HUB_REVISION_SLASHES: Final = 4
+"""How many segments behind a revision that is none are tried as the rest of its name."""
