@@ -15,7 +15,7 @@ from tests.hub_clients import ROOT, run_node
 from tests.hub_site import EVIDENCE, FILES, HubSite, hub_site
 
 SCRIPT = ROOT / "tests" / "js" / "client.cjs"
-LARGE = 12 << 20
+LARGE = 4 << 20
 Node = Callable[..., list[Any]]
 
 

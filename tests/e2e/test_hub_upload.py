@@ -13,8 +13,8 @@ import pytest
 from tests.hub_clients import Client, client
 from tests.hub_site import HubSite, hub_site
 
-LARGE = 20 << 20
-"""More than one request of the multipart way in, and more chunks than one."""
+LARGE = 8 << 20
+"""More than one chunk, and more than goes within a commit."""
 
 
 @pytest.fixture(scope="module")
