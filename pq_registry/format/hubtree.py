@@ -117,7 +117,7 @@ def tree_page(
     Files are sorted by path and pages end after a file or a whole folder, so ``start`` says all that was listed.
     """
     within = _below(files, folder)
-    position = max(within.start, start)
+    position = min(max(within.start, start), within.stop)
     prefix = len(folder) + 1 if folder else 0
     before = files[position - 1].path if position > within.start else ""
     items: list[Json] = []

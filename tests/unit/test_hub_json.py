@@ -75,6 +75,17 @@ def test_pages_of_a_tree_hold_everything_once(paths: list[str], recursive: bool,
     assert has_folder(files_of(*kept), folder) == (not folder or any(path.startswith(f"{folder}/") for path in kept))
 
 
+@pytest.mark.parametrize("start", [0, 1, 2, 3, 4, 100_000])
+@pytest.mark.parametrize("folder", ["", "a", "b", "c"])
+def test_a_page_may_begin_anywhere(start: int, folder: str) -> None:
+    files = files_of("a/1", "a/2", "b/3")
+    page = tree_page(files, folder, commit=COMMIT, recursive=True, start=start)
+    assert page.following is None
+    assert {item["path"] for item in page.items if item["type"] == "file"} == {
+        file.path for file in files[start:] if file.path.startswith(folder)
+    }
+
+
 def test_a_file_is_shown_as_a_large_one() -> None:
     file = HubFile("a.bin", 5, Digest.of(b"hello"))
     item = file_item(file, LAST)
