@@ -91,17 +91,18 @@ class XorbDecoder:
         if self._in_footer:
             return
         self._buffer += data
-        while len(self._buffer) >= _HEADER:
-            if self._buffer.startswith(_FOOTER):
+        start = 0
+        while len(self._buffer) - start >= _HEADER:
+            if self._buffer.startswith(_FOOTER, start):
                 self._in_footer = True
                 self._buffer.clear()
                 return
-            header = bytes(self._buffer[:_HEADER])
-            packed, scheme, size = _lengths(header)
-            if len(self._buffer) < _HEADER + packed:
-                return
-            chunk = unpack(bytes(self._buffer[_HEADER : _HEADER + packed]), scheme, size)
-            del self._buffer[: _HEADER + packed]
+            packed, scheme, size = _lengths(self._buffer[start : start + _HEADER])
+            end = start + _HEADER + packed
+            if len(self._buffer) < end:
+                break
+            chunk = unpack(bytes(self._buffer[start + _HEADER : end]), scheme, size)
+            start = end
             self._size += size
             if self._size > limits.XORB_BYTES or len(self._nodes) >= limits.XORB_CHUNKS:
                 raise FormatError(
@@ -110,6 +111,7 @@ class XorbDecoder:
                 )
             self._nodes.append((blake3(chunk, key=_CHUNK_KEY).digest(), size))
             yield chunk
+        del self._buffer[:start]
 
     def finish(self, name: str) -> None:
         """All pieces have been taken: the xorb must be the one of this name.
@@ -141,7 +143,7 @@ def unpack(packed: bytes, scheme: int, size: int) -> bytes:
     return data
 
 
-def _lengths(header: bytes) -> tuple[int, int, int]:
+def _lengths(header: bytes | bytearray) -> tuple[int, int, int]:
     version, scheme = header[0], header[4]
     packed, size = int.from_bytes(header[1:4], "little"), int.from_bytes(header[5:8], "little")
     if version != 0 or scheme > _GROUPED:
