@@ -99,6 +99,10 @@ def populate(registry: RunningRegistry) -> Site:
     for name in ("acme/teuken-7b-instruct", "lab/eurollm-9b", "lab/salamandra-2b-base"):
         registry.publish(FILES, RepositoryName.parse(name), bob)
     hostile = publish_licensed(registry, HOSTILE)
+    for state, reason in (("mirrored", None), ("refused", HOSTILE)):
+        told = {"target": f"hub.example.org/acme/{state}", "release": str(releases[1]), "tag": "v1", "state": state}
+        told |= {"reason": reason} if reason else {"commit": "c0" * 20}
+        assert registry.post("/v1/repos/acme/minilm/mirrors", told).status == 201
     sealed = _seal(registry)
     _revoke(registry, releases[0])
     _spread(registry)

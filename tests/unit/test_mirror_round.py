@@ -159,7 +159,7 @@ def test_somebody_who_commits_in_between_is_replaced_and_main_is_one_commit(mirr
     mirroring.round()
     hub = mirroring.hub
     hub.push("main", {"note.txt": b"by hand"}, deletes=["config.json"])
-    foreign = []
+    foreign: list[str] = []
 
     def push_first(name: str, _number: int) -> None:
         if name == "commit" and len(foreign) < 2:
