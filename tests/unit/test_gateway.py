@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -266,3 +267,29 @@ def test_a_token_if_one_is_set(node: Node) -> None:
         assert gateway.get(BASE + "config.json", Authorization="Bearer let-me").status == 401
         assert gateway.get(BASE + "config.json", Authorization="Bearer let-me-in").status == 200
         assert gateway.get("/livez").status == 200
+
+
+def test_a_release_that_cannot_be_verified_anew_is_not_served_from_the_cache(node: Node) -> None:
+    with node.gateway(verified_seconds=0) as gateway:  # type: ignore[attr-defined]
+        assert gateway.get(BASE + WEIGHTS).status == 200
+        node.registry.rules["/v1/repos"] = lambda handler: handler.problem(503, "storage-error")
+        for revision in ("v1", node.digest.hex[:40], node.digest.hex):
+            assert gateway.get(f"/acme/minilm/resolve/{revision}/{WEIGHTS}").status == 502
+
+
+def test_the_head_does_not_wait_for_ever_for_the_first_shard(node: Node) -> None:
+    go = threading.Event()
+
+    def hold(_handler: Handler) -> bool:
+        go.wait(60)
+        return False
+
+    node.registry.rules[f"GET /v1/blobs/sha256/{Digest.of(FILES[WEIGHTS]).hex}"] = hold
+    with node.gateway(patience=0) as gateway:  # type: ignore[attr-defined]
+        connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"), timeout=60)
+        connection.request("GET", BASE + WEIGHTS)
+        response = connection.getresponse()
+        assert (response.status, go.is_set()) == (200, False)
+        go.set()
+        assert response.read() == FILES[WEIGHTS]
+        connection.close()
