@@ -42,8 +42,8 @@ def test_a_model_that_has_only_drafts(shared_registry: RunningRegistry) -> None:
         "Not signed",
         "nothing of this model is signed",
         str(head),
-        f"pqreg sign {name}@draft/dev/x --key",
-        f"pqreg draft drop {name}@draft/dev/x",
+        f"pqreg sign {name}@draft --key",
+        f"pqreg draft drop {name}@draft",
     ):
         assert words in shown, words
     raw = publisher.get(f"/models/{name}").body.decode()
@@ -60,7 +60,7 @@ def test_a_model_with_a_release_and_a_draft(shared_registry: RunningRegistry) ->
     drafts = shared_registry.registry.drafts
     drafts.branch(host_caller(), REPOSITORY, Branch("frozen"), Commit.of_release(release))
     shown = page(shared_registry, REPOSITORY)
-    assert "Points to a signed release" in shown
+    assert "A signed release" in shown
     assert "pqreg sign" not in shown
     pushed(shared_registry, REPOSITORY, "main", "more words")
     shown = page(shared_registry, REPOSITORY)

@@ -47,7 +47,8 @@ def model_values(
 
 
 def _drafts(name: RepositoryName, drafts: Sequence[Draft]) -> dict[str, Any]:
-    """The drafts, and how a first one that can be signed, or dropped, is written on the command line."""
+    """The drafts, main first, and how a first one that can be signed, or dropped, is written on the command line."""
+    drafts = sorted(drafts, key=lambda draft: draft.name != MAIN)
     signable = next((draft for draft in drafts if draft.release is None), None)
     return {
         "drafts": drafts,
