@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pq_registry.format.dsse import PAYLOAD_TYPE, pae
+from pq_registry.format.dsse import PAYLOAD_TYPE
 
 ISSUER_OID = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")
 SCT_OID = x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
@@ -89,11 +89,11 @@ class Sigstore:
             }
         ).encode()
 
-    def sign(self, payload: bytes, *, identity: str, issuer: str) -> bytes:
-        """The bundle of a keyless signature by ``identity``."""
+    def sign(self, payload: bytes, *, identity: str, issuer: str, kind: str = PAYLOAD_TYPE) -> bytes:
+        """The bundle of a keyless signature by ``identity`` over a payload of this type."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._issue(key, identity, issuer)
-        signature = sign(key, pae(payload))
+        signature = sign(key, f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload)
         body = rfc8785.dumps(
             {
                 "apiVersion": "0.0.1",
@@ -116,7 +116,7 @@ class Sigstore:
                 },
                 "dsseEnvelope": {
                     "payload": b64(payload),
-                    "payloadType": PAYLOAD_TYPE,
+                    "payloadType": kind,
                     "signatures": [{"sig": b64(signature)}],
                 },
             }

@@ -94,6 +94,12 @@ def test_each_service_must_be_the_trusted_one(keyless: Keyless, service: str) ->
         verify_bundle(bundle, keyless.policy(), now=NOW)
 
 
+def test_a_signature_over_something_else_is_refused(keyless: Keyless) -> None:
+    bundle = keyless.sigstore.sign(PAYLOAD, identity=WHO, issuer=ISSUER, kind="text/plain")
+    with pytest.raises(SignatureInvalid, match="something else"):
+        verify_bundle(bundle, keyless.policy(), now=NOW)
+
+
 def edited(bundle: bytes, change) -> bytes:
     value = json.loads(bundle)
     change(value)

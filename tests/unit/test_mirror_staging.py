@@ -129,7 +129,7 @@ def test_what_was_damaged_on_the_way_is_fetched_again(hub, tmp_path):
 def test_more_than_was_stated_is_not_taken(hub, tmp_path):
     hub.add(MODEL)
     hub.lies["config.json"] = b"x" * (8 * limits.MIB)
-    with pytest.raises(ResponseInvalid):
+    with pytest.raises(ResponseInvalid, match="sends more"):
         bring(hub, tmp_path / "place")
     assert not (tmp_path / "place/config.json").exists()
 
