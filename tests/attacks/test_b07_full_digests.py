@@ -24,7 +24,7 @@ ALLOWED = {
     ("pq_registry/storage/local.py", "digest.hex[:2]"),
     ("pq_registry/storage/s3/blobs.py", "blob.digest.hex[:2]"),
     ("cli/pqreg_cli/demo/attacks.py", "digest[:2]"),
-    # The Hub's clients know commits of 40 digits only. One finds a revision; what it holds is verified by whole digests.
+    # The Hub's clients know commits of 40 digits only. One finds a revision; whole digests verify what it holds.
     ("pq_registry/service/hub/model.py", "release.hex[:40]"),
     ("pq_registry/format/draft.py", "Digest.of(encode_canonical(description)).hex[:COMMIT_DIGITS]"),
     # HKDF-Expand of 32 bytes (RFC 5869 §2.3): the output is an HMAC's first bytes by definition, and no digest.
