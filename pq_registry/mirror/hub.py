@@ -171,11 +171,16 @@ def library() -> Any:
     """
     try:
         import huggingface_hub
+        from huggingface_hub import hf_api
         from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils import logging as library_logging
     except ImportError:
         raise UsageError("huggingface_hub is not installed", hint="pip install 'pq-registry[mirror]'") from None
     # Its warnings quote the URLs it is redirected to, and those are capabilities; so do its HTTP client's notes.
-    for name in ("huggingface_hub", "httpx", "httpx2"):
+    # It sets its own level when its parts are first imported, so they are imported before.
+    assert hf_api.HfApi
+    library_logging.set_verbosity(logging.CRITICAL)
+    for name in ("httpx", "httpx2"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     disable_progress_bars()
     return huggingface_hub
