@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -143,11 +144,19 @@ def test_there_and_moved_on_and_verified_by_everybody(pair: Pair, tmp_path: Path
     title = pair.hub.api(pair.token).list_repo_commits(TARGET)[0].title
     assert str(newer) in title
 
-    # By hand: somebody deletes a file and adds another. The next round puts it right.
+    # By hand: somebody deletes a file, and adds others while the next round puts that right.
     api = pair.hub.api(pair.token)
-    api.upload_file(path_or_fileobj=b"by hand", path_in_repo="note.txt", repo_id=TARGET)
     api.delete_file("model.sig", TARGET)
+    added: list[str] = []
+
+    def push_first(name: str) -> None:
+        if name == "create_commit" and len(added) < 3:
+            added.append(f"note{len(added)}.txt")
+            api.upload_file(path_or_fileobj=b"by hand", path_in_repo=added[-1], repo_id=TARGET)
+
+    pair.strike = push_first
     assert states(pair.round())["main"] is State.MIRRORED
+    assert len(added) == 3
     pair.verify("main", tmp_path / "again", newer)
 
 
@@ -221,13 +230,16 @@ def test_the_command(pair: Pair, tmp_path: Path) -> None:
         "    token_file: token\n    repositories: [acme/*]\n    tags: ['*']\n"
     )
 
+    (tmp_path / "user").mkdir()
+    environment = pair.source.environment(tmp_path / "user", token="none") | {
+        "PQREG_REGISTRY": pair.source.url,
+        "PQREG_TOKEN": pair.source.token_of("publisher"),
+        "PQREG_TRUST": str(tmp_path / "trust.json"),
+    }
+    start = [sys.executable, "-m", "pqreg_cli", "mirror"]
+
     def pqreg(*words: str, status: int = 0) -> Any:
-        environment = pair.source.environment(tmp_path / "user", token="none") | {
-            "PQREG_REGISTRY": pair.source.url, "PQREG_TOKEN": pair.source.token_of("publisher"),
-            "PQREG_TRUST": str(tmp_path / "trust.json"),
-        }  # fmt: skip
-        (tmp_path / "user").mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "pqreg_cli", "mirror", *words, "--config", str(config), "--json"]
+        command = [*start, *words, "--config", str(config), "--json"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == status, done
         assert pair.token not in done.stdout + done.stderr
@@ -238,8 +250,19 @@ def test_the_command(pair: Pair, tmp_path: Path) -> None:
     assert (done["state"], done["target"]) == ("mirrored", f"{pair.hub.url}/{TARGET}")
     assert [one["state"] for one in pqreg("push", "acme/minilm")] == ["in-step"]
     assert [one["state"] for one in pqreg("status")] == ["in-step"]
+    written = [path for path in (tmp_path / "user").rglob("*") if path.is_file()]
+    assert written
+    assert not [path for path in written if pair.token.encode() in path.read_bytes()]
     (item,) = pair.source.get("/v1/repos/acme/minilm/mirrors").json["items"]
     assert (item["state"], item["tag"], item["commit"]) == ("mirrored", "main", done["commit"])
     assert item["target"] == f"{pair.hub.url.removeprefix('http://')}/{TARGET}"
     page = pair.source.get("/models/acme/minilm", Accept="text/html").body.decode()
     assert item["target"] in page
+
+    # Round after round, until somebody says that it is enough.
+    command = [*start, "sync", "--config", str(config), "--interval", "60"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("hub: brought 0 tags")
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=60) == 0
