@@ -13,6 +13,7 @@ import pytest
 
 from tests.hub_clients import ROOT, run_node
 from tests.hub_site import EVIDENCE, FILES, HubSite, hub_site
+from tests.stack import SHARED
 
 SCRIPT = ROOT / "tests" / "js" / "client.cjs"
 LARGE = 4 << 20
@@ -65,7 +66,9 @@ def test_files_are_listed_with_size_and_digest(node: Node) -> None:
     assert set(files) == {*FILES, *EVIDENCE, "pqreg.json"}
     digest = hashlib.sha256(FILES["weights.bin"]).hexdigest()
     assert (files["weights.bin"]["size"], files["weights.bin"]["lfs"]["oid"]) == (len(FILES["weights.bin"]), digest)
-    assert (info["size"], info["etag"].strip('"')) == (len(FILES["weights.bin"]), digest)
+    assert info["size"] == len(FILES["weights.bin"])
+    # It follows redirects and reads the tag of where it arrives: that of an object store is the store's own.
+    assert SHARED or info["etag"].strip('"') == digest
     assert len(commits[0]["oid"]) == 40
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_clients import Client, client
+from tests.hub_clients import Client, Step, client
 from tests.hub_site import HubSite, hub_site
 
 LARGE = 8 << 20
@@ -50,7 +50,7 @@ def hashes(root: Path) -> dict[str, str]:
 def test_hf_upload_comes_back_whole(hub: Client, site: HubSite, model: Path, xet: bool, tmp_path: Path) -> None:
     name = f"acme/{hub.name}-{'xet' if xet else 'lfs'}"
     variables = {} if xet else {"HF_HUB_DISABLE_XET": "1"}
-    hub.hf("upload", name, model, ".", "--commit-message", "A first draft", **variables)
+    hub.hf("upload", name, model, ".", "--commit-message", "A first draft", variables=variables)
     hub.hf("download", name, "--local-dir", tmp_path / "out")
     (found,) = hub.run(("hashes", {"folder": str(tmp_path / "out")}))
     assert found == hashes(model)
@@ -152,7 +152,7 @@ def test_the_file_system_writes_and_removes(hub: Client) -> None:
 
 def test_a_reader_writes_nothing(hub: Client, site: HubSite) -> None:
     token = site.token_of("reader")
-    steps = [
+    steps: list[Step] = [
         ("create_repo", {"repo_id": "acme/by-a-reader", "token": token}),
         ("create_branch", {"repo_id": "acme/minilm", "branch": "mine", "token": token}),
         ("create_tag", {"repo_id": "acme/minilm", "tag": "mine", "token": token}),
