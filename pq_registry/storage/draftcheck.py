@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from pq_registry.errors import PqregError
 from pq_registry.format.draft import commit_id, parse_listing
@@ -35,6 +35,7 @@ def check_drafts(session: Session) -> Iterator[Finding]:
         select(DraftCommitRow, RepositoryRow.name)
         .join(RepositoryRow, RepositoryRow.id == DraftCommitRow.repository_id)
         .order_by(DraftCommitRow.repository_id, DraftCommitRow.id)
+        .options(undefer(DraftCommitRow.listing))
         .execution_options(yield_per=4)
     )
     for row, name in session.execute(commits):

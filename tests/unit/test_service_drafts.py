@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from pq_registry import limits
 from pq_registry.errors import (
@@ -344,3 +344,22 @@ def test_a_repository_comes_and_goes(registry: Registry, drafts: Drafts) -> None
     kept = [action for action in actions if action.startswith(("draft", "repository"))]
     created, removed = "repository-created", "repository-removed"
     assert kept == [created, "draft-committed", removed, created, created, removed]
+
+
+def test_looking_at_drafts_reads_no_listings(registry: Registry, drafts: Drafts) -> None:
+    """They may be megabytes each, and many."""
+    commit(drafts, put(("a", A)))
+    drafts.tag(PUBLISHER, REPOSITORY, TAG, commit(drafts, put(("b", B))))
+    statements: list[str] = []
+    engine = registry.catalogue._engine
+
+    def see(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(engine, "before_cursor_execute", see)
+    try:
+        assert len(drafts.listing(PUBLISHER, REPOSITORY)) == 2
+    finally:
+        event.remove(engine, "before_cursor_execute", see)
+    assert any("draft_commits" in statement for statement in statements)
+    assert not [statement for statement in statements if "listing" in statement]

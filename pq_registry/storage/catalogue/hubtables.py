@@ -32,7 +32,10 @@ class DraftRow(Base):
 
 
 class DraftCommitRow(Base):
-    """A commit nobody signed. ``listing`` is the canonical JSON of its files: path, size and SHA-256 of each."""
+    """A commit nobody signed. ``listing`` is the canonical JSON of its files: path, size and SHA-256 of each.
+
+    It may be megabytes, so it is fetched only when it is asked for.
+    """
 
     __tablename__ = "draft_commits"
 
@@ -44,7 +47,7 @@ class DraftCommitRow(Base):
     token_id: Mapped[str] = mapped_column(String(16))
     files: Mapped[int] = mapped_column(Integer)
     size: Mapped[int] = mapped_column(BigInteger)
-    listing: Mapped[bytes]
+    listing: Mapped[bytes] = mapped_column(deferred=True)
     created: Mapped[datetime]
 
 
