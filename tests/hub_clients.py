@@ -83,9 +83,10 @@ class Client:
         self, *words: str | Path, expect: int | None = 0, variables: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run the ``hf`` command of this version."""
+        environment = {**self.environment, **(variables or {})}
         done = subprocess.run(
-            [self.python.with_name("hf"), *map(str, words)], env={**self.environment, **(variables or {})}, cwd=self.home,
-            capture_output=True, text=True, timeout=SECONDS, check=False,
+            [self.python.with_name("hf"), *map(str, words)], env=environment, cwd=self.home, capture_output=True,
+            text=True, timeout=SECONDS, check=False,
         )  # fmt: skip
         assert expect is None or done.returncode == expect, (words, done.stdout[-3000:], done.stderr[-3000:])
         return done
