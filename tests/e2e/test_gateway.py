@@ -74,6 +74,24 @@ def test_hf_download_through_a_gateway(hub: HubSite, tmp_path: Path) -> None:
     assert hub.token not in json.dumps(log)
 
 
+def test_a_cache_of_hugging_face_is_a_source_like_any_other(hub: HubSite, tmp_path: Path) -> None:
+    digest = hub.publish("acme/minilm:main")
+    home = tmp_path / "stock"
+    home.mkdir()
+    environment = client_environment(home, hub.url, hub.token)
+    command = [str(EXECUTABLES / "hf"), "download", "acme/minilm"]
+    subprocess.run(command, env=environment, cwd=home, capture_output=True, check=True, timeout=300)
+    with gateway_process(node(hub, tmp_path), "--from", str(home / "hf" / "hub")) as (url, _):
+        done = download(tmp_path / "one", url, "acme/minilm", "--revision", digest.hex[:40])
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "one" / "out" / "weights.bin").read_bytes() == FILES["weights.bin"]
+    weights = home / "hf" / "hub" / "models--acme--minilm" / "blobs" / Digest.of(FILES["weights.bin"]).hex
+    weights.write_bytes(b"!" + FILES["weights.bin"][1:])
+    with gateway_process(node(hub, tmp_path), "--from", str(home / "hf" / "hub")) as (url, _):
+        assert download(tmp_path / "two", url, "acme/minilm").returncode != 0
+    assert not (tmp_path / "two" / "out" / "weights.bin").exists()
+
+
 @pytest.mark.directory_only("damages a blob's file")
 def test_what_the_registry_serves_damaged_arrives_from_it_and_not_through_the_gateway(
     hub: HubSite, tmp_path: Path
