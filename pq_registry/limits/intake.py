@@ -36,6 +36,12 @@ HUB_COMMIT_BYTES: Final = 256 * MIB
 """A commit with the small files in it; clients begin another one at 100 MB."""
 HUB_COMMIT_LINE_BYTES: Final = 16 * MIB
 """One line of it: a file of up to 12 MiB in base64, for clients that do not ask how to send it."""
+HUB_COMMIT_BATCH_BYTES: Final = 4 * MIB
+"""Files of a commit that are taken in together, as many as fit, and one more."""
+HUB_COMMIT_BATCH_FILES: Final = 256
+"""The same by number."""
+SMALL_FILE_WRITERS: Final = 8
+"""Threads that write them: most of the time they wait for the disk or the object store."""
 HUB_COMMIT_LINES: Final = 100_000
 """Files added, copied or deleted by one commit; as many as a release may have."""
 
@@ -64,7 +70,9 @@ XET_TOKEN_SECONDS: Final = 3600
 """Life of a token for chunked uploads; clients fetch another one."""
 XET_REBUILDING_TASKS: Final = 2
 """Descriptions whose files one instance rebuilds at once; each file is decoded, hashed and written."""
-XET_JOBS: Final = 32
+XET_SHARDS_AT_ONCE: Final = 4
+"""Descriptions that arrive at once; each is in memory, up to XET_SHARD_BYTES."""
+XET_JOBS: Final = 8
 """Descriptions that are being worked on or wait for it; each is in memory."""
 XORB_COPIES: Final = 16
 """Xorbs of one name that are looked at: one per repository and token that sent it."""

@@ -97,6 +97,7 @@ def create_app(registry: Registry, config: ServerConfig) -> FastAPI:
     app.state.looking = HeavyWork(limits.HUB_LOOKERS)
     app.state.waiting = HeavyWork(limits.LOG_WAITERS)
     app.state.intakes = asyncio.Semaphore(limits.HUB_INTAKES)
+    app.state.shard_intakes = asyncio.Semaphore(limits.XET_SHARDS_AT_ONCE)
     app.state.pages = Pages()
     app.state.cards = CardPages()
     for module in (

@@ -210,7 +210,7 @@ class Completion:
                     return is_kept
             if row is None or row.refused:
                 raise NotFound(f"no upload {upload.id}", hint="it was aborted meanwhile")
-            is_kept = _record_blob(session, upload, copy, verified.shards, now)
+            is_kept = record_blob(session, upload, copy, verified.shards, now)
             link = session.get(RepositoryBlobRow, (owner.id, upload.digest))
             if link is None:
                 link = RepositoryBlobRow(repository_id=owner.id, digest=upload.digest, added=now)
@@ -234,7 +234,7 @@ class Completion:
         return Digest(link.digest)
 
 
-def _record_blob(session: Session, upload: UploadRow, copy: str, shards: bytes, now: datetime) -> bool:
+def record_blob(session: Session, upload: UploadRow, copy: str, shards: bytes, now: datetime) -> bool:
     """Make the blob known; whether the bytes of this upload are the ones that stay."""
     known = session.get(BlobRow, upload.digest)
     if known is None:

@@ -17,6 +17,7 @@ from pq_registry.service.hub.intake import Intake
 from pq_registry.service.hub.models import Models
 from pq_registry.service.hub.rebuilding import Rebuilding
 from pq_registry.service.hub.revisions import Revisions
+from pq_registry.service.hub.smallfiles import SmallFiles
 from pq_registry.service.hub.xorbs import Xorbs
 from pq_registry.service.identities import Identities
 from pq_registry.service.keys import RecipientKeys
@@ -57,6 +58,7 @@ class Registry:
         self.identities = Identities(catalogue, clock)
         self.uploads = Uploads(catalogue, transfer, clock)
         self.intake = Intake(catalogue, self.uploads, self.quotas, clock)
+        self.small_files = SmallFiles(catalogue, blobs, self.intake, self.quotas, clock)
         self.xorbs = Xorbs(catalogue, blocks, self.quotas, clock)
         self.rebuilding = Rebuilding(catalogue, blobs, blocks, self.xorbs, self.intake)
         self.capabilities = Capabilities(catalogue, clock)

@@ -43,7 +43,9 @@ class DirectoryTransfer:
         return PartWriter(plan, claim, self._incoming.open(upload.id), record)
 
     def relayed(self, upload: UploadRow, number: int) -> PartFile:  # noqa: ARG002 - as in the protocol
-        """Into the file."""
+        """Into the file; one that another way in did not need is made."""
+        if not self._incoming.exists(upload.id):
+            self._incoming.create(upload.id, upload.size)
         return self._incoming.open(upload.id)
 
     def recorded(self, upload: UploadRow, number: int) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from pq_registry import limits
+from pq_registry.errors import StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.service.hub.policy import DraftPolicy
 from tests.hub_site import HubSite, hub_site
@@ -320,6 +323,64 @@ def test_chunked_uploads_become_files(site: HubSite, publisher: Api) -> None:
     assert client.post(f"{cas}/v1/shards", sample_shard([gone]), OCTETS).status == 409
     moved = publisher.get(f"/api/models/{model}/xet-write-token/main").json["casUrl"]
     assert moved != token.json["casUrl"], "so that clients forget what they believe to have sent"
+
+
+class Chunked:
+    """One chunked upload whose file is made when the test says so."""
+
+    def __init__(self, site: HubSite, publisher: Api, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "XET_ANSWER_SECONDS", 0.05)
+        self.may = threading.Event()
+        self.error: Exception | None = None
+        self.model = create(publisher, name)
+        token = publisher.get(f"/api/models/{self.model}/xet-write-token/main").json
+        self.client, self.cas = site.registry.with_token(token["accessToken"]), urlsplit(token["casUrl"]).path
+        self.xorb = sample_xorb([name.encode()])
+        self.client.post(f"{self.cas}/v1/xorbs/default/{self.xorb.name}", self.xorb.packed, OCTETS)
+        intake = site.registry.registry.intake
+        copy = intake.copy
+
+        def slowly(*given: Any, **options: Any) -> None:
+            assert self.may.wait(60)
+            if self.error is not None:
+                raise self.error
+            copy(*given, **options)
+
+        monkeypatch.setattr(intake, "copy", slowly)
+
+    def send(self) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        connection = self.client.connect()
+        headers = {**OCTETS, "Authorization": f"Bearer {self.client.token}"}
+        connection.request("POST", f"{self.cas}/v1/shards", sample_shard([whole(self.xorb)]), headers)
+        return connection, connection.getresponse()
+
+
+def test_while_files_are_made_the_client_is_told_to_wait(
+    site: HubSite, publisher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = Chunked(site, publisher, "slow", monkeypatch)
+    connection, response = upload.send()
+    assert (response.status, response.read(1)) == (200, b" ")
+    again, twice = upload.send()
+    assert twice.read(1) == b" "
+    upload.may.set()
+    assert json.loads(response.read()) == json.loads(twice.read()) == {"result": 1}
+    connection.close()
+    again.close()
+    assert commit(publisher, upload.model, header(), large("slow", b"slow")).status == 200
+
+
+def test_what_goes_wrong_after_the_answer_began_breaks_it_off(
+    site: HubSite, publisher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = Chunked(site, publisher, "broken-off", monkeypatch)
+    upload.error = StorageError("the disk is gone")
+    connection, response = upload.send()
+    assert response.read(1) == b" "
+    upload.may.set()
+    with pytest.raises((http.client.HTTPException, OSError)):
+        response.read()
+    connection.close()
 
 
 def test_without_drafts_nothing_is_written(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,13 +17,16 @@ from pq_registry.errors import Conflict, FileDigestMismatch, FormatError, Storag
 from pq_registry.format.digest import Digest
 from pq_registry.service.hub.intake import Intake
 from pq_registry.service.hub.rebuilding import Rebuilding
+from pq_registry.service.hub.smallfiles import SmallFiles
 from pq_registry.service.hub.xorbs import Xorbs
 from pq_registry.service.quotas import QuotaKeeper
+from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.blocks import Blocks
+from pq_registry.storage.catalogue.tables import UploadRow
 from pq_registry.storage.incoming import Incoming
 from pq_registry.storage.orphans import unknown_blobs
 from tests.samples import REPOSITORY
-from tests.upload_instances import BIG, CALLER, PART, Site, site, small_parts
+from tests.upload_instances import BIG, CALLER, OTHER_REPOSITORY, PART, Site, site, small_parts
 from tests.xetsamples import SampleXorb, sample_shard, sample_xorb, whole
 
 __all__ = ["site", "small_parts"]  # fixtures
@@ -111,6 +115,57 @@ def test_a_file_that_is_copied_goes_on_where_it_broke(site: Site) -> None:
     assert taker.take(CALLER, REPOSITORY, b"small") == Digest.of(b"small")
     assert taker.take(CALLER, REPOSITORY, b"") == Digest.of(b"")
     assert taker.take(CALLER, REPOSITORY, BIG) == Digest.of(BIG)
+
+
+def small_files(site: Site) -> SmallFiles:
+    return SmallFiles(site.catalogue, site.store, intake(site), QuotaKeeper(site.catalogue), site.clock)
+
+
+def test_small_files_are_taken_in_together(site: Site) -> None:
+    taker, contents = small_files(site), [b"one", b"two", b"", b"one"]
+    assert taker.take(CALLER, REPOSITORY, contents) == [Digest.of(content) for content in contents]
+    assert len(site.store.objects) == 3
+    assert [site.links(content) for content in (b"one", b"two", b"")] == [1, 1, 1]
+    assert taker.take(CALLER, REPOSITORY, [b"one", b"three"]) == [Digest.of(b"one"), Digest.of(b"three")]
+    assert len(site.store.objects) == 4
+    with site.catalogue.reading() as session:
+        assert not session.query(UploadRow).count()
+
+
+def test_small_files_that_were_not_stored_are_taken_in_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    taker = small_files(site)
+
+    def fail(*_: object, **__: object) -> None:
+        raise StorageError("the store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(site.store, "write", fail)
+        with pytest.raises(StorageError):
+            taker.take(CALLER, REPOSITORY, [b"one"])
+    assert site.blob(b"one") is None
+    with site.catalogue.reading() as session:
+        (left,) = session.query(UploadRow).all()
+    state = intake(site).open(CALLER, REPOSITORY, Digest.of(b"one"), 3)
+    assert state is not None and state.id == left.id, "which another way in can go on with"
+    assert taker.take(CALLER, REPOSITORY, [b"one"]) == [Digest.of(b"one")]
+    row = site.blob(b"one")
+    assert row is not None and StoredBlob(Digest.of(b"one"), row.copy) in site.store.objects
+
+
+def test_of_two_instances_with_the_same_small_file_one_keeps_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = small_files(site), small_files(site)
+    original = second._announce
+
+    def announce(*given: Any) -> Any:
+        uploads = original(*given)
+        first.take(CALLER, OTHER_REPOSITORY, [b"same"])
+        return uploads
+
+    monkeypatch.setattr(second, "_announce", announce)
+    second.take(CALLER, REPOSITORY, [b"same"])
+    row = site.blob(b"same")
+    assert row is not None and list(site.store.objects) == [StoredBlob(Digest.of(b"same"), row.copy)]
+    assert site.links(b"same") == 2
 
 
 class Node:

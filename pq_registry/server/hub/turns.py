@@ -12,18 +12,21 @@ from fastapi import Request
 from pq_registry import limits
 from pq_registry.errors import TooManyRequests
 
+INTAKES = "intakes"
+SHARDS = "shard_intakes"
+
 
 @asynccontextmanager
-async def turn(request: Request) -> AsyncIterator[None]:
-    """One of ``limits.HUB_INTAKES`` places: each holds a part in memory where the store is an object store.
+async def turn(request: Request, places: str = INTAKES) -> AsyncIterator[None]:
+    """One of so many places: of ``limits.HUB_INTAKES``, or of ``limits.XET_SHARDS_AT_ONCE`` for SHARDS.
 
     Raises:
         TooManyRequests: if none becomes free in time.
     """
-    places: asyncio.Semaphore = request.app.state.intakes
+    taken: asyncio.Semaphore = getattr(request.app.state, places)
     try:
         async with asyncio.timeout(limits.HUB_INTAKE_WAIT_SECONDS):
-            await places.acquire()
+            await taken.acquire()
     except TimeoutError:
         error = TooManyRequests("too many uploads arrive at once", hint="try again in a moment")
         error.retry_after = limits.REQUEST_PAUSE_SECONDS
@@ -31,4 +34,4 @@ async def turn(request: Request) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        places.release()
+        taken.release()

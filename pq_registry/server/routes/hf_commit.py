@@ -24,6 +24,7 @@ from pq_registry.server.hub import reading
 from pq_registry.server.hub.address import model_url
 from pq_registry.server.hub.ndjson import NDJSON_TYPE, CommitBody, lines
 from pq_registry.server.hub.rawpath import HubRoute
+from pq_registry.server.hub.turns import turn
 from pq_registry.server.routes.hf_upload import JSON_BODY, UNSIGNED
 from pq_registry.server.routes.repositories import repository_name
 from pq_registry.service.access import Caller
@@ -51,13 +52,16 @@ async def commit(
     repository, branch = repository_name(ns, name), Branch.parse(rev)
     reading.require_drafts(service)
     body = CommitBody()
-    async for line in lines(request):
-        file = await run_in_threadpool(body.take, line)
-        if file is not None:
-            path, data = file
-            digest = await waiting.run(service.intake.take, caller, repository, data)
-            body.put_file(path, digest, len(data))
-    body.end()
+    async with turn(request):
+        batch: dict[str, bytes] = {}
+        async for line in lines(request):
+            file = await run_in_threadpool(body.take, line)
+            if file is not None:
+                batch[file[0]] = file[1]
+                if len(batch) >= limits.HUB_COMMIT_BATCH_FILES or _size(batch) >= limits.HUB_COMMIT_BATCH_BYTES:
+                    await waiting.run(_take, service, caller, repository, body, batch)
+        body.end()
+        await waiting.run(_take, service, caller, repository, body, batch)
     made = await run_in_threadpool(_commit, service, caller, repository, branch, body)
     url = f"{model_url(request, repository)}/commit/{made}"
     content = {"success": True, "commitOid": str(made), "commitUrl": url, "hookOutput": "", "pullRequestUrl": None}
@@ -147,6 +151,20 @@ async def squash(
         service.drafts.squash, caller, repository_name(ns, name), branch, title=title, message=message.strip()
     )
     return json_answer({"commitOid": str(made)}, headers=UNSIGNED)
+
+
+def _size(batch: dict[str, bytes]) -> int:
+    return sum(map(len, batch.values()))
+
+
+def _take(
+    service: Registry, caller: Caller, repository: RepositoryName, body: CommitBody, batch: dict[str, bytes]
+) -> None:
+    """Take in the files of a batch, which is empty then."""
+    digests = service.small_files.take(caller, repository, list(batch.values()))
+    for (path, data), digest in zip(batch.items(), digests, strict=True):
+        body.put_file(path, digest, len(data))
+    batch.clear()
 
 
 def _commit(service: Registry, caller: Caller, repository: RepositoryName, branch: Branch, body: CommitBody) -> Commit:

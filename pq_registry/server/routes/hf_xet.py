@@ -28,7 +28,7 @@ from pq_registry.server.heavy import Waiting
 from pq_registry.server.hub import reading
 from pq_registry.server.hub.address import base_url
 from pq_registry.server.hub.rawpath import HubRoute
-from pq_registry.server.hub.turns import turn
+from pq_registry.server.hub.turns import SHARDS, turn
 from pq_registry.server.routes.hf_upload import UNSIGNED
 from pq_registry.server.routes.repositories import repository_name
 from pq_registry.service.access import Caller
@@ -107,7 +107,7 @@ async def put_shard(
 ) -> Response:
     """Say of which chunks files are made; answered once they are there."""
     reading.require_drafts(service)
-    async with turn(request):
+    async with turn(request, SHARDS):
         body = bytearray()
         async for chunk in chunks(request, limits.XET_SHARD_BYTES):
             body += chunk
