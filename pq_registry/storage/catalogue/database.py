@@ -26,12 +26,13 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from pq_registry import limits
 from pq_registry.errors import StorageError
-from pq_registry.storage.catalogue import hubtables, migrate, postgres
+from pq_registry.storage.catalogue import hubtables, intaketables, migrate, postgres
 from pq_registry.storage.catalogue.failures import reported
 from pq_registry.storage.catalogue.tables import Base
 
 # Whoever opens a catalogue knows all its tables, wherever they are declared: a backup leaves none out.
 assert hubtables.DraftRow.metadata is Base.metadata
+assert intaketables.XorbRow.metadata is Base.metadata
 
 _BUSY_SECONDS = 20
 """How long SQLite waits for another process (pqreg token --data) to finish writing."""
