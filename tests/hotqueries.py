@@ -16,9 +16,14 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.name import Namespace, RepositoryName, Tag
 from pq_registry.service.access import Caller, Rights, Role, anonymous
 from pq_registry.service.cards import Card, Cards, Lineage, ShownCard, matching
+from pq_registry.service.hub.lookup import look_up
+from pq_registry.service.hub.model import Commit
+from pq_registry.service.hub.models import Models, Order, Search
+from pq_registry.service.hub.revisions import Revisions
 from pq_registry.service.leaves import Leaves
 from pq_registry.service.logsearch import LogSearch, Wanted
 from pq_registry.service.logview import LogView
+from pq_registry.service.names import find_repository
 from pq_registry.service.resolve import Resolving
 from pq_registry.service.visible import find_blob
 from pq_registry.storage.catalogue.database import Catalogue
@@ -66,7 +71,26 @@ def hot_queries(catalogue: Catalogue, filled: Filled) -> dict[str, Query]:
         known = [digest(choice, "blob", BLOBS) for _ in range(50)]
         return resolving.missing(caller, [*known, *(Digest(hexed("new", n)) for n in range(50))])
 
+    revisions = Revisions(catalogue, None, None)  # type: ignore[arg-type]  # nor here
+    models = Models(catalogue, revisions, cards)
+
+    def revision(choice: random.Random, name: str) -> object:
+        with catalogue.reading() as session:
+            return look_up(session, find_repository(session, repository(choice)), name, drafts=True)
+
+    def listed(caller: Caller, search: Search, after: str | None = None) -> object:
+        return models.page(caller, search, after=after, limit=50)
+
     return {
+        "hub: a revision by its name": lambda choice: revision(choice, "main"),
+        "hub: a revision by its commit": lambda choice: revision(choice, str(Commit.of_release(digest(choice)))),
+        "hub: a revision that is not there": lambda choice: revision(choice, "absent"),
+        "hub: names": lambda choice: revisions.refs(PUBLIC, repository(choice)),
+        "hub: history": lambda choice: revisions.history(PUBLIC, repository(choice), "main", after=None, limit=20),
+        "hub: models": lambda choice: listed(PUBLIC, Search(), str(repository(choice))),
+        "hub: models, a reader of one namespace": lambda _: listed(READER, Search()),
+        "hub: models of an author": lambda _: listed(PUBLIC, Search(author="team0")),
+        "hub: models that changed last": lambda _: listed(PUBLIC, Search(order=Order.MODIFIED)),
         "tag": lambda choice: resolving.tag_envelope(repository(choice), Tag("main")),
         "release": release,
         "repository": lambda choice: resolving.repository(repository(choice), after=None, limit=50),

@@ -82,14 +82,16 @@ class Models:
         if conditions is None:
             return [], None
         order = search.order
-        query = select(RepositoryRow).join(NamespaceRow, NamespaceRow.id == RepositoryRow.namespace_id)
+        query = select(RepositoryRow, _shown_release()).join(
+            NamespaceRow, NamespaceRow.id == RepositoryRow.namespace_id
+        )
         query = query.where(*conditions).order_by(*_sorted_by(order)).limit(limit + 1)
         if after is not None:
             query = query.where(_behind(order, after))
         with self._catalogue.reading() as session:
-            rows = session.scalars(query).all()
-            views = self._views(session, caller, rows[:limit])
-        following = _place(order, rows[limit - 1]) if len(rows) > limit else None
+            rows = [(row, number) for row, number in session.execute(query)]
+            views = _views(session, caller, rows[:limit])
+        following = _place(order, rows[limit - 1][0]) if len(rows) > limit else None
         releases = [view.release for view in views if view.release is not None]
         cards = self._cards.of(releases)
         return [_with_card(view, cards) for view in views], following
@@ -131,41 +133,46 @@ class Models:
         released = exists().where(ReleaseRow.repository_id == RepositoryRow.id)
         if search.text or search.filters:
             return [*found, released, *matching(search.text, search.filters)]
-        drafted = and_(
-            exists().where(DraftRow.repository_id == RepositoryRow.id),
-            self._drafts_readable(caller),
-        )
-        return [*found, or_(released, drafted)]
+        drafts = self._drafts_readable(caller)
+        if drafts is None:
+            return [*found, released]
+        return [*found, or_(released, and_(exists().where(DraftRow.repository_id == RepositoryRow.id), drafts))]
 
-    def _drafts_readable(self, caller: Caller) -> ColumnElement[bool]:
-        """The condition that drafts in the namespace of a query are there for the caller."""
+    def _drafts_readable(self, caller: Caller) -> ColumnElement[bool] | None:
+        """The condition that drafts in the namespace of a query are there for the caller; None if nowhere."""
         if self._revisions.policy is DraftPolicy.READERS:
             return readable_namespace(caller)
         rights = caller.rights
         if rights is None or Permission.PUBLISH not in PERMISSIONS[rights.role]:
-            return NamespaceRow.key.in_([])
+            return None
         return readable_namespace(replace(caller, public_read=False))
 
-    def _views(self, session: Session, caller: Caller, rows: Sequence[RepositoryRow]) -> list[ModelView]:
-        ids = [row.id for row in rows]
-        shown: dict[int, ReleaseRow] = {}
-        newest = (
-            select(func.max(ReleaseRow.id)).where(ReleaseRow.repository_id.in_(ids)).group_by(ReleaseRow.repository_id)
-        )
-        main = (
-            select(ReleaseRow)
-            .join(TagRow, and_(TagRow.target == ReleaseRow.digest, TagRow.repository_id == ReleaseRow.repository_id))
-            .where(TagRow.repository_id.in_(ids), TagRow.tag == MAIN)
-        )
-        for query in (select(ReleaseRow).where(ReleaseRow.id.in_(newest)), main):
-            shown.update({release.repository_id: release for release in session.scalars(query)})
-        drafts = {
-            draft.repository_id: draft
-            for draft in session.scalars(
-                select(DraftRow).where(DraftRow.repository_id.in_(ids)).order_by(DraftRow.updated)
-            )
-        }
-        return [_listed(caller, row, shown.get(row.id), drafts.get(row.id)) for row in rows]
+
+def _shown_release() -> ColumnElement[int | None]:
+    """The release by which a repository of a query is shown: that of main, else its newest."""
+    main = (
+        select(ReleaseRow.id)
+        .join(TagRow, TagRow.target == ReleaseRow.digest)
+        .where(TagRow.repository_id == RepositoryRow.id, TagRow.tag == MAIN)
+    )
+    newest = select(func.max(ReleaseRow.id)).where(ReleaseRow.repository_id == RepositoryRow.id)
+    return func.coalesce(
+        main.correlate(RepositoryRow).scalar_subquery(), newest.correlate(RepositoryRow).scalar_subquery()
+    )
+
+
+def _views(session: Session, caller: Caller, rows: Sequence[tuple[RepositoryRow, int | None]]) -> list[ModelView]:
+    numbers = [number for _, number in rows if number is not None]
+    others = [row.id for row, number in rows if number is None]
+    releases: dict[int | None, ReleaseRow] = {}
+    drafts: dict[int, DraftRow] = {}
+    if numbers:
+        wanted = select(ReleaseRow).where(ReleaseRow.id.in_(numbers))
+        releases = {release.id: release for release in session.scalars(wanted)}
+    if others:
+        written = select(DraftRow).where(DraftRow.repository_id.in_(others)).order_by(DraftRow.updated)
+        drafts = {draft.repository_id: draft for draft in session.scalars(written)}
+    return [_listed(caller, row, releases.get(number), drafts.get(row.id)) for row, number in rows]
 
 
 def _listed(caller: Caller, row: RepositoryRow, release: ReleaseRow | None, draft: DraftRow | None) -> ModelView:

@@ -80,6 +80,7 @@ class RepositoryRow(Base):
     """A repository; ``key`` and ``name`` are ``namespace/name``."""
 
     __tablename__ = "repositories"
+    __table_args__ = (Index(None, "updated", "id"),)
 
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
     namespace_id: Mapped[int] = mapped_column(ForeignKey("namespaces.id"), index=True)
