@@ -159,3 +159,20 @@ def test_a_cache_of_nothing_but_lies(tmp_path: Path) -> None:
         assert fetched(gateway) == FILES["a.bin"]
         assert fetched(gateway) == FILES["a.bin"]
     assert (tmp_path / "precious").read_bytes() == b"x", "no link is followed"
+
+
+def test_what_nobody_expected_says_nothing_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(*_: object) -> None:
+        raise RuntimeError("a secret of the inside")
+
+    origin = Memory()
+    with running_gateway([origin], None) as gateway:
+        with monkeypatch.context() as patch:
+            patch.setattr(origin, "find", surprise)
+            answer = gateway.get("/acme/minilm/resolve/main/a.bin")
+            assert answer.status == 500 and b"secret" not in answer.body
+        with monkeypatch.context() as patch:
+            patch.setattr(origin.served.source, "read_into", surprise)
+            answer = gateway.get("/acme/minilm/resolve/main/a.bin")
+            assert answer.status == 500 and b"secret" not in answer.body
+        assert fetched(gateway) == FILES["a.bin"]
