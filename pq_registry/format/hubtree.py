@@ -45,13 +45,14 @@ class File(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitView:
-    """A commit: 40 hex digits, who made it when, and what it says of itself."""
+    """A commit: 40 hex digits, who made it when, what it says of itself, and whether anybody signed it."""
 
     id: str
     title: str
     message: str
     author: str
     date: datetime
+    signed: bool = True
 
 
 def pointer(file: File) -> bytes:

@@ -38,8 +38,9 @@ def revision_headers(revision: Revision) -> dict[str, str]:
 def commit_of(revision: Revision) -> CommitView:
     """The commit that a revision is; the Hub names with each file the one that it came by, and here that is this."""
     return CommitView(
-        id=str(revision.commit), title=revision.title, message="", author=revision.author, date=revision.created
-    )
+        id=str(revision.commit), title=revision.title, message="", author=revision.author, date=revision.created,
+        signed=revision.is_signed,
+    )  # fmt: skip
 
 
 def encode_json(content: object) -> bytes:

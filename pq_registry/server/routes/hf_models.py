@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from pq_registry import limits
 from pq_registry.errors import NotAuthenticated
-from pq_registry.format.hubjson import caller_item, commit_item, model_item, references
+from pq_registry.format.hubjson import SIGNED_HEADER, caller_item, commit_item, model_item, references
 from pq_registry.format.hubtree import siblings
 from pq_registry.server import guard
 from pq_registry.server.answers import PROBLEMS
@@ -147,10 +147,10 @@ async def list_commits(
         service.revisions.history, caller, repository_of(ns, name), rev,
         after=None if after is None else Commit(after), limit=size,
     )  # fmt: skip
-    headers = {}
+    headers = {SIGNED_HEADER: str(commits[0].signed).lower()} if commits else {}
     if following is not None:
         here = f"/api/models/{ns}/{name}/commits/{commits[0].id}"
-        headers = link_to(request, here, {"after": str(following), "limit": size})
+        headers |= link_to(request, here, {"after": str(following), "limit": size})
     return hub_json([commit_item(commit) for commit in commits], headers)
 
 

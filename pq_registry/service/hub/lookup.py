@@ -97,7 +97,9 @@ def commit_view(row: CommitRow) -> CommitView:
             id=str(Commit.of_release(digest)), title=f"Release {digest}", message="", author=row.signer,
             date=row.committed,
         )  # fmt: skip
-    return CommitView(id=row.id, title=row.title, message=row.message, author=row.token_id, date=row.created)
+    return CommitView(
+        id=row.id, title=row.title, message=row.message, author=row.token_id, date=row.created, signed=False
+    )
 
 
 def _tagged(session: Session, row: RepositoryRow, revision: str) -> Found | None:
