@@ -21,8 +21,9 @@ def import_fields(statement: ImportStatement) -> tuple[tuple[str, object], ...]:
     source = statement.source
     left_out = [file.path for file in statement.left_out]
     return (
-        ("import of", f"{source.name}@{source.commit}\n{source.revision} at {source.endpoint}"),
-        ("made by", "not by the signer of this release, who imported it\n" + _signed_text(statement)),
+        ("import of", f"{source.name}@{source.commit} ({source.revision} at {source.endpoint})"),
+        ("made by", "not by the signer of this release, who imported it"),
+        ("its makers", _signed_text(statement)),
         ("left out", count_text(len(left_out), "file") if left_out else None),
     )
 
@@ -77,8 +78,8 @@ def warn_of_claim(output: Output, claim: ImportClaim | None) -> None:
 def _signed_text(statement: ImportStatement) -> str:
     signature = statement.signature
     if signature is None:
-        return "its makers did not sign it"
+        return "did not sign it"
     if signature.verified is None:
-        return f"it carries a signature ({signature.path}), which the importer did not check"
+        return f"left a signature ({signature.path}), which the importer did not check"
     details = ", ".join(f"{name} {value}" for name, value in signature.details)
-    return f"its makers' signature was verified by the importer: {signature.verified}, {details}"
+    return f"signed it, which the importer verified: {signature.verified}, {details}"

@@ -24,7 +24,7 @@ from pq_registry.format.importing import ImportStatement
 from pq_registry.format.name import Reference
 from pq_registry.mirror.hub import Hub, HubReference
 from pq_registry.mirror.selection import ImportOptions
-from pq_registry.mirror.staging import stage
+from pq_registry.mirror.staging import NOTES, stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,12 @@ class ImportResult:
 
 
 def staging_place(root: Path, hub: Hub, reference: HubReference) -> Path:
-    """Where below ``root`` a model is staged: one directory for each model of each Hub, whatever the revision."""
-    return root / Digest.of(f"{hub.endpoint}\n{reference.repository}".encode()).hex
+    """Where below ``root`` a model is staged: one directory for each model of each Hub, whatever the revision.
+
+    Its name is the model's, for whoever watches; the one above it is this import's alone.
+    """
+    own = Digest.of(f"{hub.endpoint}\n{reference.repository}".encode()).hex
+    return root / own / reference.repository.rpartition("/")[2]
 
 
 def import_model(  # noqa: PLR0913  one keyword per thing to decide
@@ -83,5 +87,7 @@ def import_model(  # noqa: PLR0913  one keyword per thing to decide
     pushed = push(place, target, publisher=publisher, options=push_options, progress=progress)
     if not keep:
         with reported("remove", place):
-            shutil.rmtree(place)
-    return ImportResult(staged.statement, pushed)
+            shutil.rmtree(place.parent)
+    # The library's notes are nothing that anybody left out.
+    skipped = tuple(name for name in pushed.skipped if name != NOTES)
+    return ImportResult(staged.statement, replace(pushed, skipped=skipped))

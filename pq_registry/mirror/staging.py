@@ -40,7 +40,8 @@ from pq_registry.mirror.hubfiles import Found, HubEntry, fetch, list_files, pin
 from pq_registry.mirror.selection import ImportOptions, Selection
 from pq_registry.mirror.upstream import ByRelease, check_covers, verify_bundle
 
-_NOTES = ".cache/huggingface"
+NOTES = ".cache/huggingface"
+"""What the library writes into a directory it downloads to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def stage(
 
 def keep_only(tree: Tree, wanted: frozenset[str]) -> None:
     """Remove every file of a directory but those ``wanted`` and the library's own notes, and folders left empty."""
-    gone = [entry.text for entry in tree.walk(skip=frozenset({_NOTES})) if entry.text not in wanted]
+    gone = [entry.text for entry in tree.walk(skip=frozenset({NOTES})) if entry.text not in wanted]
     for text in gone:
         parts = tuple(text.split("/"))
         tree.unlink(parts)

@@ -58,8 +58,8 @@ STATEMENT = ImportStatement(
 )
 
 
-def entries(statement: ImportStatement = STATEMENT, **more: bytes) -> list:
-    files = {**CONTENT, IMPORT_NAME: statement.encode(), SIGNATURE_NAME: SIGNED, **more}
+def entries(more: dict[str, bytes] | None = None) -> list:
+    files = {**CONTENT, IMPORT_NAME: STATEMENT.encode(), SIGNATURE_NAME: SIGNED, **(more or {})}
     return [file_entry(path, data) for path, data in sorted(files.items())]
 
 
@@ -164,9 +164,9 @@ def test_it_is_read_up_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_describes_exactly_its_release() -> None:
     assert STATEMENT.describes(entries())
-    assert not STATEMENT.describes(entries(**{"config.json": b"{ }"}))
-    assert not STATEMENT.describes(entries(**{"more.txt": b""}))
-    assert not STATEMENT.describes(entries(**{SIGNATURE_NAME: b"another bundle"}))
+    assert not STATEMENT.describes(entries({"config.json": b"{ }"}))
+    assert not STATEMENT.describes(entries({"more.txt": b""}))
+    assert not STATEMENT.describes(entries({SIGNATURE_NAME: b"another bundle"}))
     for missing in (*CONTENT, IMPORT_NAME, SIGNATURE_NAME):
         assert not STATEMENT.describes([entry for entry in entries() if entry.path.text != missing])
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -27,7 +28,6 @@ from pq_registry.errors import (
 from pq_registry.format.bundle import encode_bundle
 from pq_registry.format.digest import Digest
 from pq_registry.format.importing import IMPORT_NAME, SIGNATURE_NAME, ImportStatement, LeftOut, Verified
-from pq_registry.mirror import staging
 from pq_registry.mirror.upstream import ByRelease
 from tests.fake_hub import FakeHub, fake_hub
 from tests.hub_site import go_online
@@ -214,7 +214,7 @@ def test_formats_that_run_code_are_refused_before_anything_is_fetched(hub, tmp_p
 
 def test_a_place_without_room_is_refused_first(hub, tmp_path, monkeypatch):
     hub.add(MODEL)
-    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 100})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: type("Usage", (), {"free": 100})())
     with pytest.raises(StorageError, match="no room"):
         bring(hub, tmp_path / "place")
     assert not [line for line in hub.asked if "/resolve/" in line]

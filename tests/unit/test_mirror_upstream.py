@@ -164,12 +164,13 @@ def test_an_end_certificate_cannot_issue_others(tmp_path, signed):
 
 def test_each_kind_is_refused_where_another_is_required(signed):
     identity = ByIdentity("a@b.example", "https://issuer.example")
-    for bundle, policy in [
+    wrong: list[tuple[bytes, ByKey | ByCertificate | ByIdentity]] = [
         (signed.by_key, ByCertificate(signed.authority.pem)),
         (signed.by_key, identity),
         (signed.by_certificate, ByKey(public_pem(signed.key))),
         (signed.by_certificate, identity),
-    ]:
+    ]
+    for bundle, policy in wrong:
         with pytest.raises((FormatError, SignatureInvalid)):
             verify_bundle(bundle, policy, now=signed.now)
 
