@@ -201,7 +201,7 @@ def test_every_page_the_sources_name_exists() -> None:
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
-    script = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    script = [line.partition(" ||")[0] for line in (ROOT / ".ci" / "run").read_text("utf-8").splitlines()]
     readme = (ROOT / "README.md").read_text("utf-8")
     assert "make test" in script
     assert "make lint" in script
