@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from pq_registry.mirror.config import Mirror
     from pq_registry.mirror.outcome import Outcome, Report
 
-_SHORT = 12
-
 
 def show_round(output: Output, reports: Sequence[tuple[Mirror, Report]], *, dry_run: bool) -> None:
     """What was done, or would be."""
@@ -43,7 +41,7 @@ def show_status(output: Output, reports: Sequence[tuple[Mirror, Report]]) -> boo
     from pq_registry.mirror.outcome import State
 
     rows = [
-        (mirror.name, one.repository, one.tag or "-", _digest(one), one.state, (one.commit or "-")[:_SHORT])
+        (mirror.name, one.repository, one.tag or "-", one.release or "-", one.state, one.commit or "-")
         for mirror, report in reports
         for one in report.outcomes
     ]
@@ -70,11 +68,7 @@ def _subject(one: Outcome) -> str:
 
 
 def _at(one: Outcome) -> str:
-    return "" if one.commit is None else f" at {one.commit[:_SHORT]}"
-
-
-def _digest(one: Outcome) -> str:
-    return "-" if one.release is None else one.release.partition(":")[2][:_SHORT]
+    return "" if one.commit is None else f" at {one.commit}"
 
 
 def _json(reports: Sequence[tuple[Mirror, Report]], *, dry_run: bool) -> dict[str, object]:

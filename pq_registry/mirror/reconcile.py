@@ -37,6 +37,7 @@ from pq_registry.errors import (
     Conflict,
     FileDigestMismatch,
     LogMisbehaved,
+    NotFound,
     PqregError,
     ResponseInvalid,
     UsageError,
@@ -138,15 +139,31 @@ class Round:
                     break
         return self.report
 
-    def _repository(self, name: RepositoryName, target: Target) -> None:
-        subject = _Subject(name, target.url)
-        place, seen = self._place, SeenTags(self._place.state_dir)
+    def _select(self, name: RepositoryName, subject: _Subject) -> Selection:
+        """Step 1."""
+        place, only = self._place, None if self._only is None else self._only.tag
+        found: list[Tag] = []
 
         def refused(tag: Tag, digest: Digest | None, error: PqregError) -> None:
-            self._refuse(subject, error, tags=[tag], digest=digest)
+            found.append(tag)
+            if only in (None, tag):
+                self._refuse(subject, error, tags=[tag], digest=digest)
 
-        # 1.
+        seen = SeenTags(place.state_dir)
         selection = select(self._mirror, name, place.client, place.verifier, seen, refused)
+        found += [*selection.withdrawn, *(tag for group in selection.groups for tag in group.tags)]
+        if only is not None and only not in found:
+            raise NotFound(
+                f"mirror {self._mirror.name} finds no tag {only} in {name}", expected="a tag it mirrors",
+                found=", ".join(map(str, found)) or "none", hint=f"list what is there: pqreg ls {name}",
+            )  # fmt: skip
+        return selection
+
+    def _repository(self, name: RepositoryName, target: Target) -> None:
+        subject = _Subject(name, target.url)
+        place, only = self._place, None if self._only is None else self._only.tag
+        # 1.
+        selection = self._select(name, subject)
         if not selection.groups and not selection.withdrawn:
             return
         memory = self._memories.get(target.url)
@@ -166,7 +183,7 @@ class Round:
                     continue
                 content = self._content(group, form)
                 current.add(content.key)
-                if self._only is not None and self._only.tag is not None and self._only.tag not in group.tags:
+                if only is not None and only not in group.tags:
                     continue
                 is_main = group is selection.head
                 work = Work(group, content, placing, memory, is_main=is_main, adopt=self._mirror.adopt)

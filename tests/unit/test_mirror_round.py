@@ -313,6 +313,12 @@ def test_one_tag_alone(moving: Mirroring) -> None:
     assert set(states(moving.round(only=Reference.parse("acme/minilm:v1")))) == {"v1"}
     assert whole(moving.hub, "v1", [NEWER]) == 0
     assert moving.hub.at("main") == {}
+    moving.site.publish("acme/minilm:forged", {**NEWER, "more.txt": b"x"}, who="mallory")
+    assert states(moving.round(only=Reference.parse("acme/minilm:v1"))) == {"v1": State.IN_STEP}
+    assert states(moving.round(only=Reference.parse("acme/minilm:forged"))) == {"forged": State.REFUSED}
+    (missing,) = moving.round(only=Reference.parse("acme/minilm:v9")).outcomes
+    assert (missing.state, missing.problem) == (State.REFUSED, "not-found")
+    assert "v9" in str(missing.reason)
 
 
 def sealed_site(site: HubSite) -> tuple[Digest, dict[str, bytes]]:
