@@ -78,9 +78,7 @@ class CardLinks:
         return self._link(path)
 
     def _file(self, written: str) -> str | None:
-        if written.startswith("/"):
-            return None
-        path = normpath(unquote(written))
+        path = normpath(unquote(written))  # no path of a release begins with a slash or leads upwards
         return path if path in self._sizes else None
 
     def _link(self, path: str) -> str:
