@@ -21,19 +21,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubSite]:
         yield site
 
 
-@pytest.fixture
-def alice(site: HubSite, tmp_path: Path) -> Shell:
+@pytest.fixture(scope="module")
+def alice(site: HubSite, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A publisher with a key, and a trust file that knows it."""
-    shell = Shell(
-        tmp_path, "alice", PQREG_REGISTRY=site.url, PQREG_TOKEN=site.token_of("owner"), PQREG_TRUST="trust.json"
-    )
+    root = tmp_path_factory.mktemp("alice")
+    shell = Shell(root, "alice", PQREG_REGISTRY=site.url, PQREG_TOKEN=site.token_of("owner"), PQREG_TRUST="trust.json")
     shell.run("key", "generate", "alice", "--no-passphrase")
     shell.run("trust", "init", "trust.json", "--publisher", "acme=alice.pqpub")
     return shell
 
 
 def test_uploaded_looked_at_signed_and_pulled(site: HubSite, alice: Shell, tmp_path: Path) -> None:
-    model = make_model(tmp_path / "model", "a tuned one", size=3_000_000)
+    model = make_model(alice.root / "tuned", "a tuned one", size=3_000_000)
     (model / ".gitattributes").write_text("*.safetensors filter=lfs\n")
     home, token = tmp_path / "hf", site.token_of("publisher")
     site.hf(home, "upload", NAME, str(model), ".", token=token)
@@ -50,7 +49,7 @@ def test_uploaded_looked_at_signed_and_pulled(site: HubSite, alice: Shell, tmp_p
 
     (model / "config.json").write_text('{"seed": "another"}')
     sign = ("sign", f"{NAME}@draft", "--key", "alice.pqkey", "--tag", "v1")
-    other = alice.run(*sign, "--against", "model", expect=1)
+    other = alice.run(*sign, "--against", "tuned", expect=1)
     assert "config.json has" in other.err
     make_model(model, "a tuned one", size=3_000_000)
 
@@ -72,19 +71,19 @@ def test_uploaded_looked_at_signed_and_pulled(site: HubSite, alice: Shell, tmp_p
 def test_a_draft_on_top_of_what_is_signed(site: HubSite, alice: Shell, tmp_path: Path) -> None:
     """Where main is signed, a push to main changes the draft of main and nothing else."""
     name, home, token = "acme/grown", tmp_path / "hf", site.token_of("publisher")
-    model = make_model(tmp_path / "model", "first", size=1000)
-    first = alice.run("push", "model", name, "--key", "alice.pqkey", "--json").json["digest"]
+    model = make_model(alice.root / "grown", "first", size=1000)
+    first = alice.run("push", "grown", name, "--key", "alice.pqkey", "--json").json["digest"]
     (tmp_path / "card").mkdir()
     (tmp_path / "card" / "README.md").write_text("# Grown\n")
     site.hf(home, "upload", name, str(tmp_path / "card"), ".", token=token)
     assert alice.run("show", name, "--json").json["digest"] == first
     (model / "README.md").write_text("# Grown\n")
-    report = alice.run("sign", f"{name}@draft", "--key", "alice.pqkey", "--against", "model")
+    report = alice.run("sign", f"{name}@draft", "--key", "alice.pqkey", "--against", "grown")
     assert f"signed {name}@draft as {name}:main" in report.out
     assert "about to sign" in report.out
     assert alice.run("show", name, "--json").json["digest"] != first
-    alice.run("pull", name, "pulled")
-    assert (alice.root / "pulled" / "README.md").read_text() == "# Grown\n"
+    alice.run("pull", name, "pulled-again")
+    assert (alice.root / "pulled-again" / "README.md").read_text() == "# Grown\n"
 
 
 def test_dropping(site: HubSite, alice: Shell, tmp_path: Path) -> None:
