@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sealed release through the Hub's protocol: ciphertext and evidence, to be verified by anybody and read by nobody."""
+"""A sealed release through the Hub's protocol: ciphertext and evidence, verified by anybody and read by nobody."""
 
 from __future__ import annotations
 
