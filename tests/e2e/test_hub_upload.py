@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from pq_registry.format.digest import Digest
+from pq_registry.format.instant import utc_now
+from pq_registry.service.mending import mark_blobs
+from pq_registry.storage.fsck import check_registry
 from tests.hub_clients import Client, Step, client
 from tests.hub_site import HubSite, hub_site
+from tests.stored import change_blob
 
 LARGE = 8 << 20
 """More than one chunk, and more than goes within a commit."""
@@ -162,3 +167,24 @@ def test_a_reader_writes_nothing(hub: Client, site: HubSite) -> None:
         ("delete_repo", {"repo_id": "acme/minilm", "token": token}),
     ]  # fmt: skip
     assert [one.status for one in hub.outcomes(*steps)] == [403] * len(steps)
+
+
+def test_uploading_again_mends_what_fsck_found_damaged(site: HubSite, model: Path, tmp_path: Path) -> None:
+    content = (model / "model.safetensors").read_bytes() + b"of this test"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.bin").write_bytes(content)
+    digest, parts = Digest.of(content), site.registry.registry
+    hub = client("newest", tmp_path / "home", site.environment(tmp_path / "home"))
+    step: Step = ("download", {"repo_id": "acme/mended", "filename": "model.bin"})
+    hub.hf("upload", "acme/mended", folder, ".")
+    change_blob(site.registry.data, digest, lambda _: content[:-1] + b"!")
+    begun = utc_now()
+    mark_blobs(
+        parts.catalogue, check_registry(parts.catalogue, parts.blobs, among={digest}), begun=begun, now=utc_now()
+    )
+    (refused,) = hub.outcomes(step)
+    assert isinstance(refused, Exception)
+    again = client("newest", tmp_path / "elsewhere", site.environment(tmp_path / "elsewhere"))
+    again.hf("upload", "acme/mended", folder, ".")
+    assert again.run(step)[0]["sha256"] == digest.hex

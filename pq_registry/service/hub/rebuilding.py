@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pq_registry import limits
-from pq_registry.errors import Conflict, NotFound, StorageError, TooManyRequests
+from pq_registry.errors import BlobDamaged, Conflict, NotFound, StorageError, TooManyRequests
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName
 from pq_registry.format.xetshard import Term, XetFile, parse_xet_shard
@@ -199,7 +199,7 @@ class _Session:
         try:
             with self._catalogue.reading() as session:
                 find_blob(session, self._caller, place)
-        except NotFound:
+        except (NotFound, BlobDamaged):  # then the client sends its chunks again
             return False
         return True
 
@@ -239,5 +239,5 @@ def _present() -> Iterator[None]:
     """What was there a moment ago went because a file was made of it: who tries again finds it there."""
     try:
         yield
-    except NotFound as error:
+    except (NotFound, BlobDamaged) as error:
         raise StorageError("what an upload is made of moved meanwhile", hint="try again") from error
