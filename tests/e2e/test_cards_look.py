@@ -85,8 +85,7 @@ def test_pictures_of_the_release_are_shown(visit: Open, site: CardSite) -> None:
     page.goto(f"{site.registry.url}/models/acme/teuken", wait_until="networkidle")
     picture = page.get_by_role("img", name="Bewertung")
     picture.scroll_into_view_if_needed()
-    page.wait_for_function("() => document.querySelector('.card img').complete")
-    assert picture.evaluate("item => item.naturalWidth") == 1
+    page.wait_for_function("() => document.querySelector('.card img').naturalWidth === 1")
 
 
 def test_keys_and_screen_readers_reach_the_models_of_a_graph(visit: Open, site: CardSite) -> None:
