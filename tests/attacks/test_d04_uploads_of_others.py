@@ -22,7 +22,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.service.quotas import Quota, Quotas
 from tests.hub_site import HubSite, hub_site
 from tests.server_harness import Api
-from tests.xetsamples import SampleFile, sample_shard, sample_xorb, whole
+from tests.xetsamples import LZ4, SampleFile, sample_shard, sample_xorb, whole
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 LFS = {"Content-Type": "application/vnd.git-lfs+json"}
@@ -173,6 +173,10 @@ def test_quotas_hold_for_every_way_in(site: HubSite) -> None:
     before, keeper.quotas = keeper.quotas, Quotas(Quota(bytes=50_000, repositories=1))
     try:
         refused = client.post(f"{cas}/v1/xorbs/default/{xorb.name}", xorb.packed, OCTETS)
+        assert (refused.status, refused.json["type"]) == (403, "/problems/quota-exceeded")
+        small = sample_xorb([bytes(100_000)], [LZ4])
+        assert len(small.packed) < 10_000, "what it unpacks to counts"
+        refused = client.post(f"{cas}/v1/xorbs/default/{small.name}", small.packed, OCTETS)
         assert (refused.status, refused.json["type"]) == (403, "/problems/quota-exceeded")
         body = {"operation": "upload", "objects": [{"oid": "0" * 64, "size": 60_000}]}
         answer = publisher.post(f"/{model}.git/info/lfs/objects/batch", json.dumps(body).encode(), LFS)

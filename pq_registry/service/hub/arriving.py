@@ -13,15 +13,16 @@ from pq_registry.storage.incoming import new_upload_id
 
 
 class ArrivingXorb:
-    """Takes the packed bytes of the xorb ``name``. Used from one thread at a time; always closed."""
+    """Takes the ``announced`` packed bytes of the xorb ``name``. Used from one thread at a time; always closed."""
 
-    def __init__(self, blocks: Blocks, name: str) -> None:
+    def __init__(self, blocks: Blocks, name: str, announced: int) -> None:
         """Make its file.
 
         Raises:
             StorageError: if the file system fails.
         """
         self.name = name
+        self.announced = announced
         self.is_known = False
         """Set once the catalogue knows it: its bytes then stay."""
         self._blocks = blocks

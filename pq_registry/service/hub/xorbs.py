@@ -156,17 +156,19 @@ class Xorbs:
             if session.scalars(query).first() is not None:
                 return None
         self._quotas.admit_block(repository, announced)
-        return ArrivingXorb(self._blocks, name)
+        return ArrivingXorb(self._blocks, name, announced)
 
     def finish(self, caller: Caller, repository: RepositoryName, arrived: ArrivingXorb) -> bool:
         """All of a xorb has arrived; whether it is new.
 
         Raises:
             FormatError: if it is not the one it was announced as.
+            QuotaExceeded: if the namespace has no room for what it unpacks to.
             Conflict: if the repository's name exists in another spelling.
             StorageError: if the store or the catalogue fails.
         """
         block, size, ends = arrived.finish()
+        self._quotas.admit_block(repository, max(0, size - arrived.announced))  # it may unpack to far more
         now = self._clock()
         with self._catalogue.writing() as session:
             owner = obtain_repository(session, repository, now)
