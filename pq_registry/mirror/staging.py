@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +32,7 @@ from pq_registry.client.tree import Tree
 from pq_registry.client.trust import Verifier
 from pq_registry.client.verify import verify_contents
 from pq_registry.durable import make_directory, reported, write_file
-from pq_registry.errors import StorageError
+from pq_registry.errors import PolicyError, StorageError
 from pq_registry.format.importing import IMPORT_NAME, SIGNATURE_NAME, ImportStatement, Source, SourceSignature, Verified
 from pq_registry.format.manifest import BaseRelease
 from pq_registry.format.path import ReleasePath
@@ -79,7 +80,7 @@ def stage(
         UnsafeFileType: if it holds formats that can execute code.
         VerificationError: a subclass, if its signature does not hold or does not cover it.
         FormatError: if it cannot be a release.
-        PolicyError: if it is a sealed release.
+        PolicyError: if it is a sealed release, or others may write to ``place``.
         UsageError: if the options do not fit it.
         Conflict: if another import works in ``place``.
         PqregError: what the Hub, the network or the disk refuse.
@@ -90,6 +91,8 @@ def stage(
     selection.judge(options)
     work = _Staging(hub, reference.repository, commit, place, selection, options)
     make_directory(place, 0o700)
+    for path in (place.parent, place):
+        _refuse_shared(path)
     with reported("open", place), Tree(place) as tree:
         lock(tree)
         keep_only(tree, selection.wanted)
@@ -191,6 +194,18 @@ class _Staging:
         path = ReleasePath(self.selection.signature).under(self.place)
         with reported("read", path), path.open("rb") as file:
             return file.read(limits.UPSTREAM_SIGNATURE_BYTES + 1)
+
+
+def _refuse_shared(path: Path) -> None:
+    # Whoever may write there could change files after they were verified, and the statement with them.
+    with reported("look at", path):
+        status = os.stat(path, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PolicyError(
+            f"others may write to {path}", expected="a directory that only you may write to",
+            found=f"owner {status.st_uid}, {stat.filemode(status.st_mode)}",
+            hint="chmod go-w it if it is yours, or name another place with --staging",
+        )  # fmt: skip
 
 
 def _check_room(place: Path, wanted: Sequence[HubEntry]) -> None:

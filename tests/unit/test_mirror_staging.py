@@ -220,6 +220,22 @@ def test_a_place_without_room_is_refused_first(hub, tmp_path, monkeypatch):
     assert not [line for line in hub.asked if "/resolve/" in line]
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
+def test_a_place_that_others_may_write_to_is_refused(hub, tmp_path, mode):
+    hub.add(MODEL)
+    for shared in (tmp_path / "above", tmp_path / "above/place"):
+        place = tmp_path / "above/place"
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shared.chmod(mode)
+        with pytest.raises(PolicyError, match="others may write"):
+            bring(hub, place)
+        shared.chmod(0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "above/place")
+    with pytest.raises(PolicyError, match="others may write"):
+        bring(hub, tmp_path / "link")
+    assert not [line for line in hub.asked if "/resolve/" in line]
+
+
 def test_one_import_at_a_time(hub, tmp_path):
     from pq_registry.client.destination import lock
     from pq_registry.client.tree import Tree
