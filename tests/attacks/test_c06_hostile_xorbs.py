@@ -13,6 +13,7 @@ from pq_registry import limits
 from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
 from pq_registry.format.xetshard import parse_xet_shard
+from pq_registry.service.hub import xorb
 from pq_registry.service.hub.xorb import XorbDecoder
 from tests.xetsamples import GROUPED, LZ4, PLAIN, SampleFile, packed_chunk, sample_shard, sample_xorb
 
@@ -52,6 +53,11 @@ def test_hostile_xorbs_are_refused(what: str) -> None:
     assert decoder.size <= MOST
 
 
+def test_a_bomb_is_unpacked_to_one_byte_more_than_it_claims() -> None:
+    assert len(BOMB) < 300_000
+    assert len(xorb._inflate(BOMB, 10)) == 11
+
+
 @pytest.mark.parametrize(("limit", "value"), [("XORB_CHUNKS", 3), ("XORB_BYTES", 300)])
 def test_a_xorb_has_bounds(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
     monkeypatch.setattr(limits, limit, value)
@@ -62,9 +68,9 @@ def test_a_xorb_has_bounds(monkeypatch: pytest.MonkeyPatch, limit: str, value: i
 
 
 def test_a_xorb_under_another_name_is_refused() -> None:
-    xorb, other = sample_xorb([b"one", b"two"]), sample_xorb([b"two", b"one"])
+    sent, other = sample_xorb([b"one", b"two"]), sample_xorb([b"two", b"one"])
     decoder = XorbDecoder()
-    list(decoder.feed(xorb.packed))
+    list(decoder.feed(sent.packed))
     with pytest.raises(FormatError, match="another than its name"):
         decoder.finish(other.name)
 
