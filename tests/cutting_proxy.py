@@ -81,7 +81,7 @@ class CuttingProxy:
             self._run(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
-        self._open.wait(60)
+        self._open.wait(120)
         try:
             server = socket.create_connection(self._target, timeout=60)
         except OSError:

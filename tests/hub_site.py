@@ -62,6 +62,9 @@ def client_environment(home: Path, url: str, token: str) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_OFFLINE": "0",
+        # Ten seconds otherwise, which beside a whole suite on two cores are not much.
+        "HF_HUB_DOWNLOAD_TIMEOUT": "120",
+        "HF_HUB_ETAG_TIMEOUT": "120",
         "NO_COLOR": "1",
     }
 
