@@ -3,10 +3,11 @@
 
 ::
 
-    CACHE/lock                          held by the gateway that uses it
-    CACHE/<sha256>-<slice size>.shards  a stored file's shards where they stand in it, the others are holes
-    CACHE/<sha256>-<slice size>.have    one byte per shard: 1 if it is there
+    CACHE/lock                                 held by the gateway that uses it
+    CACHE/<sha256>-<size>-<slice size>.shards  a stored file's shards where they stand in it, the others are holes
+    CACHE/<sha256>-<size>-<slice size>.have    one byte per shard: 1 if it is there
 
+The size is in the name because a manifest may claim the SHA-256 of another one's file, which nobody checks here.
 Stored bytes, so what is sealed stays sealed. Nothing here is believed: every shard is verified again whenever it is
 read, and one that is wrong is dropped and fetched anew. So nothing is synced either: after a crash a shard may be
 missing or torn, which is the same as wrong. A disk that is full or fails costs the cache and never the download.
@@ -32,7 +33,7 @@ from pq_registry.errors import Conflict, SettingError
 from pq_registry.format.manifest import FileEntry
 from pq_registry.server.logs import log
 
-_NAME = re.compile(r"([0-9a-f]{64}-[0-9]{1,9})\.(shards|have)", re.ASCII)
+_NAME = re.compile(r"([0-9a-f]{64}-[0-9]{1,16}-[0-9]{1,9})\.(shards|have)", re.ASCII)
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 _LOGGER = logging.getLogger(__name__)
 
@@ -251,4 +252,4 @@ class ShardCache:
 
 
 def _name(entry: FileEntry) -> str:
-    return f"{entry.sha256.hex}-{entry.slice_size}"
+    return f"{entry.sha256.hex}-{entry.size}-{entry.slice_size}"

@@ -35,7 +35,7 @@ from pq_registry.gateway.metrics import Counts
 from pq_registry.gateway.served import Served, ServedFile
 
 Shard = Future[memoryview]
-_Key = tuple[str, str, str, int]
+_Key = tuple[bytes, str, str, int]
 
 
 class Shards:
@@ -88,9 +88,10 @@ class Shards:
         """A shard, and whether it is on its way, there, or refused already."""
         entry = file.stored
         assert entry is not None
-        # What is stored is the same wherever it is stored; what it opens to is the release's.
+        # By the digest it is checked against, and by no other: a manifest may claim another one's SHA-256, which nobody
+        # checks here. What a shard opens to is the release's own.
         where = "" if file.sealer is None else str(served.release)
-        key = (entry.sha256.hex, where, file.path, index)
+        key = (entry.shard_digest(index), where, file.path, index)
         shard = self._shared.get(key)
         if shard is not None and not (shard.done() and shard.exception() is not None):
             return _Wanted(served, file, entry, index, shard, key), True
