@@ -176,13 +176,9 @@ async def _asked(request: Request) -> tuple[list[str], bool]:
     return [str(path) for path in paths], expand
 
 
-async def _file(request: Request, asked: Asked, where: tuple[str, str, str, str]) -> Response:
-    caller, service, looking = asked
-    ns, name, rev, path = where
-    found, file, source = await looking.run(obtain_file, service, caller, repository_of(ns, name), rev, path)
-    return file_answer(request, file_headers(caller, found, file), file, source)
-
-
+@router.head("/{ns}/{name}/raw/{rev}/{path:path}")
+@router.get("/{ns}/{name}/raw/{rev}/{path:path}", responses={200: _BYTES, 206: _BYTES})
+@router.head("/{ns}/{name}/resolve/{rev}/{path:path}")
 @router.get("/{ns}/{name}/resolve/{rev}/{path:path}", responses={200: _BYTES, 206: _BYTES})
 async def get_file(
     request: Request,
@@ -194,50 +190,6 @@ async def get_file(
     service: Service,
     looking: Looking,
 ) -> Response:
-    """A file of a revision, one range of it, or where it is (302)."""
-    return await _file(request, (caller, service, looking), (ns, name, rev, path))
-
-
-@router.head("/{ns}/{name}/resolve/{rev}/{path:path}")
-async def head_file(
-    request: Request,
-    ns: str,
-    name: str,
-    rev: str,
-    path: str,
-    caller: Annotated[Caller, Depends(guard.READ)],
-    service: Service,
-    looking: Looking,
-) -> Response:
-    """Size and digest of a file, and the commit it is of."""
-    return await _file(request, (caller, service, looking), (ns, name, rev, path))
-
-
-@router.get("/{ns}/{name}/raw/{rev}/{path:path}", responses={200: _BYTES, 206: _BYTES})
-async def get_raw_file(
-    request: Request,
-    ns: str,
-    name: str,
-    rev: str,
-    path: str,
-    caller: Annotated[Caller, Depends(guard.READ)],
-    service: Service,
-    looking: Looking,
-) -> Response:
-    """The same bytes: no file is kept as a pointer here."""
-    return await _file(request, (caller, service, looking), (ns, name, rev, path))
-
-
-@router.head("/{ns}/{name}/raw/{rev}/{path:path}")
-async def head_raw_file(
-    request: Request,
-    ns: str,
-    name: str,
-    rev: str,
-    path: str,
-    caller: Annotated[Caller, Depends(guard.READ)],
-    service: Service,
-    looking: Looking,
-) -> Response:
-    """Size and digest of a file, and the commit it is of."""
-    return await _file(request, (caller, service, looking), (ns, name, rev, path))
+    """A file of a revision, one range of it, or where it is (302); ``raw`` is the same: no file is a pointer here."""
+    found, file, source = await looking.run(obtain_file, service, caller, repository_of(ns, name), rev, path)
+    return file_answer(request, file_headers(caller, found, file), file, source)
