@@ -2,7 +2,8 @@
 """What surrounds every request to the gateway: whose it is, the log line, metrics, headers, and where surprises end.
 
 * A gateway listens on loopback, so it answers to loopback's names only: a page on a hostile site may let its own name
-  lead to 127.0.0.1. No CORS header is ever sent.
+  lead to 127.0.0.1. No CORS header is ever sent, and what a browser asks for a page of another site is refused: such a
+  page could read nothing, but it could have the node fetch, and its cache filled.
 * With a token set, every request must show it but those of ``PROBES``. Tokens that clients send for the Hub go nowhere.
 * Neither headers nor queries are logged.
 """
@@ -31,6 +32,8 @@ ROUTE = "pqreg.route"
 ERROR = "pqreg.error"
 """What was refused, and answered already."""
 _CLIENT_GONE = 499
+_OWN_SITES = frozenset({"none", "same-origin"})
+"""What a browser says of a request that its user made, or a page of ours, if there were any."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE"})
 _LOGGER = logging.getLogger(__name__)
 
@@ -94,6 +97,8 @@ class Boundary:
             raise HTTPException(400, f"expected one Host header, found {len(given)}")
         if host_name(given[0]) not in self._hosts:
             raise HTTPException(421, "this gateway does not answer to that host name")
+        if headers.get("sec-fetch-site", "none") not in _OWN_SITES:
+            raise HTTPException(403, "this gateway is not for pages of other sites")
         if self._token is None or scope["path"] in PROBES:
             return
         shown = headers.get("authorization", "").partition(" ")[2].strip()

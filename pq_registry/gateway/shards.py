@@ -2,7 +2,8 @@
 """Verified shards, for any number of downloads: from the cache, the disk or the network, each brought once.
 
 Whoever wants a shard gets a future. While anybody holds it, everybody else who wants that shard gets the same one, so
-several readers of one file cost one fetch. In a thread of its own each shard is
+several readers of one file cost one fetch. What nobody holds any more when its turn comes is not fetched, so clients
+that come and go leave no work behind. In a thread of its own each shard is
 
 1. read: by itself from the cache or a directory, together with its neighbours by one request from a network;
 2. checked against its signed BLAKE3 digest, while it is in the core's cache (step 8 of DESIGN §5);
@@ -64,8 +65,8 @@ class Shards:
         run: list[_Wanted] = []
         with self._lock:
             for index in range(first, end):
-                one, known = self._one(served, file, index)
-                wanted.append(one.shard)
+                one, shard, known = self._one(served, file, index)
+                wanted.append(shard)
                 if known:
                     self._fetch(run)
                     run = []
@@ -84,8 +85,8 @@ class Shards:
             if not shard.done():
                 shard.set_exception(ConnectionFailed("the gateway was stopped"))
 
-    def _one(self, served: Served, file: ServedFile, index: int) -> tuple[_Wanted, bool]:
-        """A shard, and whether it is on its way, there, or refused already."""
+    def _one(self, served: Served, file: ServedFile, index: int) -> tuple[_Wanted, Shard, bool]:
+        """A shard, its future, and whether it is on its way, there, or refused already."""
         entry = file.stored
         assert entry is not None
         # By the digest it is checked against, and by no other: a manifest may claim another one's SHA-256, which nobody
@@ -94,15 +95,15 @@ class Shards:
         key = (entry.shard_digest(index), where, file.path, index)
         shard = self._shared.get(key)
         if shard is not None and not (shard.done() and shard.exception() is not None):
-            return _Wanted(served, file, entry, index, shard, key), True
+            return _Wanted(served, file, entry, index, shard, key), shard, True
         shard = Future()
         shard.set_running_or_notify_cancel()  # a reader that goes away takes nothing from the others
         refused = self._refused.get(key)
         if refused is not None and self._clock() < refused[1]:
             shard.set_exception(refused[0])
-            return _Wanted(served, file, entry, index, shard, key), True
+            return _Wanted(served, file, entry, index, shard, key), shard, True
         self._shared[key] = shard
-        return _Wanted(served, file, entry, index, shard, key), False
+        return _Wanted(served, file, entry, index, shard, key), shard, False
 
     def _fetch(self, run: Sequence[_Wanted]) -> None:
         if run:
@@ -112,6 +113,8 @@ class Shards:
 
     def _from_disk(self, one: _Wanted) -> None:
         """Read a shard by itself: from the cache, or from the directory the release is in."""
+        if not one.hold():
+            return
         with one.reporting(self._failed):
             view = one.memory()
             if one.served.remote:
@@ -133,6 +136,9 @@ class Shards:
 
     def _from_network(self, run: Sequence[_Wanted]) -> None:
         """Fetch neighbouring shards by one request, each delivered as soon as it is complete and right."""
+        held = [one.hold() for one in run]
+        if not any(held):
+            return
         waiting = list(run)
         wrong: list[_Wanted] = []
         try:
@@ -207,11 +213,19 @@ class Shards:
 class _Wanted:
     """One shard, where it stands in the stored file, and the future it is for."""
 
-    __slots__ = ("entry", "file", "index", "key", "length", "offset", "served", "shard")
+    __slots__ = ("_waiting", "entry", "file", "index", "key", "length", "offset", "served", "shard")
 
     def __init__(self, served: Served, file: ServedFile, entry: FileEntry, index: int, shard: Shard, key: _Key) -> None:
-        self.served, self.file, self.entry, self.index, self.shard, self.key = served, file, entry, index, shard, key
+        self.served, self.file, self.entry, self.index, self.key = served, file, entry, index, key
         self.offset, self.length = entry.shard_range(index)
+        self._waiting = weakref.ref(shard)
+        self.shard: Shard
+
+    def hold(self) -> bool:
+        """Take its future, now that it is its turn. Whether anybody has waited for it."""
+        waiting = self._waiting()
+        self.shard = Future() if waiting is None else waiting
+        return waiting is not None
 
     def memory(self) -> memoryview:
         """Memory for it."""

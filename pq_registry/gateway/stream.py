@@ -38,6 +38,8 @@ class Downloads:
         self.shards = shards
         self.counts = counts
         self.patience = patience
+        self.held = 0
+        """Shards of all downloads together in memory or on their way."""
         self._active = 0
 
     def __enter__(self) -> None:
@@ -58,6 +60,11 @@ class Downloads:
     def window(self) -> int:
         """Shards one download may have in memory or on their way."""
         return max(1, min(limits.GATEWAY_WINDOW_SHARDS, limits.GATEWAY_MEMORY_SHARDS // max(1, self._active)))
+
+    @property
+    def left(self) -> int:
+        """Shards that may be asked for. A client that takes nothing keeps what it has, however many came after it."""
+        return limits.GATEWAY_MEMORY_SHARDS - self.held
 
 
 class _Ahead:
@@ -82,6 +89,7 @@ class _Ahead:
         index, shard = self._waiting[0]
         data = await asyncio.wrap_future(shard)
         self._waiting.popleft()
+        self._downloads.held -= 1
         self._taken += 1
         self._ask()
         offset, _ = self._file.plain_range(index)
@@ -90,6 +98,7 @@ class _Ahead:
     def _ask(self) -> None:
         while self._next < self._end:
             room = min(self._downloads.window, 2 * self._taken + 1) - len(self._waiting)
+            room = min(room, self._downloads.left)
             wanted = min(self._run, self._end - self._next)
             if room < wanted:
                 if self._waiting:
@@ -98,7 +107,14 @@ class _Ahead:
             first, self._next = self._next, self._next + wanted
             found = self._downloads.shards.want(self._served, self._file, first, self._next)
             self._waiting.extend(enumerate(found, first))
+            self._downloads.held += len(found)
             self._run = min(2 * self._run, limits.GATEWAY_RUN_SHARDS)
+
+    def end(self) -> None:
+        """Ask for nothing more, and let go of what was asked for."""
+        self._next = self._end
+        self._downloads.held -= len(self._waiting)
+        self._waiting.clear()
 
 
 class ShardResponse(Response):
@@ -127,22 +143,27 @@ class ShardResponse(Response):
         """Send it."""
         try:
             with self._downloads:
-                gone = asyncio.create_task(_disconnected(receive))
-                sending = asyncio.create_task(self._send(send))
                 try:
-                    await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
-                    if not sending.done():
-                        return
-                    answer = sending.result()
+                    answer = await self._while_there(receive, send)
                 finally:
-                    for task in (gone, sending):
-                        task.cancel()
-                        with contextlib.suppress(asyncio.CancelledError):
-                            await task
+                    self._ahead.end()
         except PqregError as error:
             answer = self._refusal(error)
         if answer is not None:
             await answer(scope, receive, send)
+
+    async def _while_there(self, receive: Receive, send: Send) -> Response | None:
+        """Send everything as long as the client is there. Answers as ``_send``."""
+        gone = asyncio.create_task(_disconnected(receive))
+        sending = asyncio.create_task(self._send(send))
+        try:
+            await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
+            return sending.result() if sending.done() else None
+        finally:
+            for task in (gone, sending):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
 
     async def _send(self, send: Send) -> Response | None:
         """Send everything. Answers a refusal to be sent instead, if nothing was sent yet; else breaks off."""

@@ -63,6 +63,15 @@ def test_no_header_invites_other_origins_in(gateway: RunningGateway) -> None:
     assert gateway.get("/api/whoami-v2", "OPTIONS", Origin="https://evil.example").status in (404, 405)
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "something-new"])
+def test_a_page_elsewhere_cannot_have_the_node_fetch(
+    gateway: RunningGateway, registry: FakeRegistry, site: str
+) -> None:
+    asked = gateway.get("/acme/minilm/resolve/main/config.json", Sec_Fetch_Site=site, Sec_Fetch_Mode="no-cors")
+    assert asked.status == 403 and not registry.seen
+    assert gateway.get("/livez", Sec_Fetch_Site="none").status == gateway.get("/livez").status == 200
+
+
 def test_the_clients_token_goes_nowhere(gateway: RunningGateway, registry: FakeRegistry) -> None:
     gateway.get("/acme/minilm/resolve/main/config.json", Authorization="Bearer hf_canary", Cookie="canary=1")
     assert registry.seen
