@@ -29,12 +29,14 @@ COMMIT = "c0ffee" + "0" * 34
 class FakeHub:
     """Answers for one repository, ``mirror/minilm``, as Hugging Face does."""
 
-    def __init__(self, registry: FakeRegistry, **changes: Any) -> None:
-        envelope, manifest = release(FILES, **changes)
+    def __init__(self, registry: FakeRegistry, files: dict[str, bytes] | None = None, **changes: Any) -> None:
+        files = files or FILES
+        envelope, manifest = release(files, **changes)
+        self.known = "main"
         self.registry = registry
         self.digest = envelope.payload_digest
         self.files = {
-            **FILES, "pqreg.json": manifest, ".gitattributes": b"* text", "README.md": b"not signed",
+            **files, "pqreg.json": manifest, ".gitattributes": b"* text", "README.md": b"not signed",
             "model.sig": encode_bundle(envelope, "ec", publisher().identity.ec_pem),
             "model.pq.sig": encode_bundle(envelope, "pq", publisher().identity.pq_pem),
         }  # fmt: skip
@@ -43,7 +45,8 @@ class FakeHub:
 
     def answer(self, handler: Handler) -> bool:
         path = unquote(handler.path)
-        if path in ("/api/models/mirror/minilm", "/api/models/mirror/minilm/revision/main"):
+        about = "/api/models/mirror/minilm"
+        if path in (about, f"{about}/revision/main", f"{about}/revision/{self.known}"):
             return handler.json({"id": "mirror/minilm", "sha": COMMIT, "siblings": []})
         name = path.removeprefix(f"/mirror/minilm/resolve/{COMMIT}/")
         if name in self.files and len(self.files[name]) < 100_000:
@@ -100,6 +103,22 @@ def test_a_mirror_is_served_under_the_name_that_was_signed(registry: FakeRegistr
     sent = {seen.headers.get("authorization") for seen in registry.seen if "resolve-cache" not in seen.line}
     assert sent == {"Bearer hub-token"}
     assert {seen.headers.get("authorization") for seen in registry.seen if "resolve-cache" in seen.line} == {None}
+
+
+def test_a_commit_is_pinned_whatever_the_hub_says_it_is(registry: FakeRegistry, tmp_path: Path) -> None:
+    hub = FakeHub(registry)
+    ours = Commit.of_release(hub.digest).value
+    with over(hub, tmp_path) as gateway:
+        model = gateway.get(f"/api/models/acme/minilm/revision/{ours}").json
+        assert (model["sha"], model["pqreg"]["proven"]) == (ours, True), "though the Hub does not know this commit"
+    older = FakeHub(registry, files={"config.json": b"{}"})
+    assert older.digest != hub.digest
+    for asked in (ours, COMMIT):
+        older.known = asked
+        with over(older, tmp_path / asked) as gateway:
+            answer = gateway.get(f"/acme/minilm/resolve/{asked}/config.json")
+            assert (answer.status, answer.headers["x-error-code"]) == (404, "RevisionNotFound")
+            assert gateway.get("/acme/minilm/resolve/main/config.json").body == b"{}", "main is the Hub's word"
 
 
 def test_a_release_of_another_name_is_none_of_this_one(registry: FakeRegistry, tmp_path: Path) -> None:

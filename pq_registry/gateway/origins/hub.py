@@ -89,6 +89,7 @@ class HubOrigin:
             evidence.envelope, evidence.manifest, expected_name=name, expected_digest=wanted.digest,
             receipt=evidence.receipt,
         )  # fmt: skip
+        self._require_wanted(verified, wanted)
         while len(self._commits) >= limits.GATEWAY_RELEASES:
             self._commits.pop(next(iter(self._commits)), None)
         self._commits[verified.release.digest] = commit
@@ -137,15 +138,30 @@ class HubOrigin:
 
     def _place(self, there: RepositoryName, wanted: Wanted) -> str:
         """The commit on the Hub that may hold what is wanted."""
-        if wanted.digest is None:
+        if wanted.tag is not None:
             return self._commit(there, str(wanted))
-        # A Hub knows no digests: where it was found before; on a registry, its own commit; else the present one.
-        if wanted.digest in self._commits:
-            return self._commits[wanted.digest]
+        # A Hub has commits of its own: where it was found before; on a registry, the release's; else the present one.
+        for release, place in list(self._commits.items()):
+            if wanted.digest == release or wanted.commit == Commit.of_release(release):
+                return place
+        commit = wanted.commit if wanted.digest is None else Commit.of_release(wanted.digest)
         try:
-            return self._commit(there, Commit.of_release(wanted.digest).value)
+            return self._commit(there, str(commit))
         except RevisionNotFound:
             return self._commit(there, MAIN)
+
+    def _require_wanted(self, verified: VerifiedRelease, wanted: Wanted) -> None:
+        """A commit that was asked for is pinned like a digest: an older release would be as well signed."""
+        release = verified.release
+        commits = [Commit.of_release(release.digest)]
+        if release.manifest.sealing is not None:
+            commits.append(Commit.of_release(release.manifest.sealing.inner_sha256))
+        if wanted.commit is not None and wanted.commit not in commits:
+            raise RevisionNotFound(
+                f"{self.label} does not show {release.name} at {wanted}", expected=str(wanted),
+                found=f"release {release.digest}, commit {commits[0]}",
+                hint="the Hub's own commits are not signed: ask for a tag, or for a commit as the gateway names it",
+            )  # fmt: skip
 
     def _commit(self, there: RepositoryName, revision: str) -> str:
         """The commit that a revision is, as the Hub says."""
