@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event, select
@@ -25,7 +26,7 @@ from pq_registry.errors import (
 from pq_registry.format.digest import Digest
 from pq_registry.format.instant import utc_now
 from pq_registry.format.name import RepositoryName
-from pq_registry.service.hub.changes import Changes
+from pq_registry.service.hub.changes import Changes, apply_changes
 from pq_registry.service.hub.drafts import Drafts
 from pq_registry.service.hub.model import Branch, Commit, Pointer
 from pq_registry.service.hub.policy import DraftPolicy
@@ -87,6 +88,31 @@ def test_a_commit_applies_its_changes_to_its_parent(registry: Registry, drafts: 
     ]
     assert (draft.head, draft.files, draft.size, draft.release) == (second, 2, len(A) + len(B), None)
     assert problems(registry) == []
+
+
+class Looked(str):  # noqa: SLOT000 - counts on the class
+    """A path that counts how often it is looked at."""
+
+    times = 0
+
+    def startswith(self, *given: Any) -> bool:
+        Looked.times += 1
+        return super().startswith(*given)
+
+    def __iter__(self) -> Iterator[str]:
+        Looked.times += 1
+        return super().__iter__()
+
+
+def test_many_folders_are_deleted_from_many_files_in_one_pass() -> None:
+    files: dict[str, tuple[Digest, int]] = {Looked(f"d{number}/sub/f"): (Digest.of(A), 1) for number in range(300)}
+    folders = [f"d{number}" for number in range(0, 300, 2)] + ["d1/sub", "d3/sub/", ".git/hooks"]
+    left = apply_changes(files, Changes(deleted_folders=folders), {})
+    assert set(left) == {f"d{number}/sub/f" for number in range(5, 300, 2)}
+    assert Looked.times <= 2 * len(files)
+    for folder in ("d300", "d1/su", "sub", "", "/", "."):
+        with pytest.raises(EntryNotFound):
+            apply_changes(files, Changes(deleted_folders=[folder]), {})
 
 
 def test_what_no_release_could_have_is_not_kept(drafts: Drafts) -> None:

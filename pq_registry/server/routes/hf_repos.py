@@ -60,7 +60,7 @@ async def delete_repository(
     asked = await reading.read_object(request, limits.REQUEST_BODY_BYTES)
     name = _named(caller, asked)
     _require_model(asked)
-    await run_in_threadpool(service.drafts.delete_repository, caller, name)
+    await run_in_threadpool(_delete, service, caller, name)
     return json_answer({})
 
 
@@ -123,6 +123,10 @@ def _create(service: Registry, caller: Caller, name: RepositoryName) -> None:
     reading.require_drafts(service)
     service.quotas.admit_repository(name)
     service.drafts.create(caller, name, exist_ok=False)
+
+
+def _delete(service: Registry, caller: Caller, name: RepositoryName) -> None:
+    service.xorbs.discard(service.drafts.delete_repository(caller, name))
 
 
 def _named(caller: Caller, asked: reading.Object) -> RepositoryName:

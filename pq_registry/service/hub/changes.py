@@ -65,13 +65,8 @@ def apply_changes(files: Files, changes: Changes, sizes: Mapping[Digest, int]) -
     for path in changes.deleted_files:
         if result.pop(path, None) is None and is_kept(path) and path not in _MADE_ANEW:
             raise _missing(path)
-    for folder in changes.deleted_folders:
-        prefix = folder.rstrip("/") + "/"
-        below = [path for path in result if path.startswith(prefix)]
-        if not below and is_kept(folder.rstrip("/")):
-            raise _missing(prefix)
-        for path in below:
-            del result[path]
+    for path in _below(result, changes.deleted_folders):
+        del result[path]
     result.update(copies)
     for path, (digest, size) in changes.put.items():
         stored = sizes[digest]
@@ -106,6 +101,26 @@ def check_words(title: str, message: str) -> None:
                 expected=f"at most {most} characters, none of them a control character",
                 found=f"{len(text)} characters",
             )
+
+
+def _below(files: Files, folders: Collection[str]) -> list[str]:
+    """The files in ``folders``. Both may be 100 000, so every path is looked at once, whatever is deleted.
+
+    Raises:
+        EntryNotFound: if one of the folders is not there.
+    """
+    wanted = {folder.rstrip("/") for folder in folders}
+    found: set[str] = set()
+    below = []
+    for path in files if wanted else ():
+        above = {path[:end] for end, letter in enumerate(path) if letter == "/"} & wanted
+        if above:
+            found |= above
+            below.append(path)
+    for folder in sorted(wanted - found):
+        if is_kept(folder):
+            raise _missing(f"{folder}/")
+    return below
 
 
 def _required(files: Files, path: str) -> tuple[Digest, int]:

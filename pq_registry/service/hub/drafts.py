@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from pq_registry import limits
 from pq_registry.errors import AccessDenied, AlreadyExists, Conflict, DraftMoved, NotFound
+from pq_registry.format.digest import Digest
 from pq_registry.format.draft import encode_listing, parse_listing
 from pq_registry.format.manifest import MANIFEST_NAME, Manifest
 from pq_registry.format.name import RepositoryName
@@ -34,7 +35,7 @@ from pq_registry.service.hub.model import MAIN, Branch, Commit, Pointer
 from pq_registry.service.hub.policy import DraftPolicy
 from pq_registry.service.names import obtain_repository
 from pq_registry.service.visible import link_blobs, visible_blobs
-from pq_registry.storage.blobs import BlobStore
+from pq_registry.storage.blobs import BlobStore, StoredBlob
 from pq_registry.storage.catalogue.database import Catalogue
 from pq_registry.storage.catalogue.hubtables import DraftCommitRow, DraftRow
 from pq_registry.storage.catalogue.intaketables import XetPlaceRow, XorbRow, XorbSourceRow
@@ -195,8 +196,10 @@ class Drafts(DraftViews):
         """
         self._drop(caller, name, branch, head=head, kind=None)
 
-    def delete_repository(self, caller: Caller, name: RepositoryName) -> None:
+    def delete_repository(self, caller: Caller, name: RepositoryName) -> list[StoredBlob]:
         """Remove a repository that never had a release, with all its drafts.
+
+        Answers the bytes of xorbs that nobody knows of any more: whoever calls this removes them (``Xorbs.discard``).
 
         Raises:
             AccessDenied: if the caller may not publish there, or it has a release.
@@ -211,7 +214,10 @@ class Drafts(DraftViews):
                     f"{name} has signed releases, which are logged for good and stay",
                     hint="withdraw its tags (pqreg rm) or revoke releases; drafts can be dropped (pqreg draft drop)",
                 )
-            xorbs = select(XorbRow.id).where(XorbRow.repository_id == row.id)
+            mine = XorbRow.repository_id == row.id
+            stored = session.scalars(select(XorbRow).where(mine, XorbRow.stored.is_(True))).all()
+            blocks = [StoredBlob(Digest(xorb.digest), xorb.id) for xorb in stored]
+            xorbs = select(XorbRow.id).where(mine)
             session.execute(delete(XorbSourceRow).where(XorbSourceRow.xorb_id.in_(xorbs)))
             for table in (DraftRow, DraftCommitRow, RepositoryBlobRow, XorbRow, XetPlaceRow):
                 session.execute(delete(table).where(table.repository_id == row.id))
@@ -221,6 +227,7 @@ class Drafts(DraftViews):
                     session.delete(row)
             except IntegrityError:
                 session.expire(row)  # an upload of it is under way: the row goes unseen until there is something again
+        return blocks
 
     # -- parts -------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}", re.ASCII)
 _HEX_ID = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}", re.ASCII)
 
+_REFS = "refs/"
 MAIN = "main"
 DRAFT = "draft"
 """What drafts are asked for by, whatever is signed under the same name: ``draft`` is that of main, ``draft/x`` of x."""
@@ -48,7 +49,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Branch:
-    """The name of a draft: a tag's characters and ``/``, never one that reads as a commit, a digest or a path."""
+    """The name of a draft: a tag's characters and ``/``, never what reads as a commit, a digest, a path or a ref."""
 
     value: str
 
@@ -56,10 +57,12 @@ class Branch:
         """Raise NameSyntaxError unless the name is well formed."""
         text = self.value
         odd = not isinstance(text, str) or not _BRANCH.fullmatch(text) or _HEX_ID.fullmatch(text)
-        if odd or "//" in text or ".." in text or text.endswith(("/", ".")) or text.partition("/")[0] == DRAFT:
+        taken = not odd and (text.startswith(_REFS) or text.partition("/")[0] == DRAFT)
+        if odd or taken or "//" in text or ".." in text or text.endswith(("/", ".")):
             raise NameSyntaxError(
-                "not a branch", expected="letters, digits, '.', '_', '-' and '/', and no digest", found=repr(text)[:120]
-            )
+                "not a branch", found=repr(text)[:120],
+                expected="letters, digits, '.', '_', '-' and '/'; no digest, nothing below refs or draft",
+            )  # fmt: skip
 
     @classmethod
     def parse(cls, revision: str) -> Branch:

@@ -238,7 +238,15 @@ class Xorbs:
                 if row.stored and _is_covered(session, row):
                     row.stored = False
                     going.append(StoredBlob(Digest(row.digest), row.id))
-        for block in going:
+        self.discard(going)
+
+    def discard(self, blocks: Iterable[StoredBlob]) -> None:
+        """Remove the bytes of xorbs that no row has any more.
+
+        Raises:
+            StorageError: if the store fails.
+        """
+        for block in blocks:
             self._blocks.remove(block)
 
     def sweep(self, *, starting: bool) -> int:
@@ -259,8 +267,7 @@ class Xorbs:
             known = session.scalars(select(XorbRow.id).where(XorbRow.stored.is_(True))).all() if starting else ()
         if starting:
             self._blocks.sweep(frozenset(known))
-        for block in going:
-            self._blocks.remove(block)
+        self.discard(going)
         return len(going)
 
 
