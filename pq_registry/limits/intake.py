@@ -30,6 +30,8 @@ HUB_PREUPLOAD_BYTES: Final = 4 * MIB
 """Such a question: a path, and a sample of 512 bytes in base64, for each."""
 HUB_BATCH_OBJECTS: Final = 1000
 """Files in one question where they are to be sent; clients ask for 256."""
+HUB_BATCH_URLS: Final = 65_536
+"""URLs of parts in the answer, 20 MB: enough for 1 TiB. Files beyond are sent whole."""
 
 # -- commits ---------------------------------------------------------------------------------------------------------
 HUB_COMMIT_BYTES: Final = 256 * MIB

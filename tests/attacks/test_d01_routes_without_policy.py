@@ -29,10 +29,12 @@ OPEN_PAGES = {
 }
 """The overview, which shows what its reader may see; how to sign in and out; what pages are made of."""
 LOG_PAGES = {("GET", f"/audit/{page}") for page in ("log", "log/{index}", "checkpoint")}
-HUB_PAGES = {("GET", f"/{{ns}}/{{name}}{rest}") for rest in ("", "/tree/{path:path}", "/blob/{path:path}")}
+HUB_PAGES = {("GET", "/{ns}/{name}")}
+HUB_PAGES |= {("GET", f"/{{ns}}/{{name}}/{kind}/{{path:path}}") for kind in ("tree", "blob", "commit", "commits")}
 """Where the Hub has a model's page: they lead to ours, if the model is there for whoever asks."""
 NOT_HERE = {("GET", f"/{kind}/{{path:path}}") for kind in ("api/datasets", "api/spaces", "datasets", "spaces")}
 NOT_HERE |= {("GET", "/api/models/{name}"), ("GET", "/api/models/{name}/revision/{rev}")}
+NOT_HERE |= {("GET", f"/api/{what}") for what in ("datasets", "spaces", "settings/repositories")}
 NOT_HERE |= {(verb, "/{name}/resolve/{rev}/{path:path}") for verb in ("GET", "HEAD")}
 """What a Hub has and we have not, for nobody."""
 ANONYMOUS = PROBES | LOG | OPEN_PAGES | LOG_PAGES | HUB_PAGES | NOT_HERE
@@ -58,6 +60,7 @@ PUBLIC_READING = {
     ("GET", "/v1/namespaces/{ns}/keys"),
     ("GET", "/v1/namespaces/{ns}/keys/{recipient}"),
     ("POST", "/v1/repos/{ns}/{name}/missing"),
+    ("GET", "/api/models/{ns}/{name}/discussions"),
     ("GET", "/models"),
     ("GET", "/models/{ns}/{name}"),
     ("GET", "/models/{ns}/{name}/releases/{hex}"),

@@ -276,6 +276,32 @@ def test_what_is_not_there_is_said_in_the_hubs_words(site: HubSite, release: Dig
     assert (head.status, head.headers["x-error-code"], head.body) == (404, "EntryNotFound", b"")
 
 
+def test_what_a_hub_has_and_a_registry_has_not_is_said(site: HubSite) -> None:
+    for verb, path, words in (
+        ("GET", "/api/datasets?limit=3", "models only"),
+        ("GET", "/api/spaces", "models only"),
+        ("GET", "/api/settings/repositories", "hf models ls"),
+        ("GET", "/api/models/acme/minilm/discussions?p=0", "no discussions or pull requests"),
+        ("POST", "/api/models/acme/minilm/discussions", "no discussions or pull requests"),
+        ("POST", "/api/models/acme/minilm/duplicate", "push it under its other name"),
+    ):
+        answer = site.ask(verb, path, {"title": "x"} if verb == "POST" else None)
+        refused(answer, 404, None)
+        assert words in answer.headers["x-error-message"], path
+
+
+def test_the_message_is_all_a_client_prints(site: HubSite) -> None:
+    lines = [
+        {"key": "header", "value": {"summary": "x"}},
+        {"key": "file", "value": {"path": "sub/con.txt", "content": ""}},
+    ]
+    body = "\n".join(map(json.dumps, lines)).encode()
+    path = "/api/models/acme/minilm/commit/main"
+    answer = site.registry.with_token(site.token).post(path, body, {"Content-Type": "application/x-ndjson"})
+    assert "sub/con.txt" in refused(answer, 422, None)
+    assert "HF_TOKEN" in refused(site.get("/api/models/acme/minilm", ""), 401, "RepoNotFound")
+
+
 def test_who_is_told_what(site: HubSite) -> None:
     for token in ("", "pqreg_" + "A" * 43):
         answer = site.get("/api/models/acme/minilm", token)
@@ -308,7 +334,8 @@ def test_public_reading(tmp_path: Path) -> None:
 
 
 def test_pages_are_where_the_hub_has_them(site: HubSite) -> None:
-    for path in ("/acme/minilm", "/acme/minilm/tree/main", "/acme/minilm/blob/main/config.json"):
+    for path in ("/acme/minilm", "/acme/minilm/tree/main", "/acme/minilm/blob/main/config.json",
+                 "/acme/minilm/commit/0123", "/acme/minilm/commits/main"):  # fmt: skip
         answer = site.get(path)
         assert (answer.status, answer.headers["location"]) == (302, "/models/acme/minilm")
         assert site.get(path, "").status == 404, "whether it is there is nobody's business"

@@ -20,6 +20,8 @@ from pq_registry import limits
 from pq_registry.errors import StorageError
 from pq_registry.format.digest import Digest
 from pq_registry.service.hub.policy import DraftPolicy
+from pq_registry.storage.blobs import StoredBlob
+from pq_registry.storage.blocks import Blocks
 from tests.hub_site import HubSite, hub_site
 from tests.server_harness import Answer, Api
 from tests.xetsamples import SampleFile, sample_shard, sample_xorb, whole
@@ -166,6 +168,19 @@ def test_a_file_in_parts_goes_on_where_it_broke(site: HubSite, publisher: Api, m
     assert commit(publisher, model, header(), large("w.bin", data)).status == 200
 
 
+def test_an_answer_has_so_many_urls(site: HubSite, publisher: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1000 files of 156 GiB it would be 2 GB; what is beyond is sent whole."""
+    monkeypatch.setattr(limits, "HUB_BATCH_URLS", 12)
+    model = create(publisher, "urls")
+    objects = [{"oid": sha256(bytes([number])), "size": 5 * limits.PART_BYTES} for number in (1, 2, 2, 3)]
+    body = {"operation": "upload", "transfers": ["multipart"], "objects": objects}
+    answer = publisher.post(f"/{model}.git/info/lfs/objects/batch", json.dumps(body).encode(), LFS).json
+    assert [item["oid"] for item in answer["objects"]] == [sha256(bytes([number])) for number in (1, 2, 3)]
+    found = [item["actions"]["upload"].get("header", {}) for item in answer["objects"]]
+    assert [len(header) for header in found] == [6, 6, 0], "a size, and a URL for each part"
+    assert "verify" in answer["objects"][2]["actions"]
+
+
 def test_what_cannot_be_sent_is_said_file_by_file(publisher: Api) -> None:
     model = create(publisher, "refused")
     objects = [{"oid": sha256(b"x"), "size": limits.HUB_FILE_BYTES + 1}, {"oid": sha256(b"y"), "size": 1}]
@@ -259,6 +274,10 @@ def test_branches_and_tags(site: HubSite, publisher: Api) -> None:
     assert publisher.post(f"{base}/branch/more", {"startingPoint": "nowhere"}).status == 404
     assert publisher.post(f"{base}/tag/{head}", {"tag": "v1"}).status == 200
     assert publisher.post(f"{base}/tag/main", {"tag": "v1"}).status == 409
+    for unreachable in ("refs/tags/x", "refs/pr/1", "refs/heads/refs/heads/x"):
+        written = commit(publisher, model, header(), file("a", b"2"), revision=unreachable.replace("/", "%2F"))
+        assert (written.status, "refs" in written.json["expected"]) == (400, True)
+    assert publisher.post(f"{base}/tag/main", {"tag": "refs/tags/v1"}).status == 400
     refs = site.get(f"{base}/refs").json
     assert {item["name"] for item in refs["branches"]} == {"main", "pqreg/0123456789ab"}
     assert [item["targetCommit"] for item in refs["tags"]] == [head]
@@ -323,6 +342,25 @@ def test_chunked_uploads_become_files(site: HubSite, publisher: Api) -> None:
     assert client.post(f"{cas}/v1/shards", sample_shard([gone]), OCTETS).status == 409
     moved = publisher.get(f"/api/models/{model}/xet-write-token/main").json["casUrl"]
     assert moved != token.json["casUrl"], "so that clients forget what they believe to have sent"
+
+
+def test_what_was_sent_goes_with_its_repository(site: HubSite, publisher: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would count for no quota any more, and stay until the next start."""
+    model = create(publisher, "unfinished")
+    token = publisher.get(f"/api/models/{model}/xet-write-token/main").json
+    client, cas = site.registry.with_token(token["accessToken"]), urlsplit(token["casUrl"]).path
+    xorb = sample_xorb([os.urandom(10_000)])
+    assert client.post(f"{cas}/v1/xorbs/default/{xorb.name}", xorb.packed, OCTETS).status == 200
+    removed: list[StoredBlob] = []
+    remove = Blocks.remove
+
+    def noted(blocks: Blocks, block: StoredBlob) -> None:
+        remove(blocks, block)
+        removed.append(block)
+
+    monkeypatch.setattr(Blocks, "remove", noted)
+    assert publisher.request("DELETE", "/api/repos/delete", {"name": model}).status == 200
+    assert [block.digest for block in removed] == [Digest.of(xorb.chunks[0])]
 
 
 class Chunked:

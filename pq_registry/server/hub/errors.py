@@ -20,20 +20,29 @@ from pq_registry.format.hubjson import ERROR_MESSAGE_HEADER, error_headers
 from pq_registry.server.problems import Problem
 
 REPO_NOT_FOUND: Final = "RepoNotFound"
+_NO_TOKEN: Final = "set HF_TOKEN to a token of this registry"  # noqa: S105 - a sentence
 _BAD_TOKEN: Final = "Invalid credentials in Authorization header"  # noqa: S105 - a sentence
 
 
 def hub_refusal(request: Request, error: Exception, problem: Problem) -> Response:
     """A problem as the Hub says it."""
     ours = error if isinstance(error, PqregError) else None
-    detail = str(problem.content["detail"])
-    message = detail if ours is None or ours.hint is None else f"{detail} ({ours.hint})"
+    message = _message(error, problem)
     headers = {**problem.headers, **error_headers(ours, message, _code(request, error))}
     if isinstance(error, NotAuthenticated) and "ns" not in request.path_params:
         headers[ERROR_MESSAGE_HEADER] = _BAD_TOKEN
     body = json.dumps({"error": message, **problem.content}, ensure_ascii=False)
     content = b"" if request.method == "HEAD" else body.encode("utf-8", errors="replace")
     return Response(content, status_code=problem.status, headers=headers, media_type="application/json")
+
+
+def _message(error: Exception, problem: Problem) -> str:
+    """All of a problem in one text: clients print nothing else of it, not even which path it is about."""
+    content = problem.content
+    parts = [str(content["detail"])]
+    parts += [f"{word} {content[word]}" for word in ("expected", "found") if word in content]
+    hint = _NO_TOKEN if isinstance(error, NotAuthenticated) else content.get("hint")
+    return "; ".join(parts) + ("" if hint is None else f" ({hint})")
 
 
 def _code(request: Request, error: Exception) -> str | None:

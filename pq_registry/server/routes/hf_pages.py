@@ -62,6 +62,15 @@ async def lead_from_file(
     return await _page(service, caller, (ns, name, path))
 
 
+@router.get("/{ns}/{name}/commit/{path:path}", status_code=302, responses=_THERE)
+@router.get("/{ns}/{name}/commits/{path:path}", status_code=302, responses=_THERE)
+async def lead_from_commit(
+    ns: str, name: str, path: str, caller: Annotated[Caller, Depends(guard.PAGE_OPEN)], service: Service
+) -> Response:
+    """A model's page, where the Hub would have a commit, which uploads print, or a history."""
+    return await _page(service, caller, (ns, name, path))
+
+
 async def _page(service: Registry, caller: Caller, asked: tuple[str, ...]) -> Response:
     """To the model's page, if it is there for the caller; otherwise there is nothing here."""
     try:

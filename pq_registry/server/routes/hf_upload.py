@@ -103,17 +103,18 @@ async def batch(
     present = await run_in_threadpool(service.intake.present, caller, [digest for digest, _ in wanted])
     base = base_url(request)
     objects = []
-    chosen = "basic"
-    for digest, size in wanted:
+    chosen, urls = "basic", 0
+    for digest, size in dict.fromkeys(wanted):
         item: dict[str, Any] = {"oid": digest.hex, "size": size, "authenticated": True}
+        parts = -(-size // limits.PART_BYTES)
         try:
             if present.get(digest) != size:
-                if in_parts and size > limits.HUB_MULTIPART_BYTES:
+                if in_parts and size > limits.HUB_MULTIPART_BYTES and urls + parts <= limits.HUB_BATCH_URLS:
                     state = await waiting.run(service.intake.open, caller, repository, digest, size)
                     if state is not None:
-                        upload = _in_parts(service, caller, repository, state, size, base)
+                        upload = await run_in_threadpool(_in_parts, service, caller, repository, state, size, base)
                         item["actions"] = {"upload": upload}
-                        chosen = "multipart"
+                        chosen, urls = "multipart", urls + parts
                 else:
                     await run_in_threadpool(service.quotas.admit_upload, caller, repository, digest, size)
                     path = f"/api/lfs/{repository}/objects/{digest.hex}"
@@ -122,7 +123,7 @@ async def batch(
         except PqregError as error:
             item = {"oid": digest.hex, "size": size, "error": {"code": error.status, "message": str(error)}}
         objects.append(item)
-    return _lfs_answer({"transfer": chosen, "objects": objects})
+    return await run_in_threadpool(_lfs_answer, {"transfer": chosen, "objects": objects})
 
 
 @router.put(f"{_LFS}/objects/{{hex}}", openapi_extra=_BYTES)
