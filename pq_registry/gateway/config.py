@@ -8,6 +8,7 @@ neither is set in the registry. A registry beside the others is asked for grants
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from pathlib import Path
 
 from pq_registry import limits
 from pq_registry.client import configured
+from pq_registry.client.hubtoken import GATEWAY_HUB, hub_credential
 from pq_registry.client.keptgrants import KeptGrant
 from pq_registry.client.keysource import recipient_key
+from pq_registry.client.origin import parse_registry
 from pq_registry.client.places import parse_origins
 from pq_registry.client.proofs import fetch_receipt
 from pq_registry.client.rate import TokenBucket
@@ -32,8 +35,10 @@ from pq_registry.gateway.origins.directory import DirectoryOrigin
 from pq_registry.gateway.origins.hub import HubOrigin
 from pq_registry.gateway.origins.registry import RegistryOrigin
 from pq_registry.server.listening import LOOPBACK_HOSTS, is_loopback, parse_listen
+from pq_registry.server.logs import log
 from pq_registry.settings import Settings, parse_rate
 
+_LOGGER = logging.getLogger(__name__)
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -131,7 +136,7 @@ class GatewayConfig:
         if self.hub is not None:
             found.append(
                 HubOrigin(
-                    sources.hub_client(self.hub), verifier=sources.offline, state_dir=state,
+                    self.hub_client(self.hub), verifier=sources.offline, state_dir=state,
                     organisation=self.organisation, key=key, grants=sources.grant,
                 )
             )  # fmt: skip
@@ -139,6 +144,28 @@ class GatewayConfig:
             client = configured.registry_client(self.settings)
             found.append(RegistryOrigin(client, verifier=sources.online, state_dir=state, key=key))
         return found
+
+    def hub_client(self, url: str) -> RegistryClient:
+        """A client of a Hub, with the Hub's token if there is one for it.
+
+        Raises:
+            SettingError: if the URL or the token is malformed, or the token would travel unencrypted.
+        """
+        ca = self.settings.get("tls_ca")
+        credential, origin = hub_credential(self.settings, GATEWAY_HUB), parse_registry(url)[0]
+        if credential.token is not None and not origin.private:
+            raise SettingError(f"a token for {origin} would travel unencrypted", expected="https", found=origin.scheme)
+        if credential.withheld is not None:
+            log(
+                _LOGGER, logging.WARNING, credential.withheld, hint="give it in PQREG_HUB_TOKEN, with PQREG_GATEWAY_HUB"
+            )
+        return RegistryClient(
+            url,
+            credential.token,
+            ca=None if ca is None else Path(ca),
+            rate=TokenBucket(parse_rate(self.settings.require("limit_rate"))),
+            storage_origins=parse_origins(self.settings.get("storage_origins")),
+        )
 
 
 class _Sources:
@@ -159,17 +186,6 @@ class _Sources:
     def offline(self) -> Verifier:
         """For what brings no news."""
         return self.verifier(online=False)
-
-    def hub_client(self, url: str) -> RegistryClient:
-        """A client of a Hub, with the Hub's token if there is one."""
-        ca = self._settings.get("tls_ca")
-        return RegistryClient(
-            url,
-            self._settings.get("hub_token"),
-            ca=None if ca is None else Path(ca),
-            rate=TokenBucket(parse_rate(self._settings.require("limit_rate"))),
-            storage_origins=parse_origins(self._settings.get("storage_origins")),
-        )
 
     def grant(self, release: Release, recipient: str) -> KeptGrant | None:
         """The grant the registry has, if one is configured beside the sources."""

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from pq_registry.client.hubtoken import hub_credential
 from pq_registry.errors import PqregError, SettingError
-from pq_registry.mirror.configured import hub_credential
+from pq_registry.gateway.config import GatewayConfig
 from pq_registry.settings import Settings
 from tests.fake_hub import FakeHub, fake_hub
 from tests.hub_site import go_online
@@ -87,3 +89,27 @@ def test_a_token_belongs_to_the_hub_it_was_given_with(tmp_path: Path) -> None:
     for wrong in ("ftp://hub.example", "https://user:pw@hub.example", "https://hub.example/?x=1", "hub"):
         with pytest.raises(SettingError):
             sent({"hub": wrong})
+
+
+@pytest.mark.parametrize("hub", ["https://hub.example", "https://other.example", "https://gateway.example"])
+def test_a_gateway_sends_it_to_the_hub_it_was_given_with(tmp_path: Path, hub: str) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('hub_token = "hf_file"\nhub = "https://hub.example"\n')
+    config.chmod(0o600)
+    nowhere = tmp_path / "none.toml"
+
+    def sent(file: Path, **environment: str) -> str | None:
+        settings = Settings({"gateway_hub": hub}, environment=environment, config_file=file)
+        config = GatewayConfig.from_settings(settings)
+        with closing(config.hub_client(hub)) as client:
+            return client.exchanger.headers.get("Authorization", "").removeprefix("Bearer ") or None
+
+    assert sent(config) == ("hf_file" if hub == "https://hub.example" else None)
+    assert sent(nowhere, PQREG_HUB_TOKEN="hf_env") == "hf_env"
+    own = {"PQREG_HUB_TOKEN": "hf_env", "PQREG_HUB": "https://hub.example"}
+    assert sent(nowhere, **own) == ("hf_env" if hub == "https://hub.example" else None)
+    both = {**own, "PQREG_GATEWAY_HUB": "https://gateway.example"}
+    assert sent(nowhere, **both) == (None if hub == "https://other.example" else "hf_env")
+    with pytest.raises(SettingError, match="unencrypted"):
+        hub = "http://hub.example"
+        sent(nowhere, PQREG_HUB_TOKEN="hf_env")
