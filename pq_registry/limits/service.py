@@ -45,8 +45,9 @@ BODY_SILENCE_SECONDS: Final = 30
 """Longest pause inside a request's body."""
 BODY_BYTES_PER_SECOND: Final = 16 * KIB
 """Slowest body that is waited for, after the first BODY_SILENCE_SECONDS."""
-DRAINED_BODY_BYTES: Final = 32 * MIB
-"""How much of a refused body is read and dropped so that its sender gets to see the answer; twice PART_BYTES."""
+DRAINED_BODY_BYTES: Final = 72 * MIB
+"""How much of a refused body is read and dropped so that its sender gets to see the answer: all of a xorb, or of a file
+that is sent in one request. The Hub's clients try again after a reset, and never say why."""
 SEND_SILENCE_SECONDS: Final = 120
 """How long a client may take to accept one chunk of an answer."""
 RESPONSE_CHUNK_BYTES: Final = 2 * MIB

@@ -213,13 +213,14 @@ class PartWriter:
 class UndeclaredPart:
     """Takes the slices of one part, in order, that nobody declared: their digests are computed as they come.
 
-    A part that is there already is not written again; its bytes must be the same. Used from one thread at a time;
-    always closed.
+    A part that is there already is not written again. Its bytes must be the same: which of the two are the file's is
+    not known, and who sends parts this way cannot give an upload up, so ``contradicted`` does. Used from one thread at
+    a time; always closed.
     """
 
     def __init__(
         self, upload: UploadRow, number: int, claim: Claim, file: PartFile, *, present: bytes | None,
-        record: Callable[[PartPlan], None],
+        record: Callable[[PartPlan], None], contradicted: Callable[[], None],
     ) -> None:  # fmt: skip
         self.number = number
         self.offset = number * upload.part_size
@@ -230,6 +231,7 @@ class UndeclaredPart:
         self._file = file
         self._present = present
         self._record = record
+        self._contradicted = contradicted
         self._shards = bytearray()
         self._taken = 0
 
@@ -251,9 +253,10 @@ class UndeclaredPart:
                 self._claim.require()
                 self._file.write(self.offset + self._taken, data)
         elif self._present[start : start + SHARD_DIGEST_BYTES] != shard:
+            self._contradicted()
             raise Conflict(
-                f"part {self.number} is already there with other bytes",
-                hint="what is uploaded changed meanwhile; abort the upload, or wait until it expires",
+                f"part {self.number} is already there with other bytes, so all that was sent of this file was dropped",
+                hint="ask again where the file is to be sent, and send it once more",
             )
         self._taken += len(data)
 

@@ -18,6 +18,7 @@ A crash in 2 costs the parts without a row. No state is kept in memory that anot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -175,6 +176,7 @@ class Uploads:
                 present=None if row is None else row.shards,
                 # Which parts an object store has, it is asked itself.
                 record=(lambda _plan: None) if upload.storage_id else partial(self._record, upload),
+                contradicted=partial(self._give_up, caller, repository, upload_id),
             )  # fmt: skip
         except BaseException:
             claim.release()
@@ -340,6 +342,10 @@ class Uploads:
             row.touched = self._clock()
             session.add(UploadPartRow(upload_id=upload.id, number=plan.number, shards=plan.shards))
         self._transfer.recorded(upload, plan.number)
+
+    def _give_up(self, caller: Caller, repository: RepositoryName, upload_id: str) -> None:
+        with suppress(NotFound):  # another request did it
+            self.abort(caller, repository, upload_id)
 
     def _discard(self, upload: UploadRow) -> None:
         self._claims.drop(upload.id)

@@ -22,6 +22,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.service.hub.policy import DraftPolicy
 from pq_registry.storage.blobs import StoredBlob
 from pq_registry.storage.blocks import Blocks
+from pq_registry.storage.local import LocalBlobStore
 from tests.hub_site import HubSite, hub_site
 from tests.server_harness import Answer, Api
 from tests.xetsamples import SampleFile, sample_shard, sample_xorb, whole
@@ -166,6 +167,45 @@ def test_a_file_in_parts_goes_on_where_it_broke(site: HubSite, publisher: Api, m
     assert follow(site, "POST", action["href"]).status == 200
     assert follow(site, "POST", action["href"]).status == 200, "the answer got lost"
     assert commit(publisher, model, header(), large("w.bin", data)).status == 200
+
+
+def test_a_part_with_other_bytes_begins_the_upload_anew(
+    site: HubSite, publisher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that arrived wrong would otherwise stand in the way of that file for a week."""
+    monkeypatch.setattr(limits, "HUB_MULTIPART_BYTES", limits.PART_BYTES)
+    if not isinstance(site.registry.registry.blobs, LocalBlobStore):
+        pytest.skip("an object store takes the part that came last")
+    model, data = create(publisher, "anew"), os.urandom(limits.PART_BYTES + 1)
+    action = batch(publisher, model, data).json["objects"][0]["actions"]["upload"]
+    assert follow(site, "PUT", action["header"]["00001"], os.urandom(limits.PART_BYTES)).status == 200
+    assert follow(site, "PUT", action["header"]["00001"], data[:-1]).status == 409
+    assert follow(site, "PUT", action["header"]["00002"], data[-1:]).status == 404
+    action = batch(publisher, model, data).json["objects"][0]["actions"]["upload"]
+    assert follow(site, "PUT", action["header"]["00001"], data[:-1]).status == 200
+    assert follow(site, "PUT", action["header"]["00002"], data[-1:]).status == 200
+    assert follow(site, "POST", action["href"]).status == 200
+
+
+def test_what_is_there_is_read_to_its_end_all_the_same(
+    site: HubSite, publisher: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is still sending would see a reset connection, try again, and see another one."""
+    monkeypatch.setattr(limits, "DRAINED_BODY_BYTES", 0)
+    model, data = create(publisher, "once-more"), os.urandom(3 * limits.MIB)
+    url = urlsplit(batch(publisher, model, data).json["objects"][0]["actions"]["upload"]["href"])
+    token = publisher.get(f"/api/models/{model}/xet-write-token/main").json
+    xorb = sample_xorb([data[start : start + 100_000] for start in range(0, len(data), 100_000)])
+    block = f"{urlsplit(token['casUrl']).path}/v1/xorbs/default/{xorb.name}"
+    authorized = {**OCTETS, "Authorization": f"Bearer {token['accessToken']}"}
+    connection = site.registry.with_token(None).connect()
+    for _ in range(2):
+        for method, path, body in (("PUT", f"{url.path}?{url.query}", data), ("POST", block, xorb.packed)):
+            connection.request(method, path, body, authorized)
+            answer = connection.getresponse()
+            assert (answer.status, answer.getheader("connection")) == (200, None), (method, answer.read())
+            answer.read()
+    connection.close()
 
 
 def test_an_answer_has_so_many_urls(site: HubSite, publisher: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,9 +141,11 @@ async def put_object(
     reading.require_drafts(service)
     async with turn(request):
         state = await waiting.run(service.intake.open, caller, repository, digest, size)
-        if state is None:
-            return Response()
         incoming = pieces(request, size, limits.SHARD_BYTES)
+        if state is None:  # clients send all of it before they look at the answer
+            async for _ in incoming:
+                pass
+            return Response()
         for part_number in range(-(-size // state.part_size)):
             await _receive(service, caller, repository, state, part_number, incoming)
     await waiting.run(service.intake.finish, caller, repository, state.id)

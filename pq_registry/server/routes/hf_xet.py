@@ -79,7 +79,9 @@ async def put_xorb(
     repository, length = repository_name(ns, name), required_length(request)
     async with turn(request):
         arriving = await run_in_threadpool(service.xorbs.begin, caller, repository, hash, length)
-        if arriving is None:
+        if arriving is None:  # clients send all of it before they look at the answer
+            async for _ in chunks(request, limits.XORB_PACKED_BYTES):
+                pass
             return json_answer({"was_inserted": False})
         try:
             buffer = bytearray()
