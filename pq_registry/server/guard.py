@@ -112,8 +112,9 @@ class Policy:
         else:
             try:
                 caller = await run_in_threadpool(
-                    registry.tokens.authenticate, token, public_read=public_read, request_id=request_id
-                )
+                    registry.tokens.authenticate, token,
+                    public_read=public_read, request_id=request_id, page=self.session,
+                )  # fmt: skip
             except NotAuthenticated:
                 if permission is not None:
                     raise

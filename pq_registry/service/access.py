@@ -122,7 +122,8 @@ class Caller:
     """Who asks.
 
     ``token_id`` is empty for a caller without a token, whose ``rights`` are None. ``public_read`` is the operator's
-    decision that anyone may read everything.
+    decision that anyone may read everything. ``publishes`` marks who signed in to the page with a token that may
+    publish: the token of the sign-in only reads, but the page shows its holder what publishers see.
     """
 
     token_id: str
@@ -130,6 +131,14 @@ class Caller:
     expires: datetime | None
     public_read: bool
     request_id: str
+    publishes: bool = False
+
+    def sees_as_publisher(self, namespace: str) -> bool:
+        """Whether what only publishers see in the namespace with this key is shown to the caller."""
+        rights = self.rights
+        if rights is None or not (self.publishes or Permission.PUBLISH in PERMISSIONS[rights.role]):
+            return False
+        return rights.namespaces is None or namespace in rights.namespaces
 
     def may(self, permission: Permission, namespace: str) -> bool:
         """Whether the permission holds in the namespace with this key."""

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
@@ -26,7 +26,9 @@ from pq_registry.errors import AccessDenied, AlreadyExists, FormatError, NotAuth
 from pq_registry.format.instant import format_instant, is_expired
 from pq_registry.service import audit
 from pq_registry.service.access import (
+    PERMISSIONS,
     Caller,
+    Permission,
     Rights,
     Role,
     format_namespaces,
@@ -89,8 +91,8 @@ class Tokens:
         self._catalogue = catalogue
         self._clock = clock
 
-    def authenticate(self, token: str, *, public_read: bool, request_id: str) -> Caller:
-        """The caller behind a token.
+    def authenticate(self, token: str, *, public_read: bool, request_id: str, page: bool = False) -> Caller:
+        """The caller behind a token; for a ``page`` the token of a sign-in remembers whether it was a publisher's.
 
         Raises:
             NotAuthenticated: if the token is unknown, expired or revoked.
@@ -104,7 +106,16 @@ class Tokens:
             # The look-up is by hash, so its timing tells nothing about a token; compared again out of habit.
             if row is not None and not hmac.compare_digest(row.hash, wanted):
                 row = None
-        return self._caller(row, public_read=public_read, request_id=request_id)
+        caller = self._caller(row, public_read=public_read, request_id=request_id)
+        if page and row is not None and row.note == SESSION_NOTE and row.parent_id is not None:
+            return replace(caller, publishes=self._may_publish(row.parent_id))
+        return caller
+
+    def _may_publish(self, token_id: str) -> bool:
+        # Of a live token: revoking the one that signed in has revoked the sign-in, which does not outlive it either.
+        with self._catalogue.reading() as session:
+            row = session.get(TokenRow, token_id)
+        return row is not None and Permission.PUBLISH in PERMISSIONS[_rights(row).role]
 
     def holder(self, token_id: str, *, public_read: bool, request_id: str) -> Caller:
         """The caller to whom this service gave a capability: a token as it stands now, by its id.
@@ -137,9 +148,11 @@ class Tokens:
 
         Raises:
             AccessDenied: if it would be.
-            FormatError: if lifetime, note or rights are out of bounds.
+            FormatError: if lifetime, note or rights are out of bounds, or the note is that of sign-ins.
         """
         _check_lifetime(expires_days)
+        if note == SESSION_NOTE:
+            raise FormatError("this note is for sign-ins to the page", expected="another note")
         text = new_token()
         expires = self._clock() + timedelta(days=expires_days)
         return NewToken(self._add(caller, text, rights=rights, expires=expires, note=note), text)

@@ -9,7 +9,9 @@ from datetime import timedelta
 import pytest
 
 from pq_registry import limits
+from pq_registry.format.name import RepositoryName
 from pq_registry.service.access import Role
+from pq_registry.service.tokens import SESSION_NOTE, host_caller
 from tests.page_site import Site, site
 from tests.server_harness import Answer, Api, RunningRegistry
 
@@ -63,6 +65,26 @@ def test_the_cookie_is_another_token_that_reads_and_does_nothing_else(private: S
     assert caller.expires is not None
     assert caller.expires <= registry.clock() + timedelta(seconds=limits.SESSION_SECONDS)
     assert registry.with_token(text).request("POST", "/v1/tokens", {"role": "reader"}).status == 403
+
+
+def test_publishers_who_signed_in_see_drafts_on_pages_and_nowhere_else(private: Site) -> None:
+    registry = private.registry
+    name = RepositoryName.parse("acme/only-a-draft")
+    registry.registry.drafts.create(host_caller(), name, exist_ok=True)
+    statuses = {}
+    for role in ("reader", "publisher"):
+        cookie = cookie_of(sign_in(registry, registry.make_token(role, "acme")))
+        read = registry.with_token(cookie.partition("=")[2]).get(f"/v1/repos/{name}/drafts").status
+        statuses[role] = (browse(registry, f"/models/{name}", cookie).status, read)
+    assert statuses == {"reader": (404, 404), "publisher": (200, 404)}
+    elsewhere = cookie_of(sign_in(registry, registry.make_token("publisher", "lab")))
+    assert browse(registry, f"/models/{name}", elsewhere).status == 403
+
+
+def test_nobody_makes_a_token_that_is_taken_for_a_sign_in(private: Site) -> None:
+    wanted = {"role": "reader", "namespaces": ["acme"], "expires_days": 1, "note": SESSION_NOTE}
+    answer = private.registry.request("POST", "/v1/tokens", wanted)
+    assert answer.status == 422, answer
 
 
 def test_the_api_takes_no_cookie(private: Site) -> None:

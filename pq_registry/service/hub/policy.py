@@ -22,8 +22,9 @@ class DraftPolicy(StrEnum):
 
     def readable(self, caller: Caller, namespace: Namespace) -> bool:
         """Whether drafts in ``namespace`` are there for the caller."""
-        permission = Permission.READ if self is DraftPolicy.READERS else Permission.PUBLISH
-        return caller.may(permission, namespace.key)
+        if self is DraftPolicy.READERS and caller.may(Permission.READ, namespace.key):
+            return True
+        return caller.sees_as_publisher(namespace.key)
 
     @property
     def writable(self) -> bool:
