@@ -12,6 +12,10 @@ Stored bytes, so what is sealed stays sealed. Nothing here is believed: every sh
 read, and one that is wrong is dropped and fetched anew. So nothing is synced either: after a crash a shard may be
 missing or torn, which is the same as wrong. A disk that is full or fails costs the cache and never the download.
 
+Writing is a thread's own work, so that no download waits for it; one thread, because writers of one file only wait for
+one another. What is still to be written is read from memory. A disk that cannot keep up gets some of it: once
+``limits.GATEWAY_WRITING_SHARDS`` are waiting, nothing is added until all of them are written.
+
 Whole files are evicted, the least recently used first, when the cache would grow beyond its size.
 """
 
@@ -21,6 +25,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import queue
 import re
 import stat
 import threading
@@ -28,6 +33,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+from pq_registry import limits
 from pq_registry.durable import make_directory, reported
 from pq_registry.errors import Conflict, SettingError
 from pq_registry.format.manifest import FileEntry
@@ -61,7 +67,13 @@ class ShardCache:
         self.size = size
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._pending: dict[tuple[str, int], memoryview] = {}
+        self._waiting = 0
+        """Orders for the writer, of which those for evicted files are no longer pending."""
+        self._behind = False
         self._failed = False
+        self._orders: queue.SimpleQueue[tuple[FileEntry, int, memoryview] | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
         make_directory(root, 0o700)
         with reported("open", root):
             self._folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
@@ -80,7 +92,12 @@ class ShardCache:
                 raise
 
     def close(self) -> None:
-        """Let another gateway have it."""
+        """Write what is still to be written, and let another gateway have it."""
+        with self._lock:
+            self._failed, writer = True, self._writer
+        if writer is not None:
+            self._orders.put(None)
+            writer.join()
         os.close(self._held)
         os.close(self._folder)
 
@@ -88,11 +105,16 @@ class ShardCache:
         """Whether a shard is there, as far as is known."""
         with self._lock:
             have = self._have(entry)
-            return have is not None and bool(have[index])
+            return (_name(entry), index) in self._pending or (have is not None and bool(have[index]))
 
     def read(self, entry: FileEntry, index: int, view: memoryview) -> bool:
         """Fill ``view`` with a shard that is there; nothing of it is verified. False if it could not be read."""
         offset, _ = entry.shard_range(index)
+        with self._lock:
+            shard = self._pending.get((_name(entry), index))
+        if shard is not None:
+            view[:] = shard
+            return True
         try:
             descriptor = os.open(f"{_name(entry)}.shards", os.O_RDONLY | _FLAGS, dir_fd=self._folder)
             try:
@@ -103,28 +125,9 @@ class ShardCache:
             return False
 
     def write(self, entry: FileEntry, index: int, shard: memoryview) -> None:
-        """Keep a verified shard, if there is room for it."""
-        name = _name(entry)
-        if entry.size > self.size or not self._reserve(entry, len(shard)):
-            return
-        try:
-            self._put(f"{name}.shards", entry.shard_range(index)[0], shard)
-            self._put(f"{name}.have", index, b"\1", length=entry.shard_count)
-        except OSError as error:
-            self._lost(error)
-            with self._lock:
-                self.used -= len(shard)
-            return
-        with self._lock:
-            kept = self._kept.get(name)
-            if kept is None or kept.have is None:  # evicted meanwhile
-                self._remove(name)
-                self.used -= len(shard)
-            elif kept.have[index]:  # two fetched it
-                self.used -= len(shard)
-            else:
-                kept.have[index] = 1
-                kept.size += len(shard)
+        """Keep a verified shard, if there is room for it; it is written later."""
+        if entry.size <= self.size and self._reserve(entry, index, shard):
+            self._orders.put((entry, index, shard))
 
     def drop(self, entry: FileEntry, index: int) -> None:
         """Forget a shard that turned out to be wrong."""
@@ -165,20 +168,58 @@ class ShardCache:
             found = b""
         return bytearray(found) if len(found) == count else bytearray(count)
 
-    def _reserve(self, entry: FileEntry, length: int) -> bool:
-        """Make room for ``length`` bytes more; without the lock."""
-        name = _name(entry)
+    def _reserve(self, entry: FileEntry, index: int, shard: memoryview) -> bool:
+        """Make room for a shard more, which is pending then; without the lock."""
+        name, length = _name(entry), len(shard)
         with self._lock:
-            if self._failed:
+            if self._waiting >= limits.GATEWAY_WRITING_SHARDS:
+                self._behind = True
+            if self._failed or self._behind or (name, index) in self._pending:
                 return False
             have = self._have(entry)
             if have is None:
                 self._kept[name] = _Kept(0, bytearray(entry.shard_count))
+            elif have[index]:  # two fetched it
+                return False
             self._shrink(length, keep=name)
             if self.used + length > self.size:
                 return False
             self.used += length
+            self._kept[name].size += length
+            self._pending[name, index] = shard
+            self._waiting += 1
+            if self._writer is None:
+                self._writer = threading.Thread(target=self._write_all, name="pqreg-cache", daemon=True)
+                self._writer.start()
             return True
+
+    def _write_all(self) -> None:
+        """The writer's thread; without the lock."""
+        while (order := self._orders.get()) is not None:
+            self._write_one(*order)
+            del order  # the memory is free while nothing comes
+
+    def _write_one(self, entry: FileEntry, index: int, shard: memoryview) -> None:
+        name, written = _name(entry), True
+        try:
+            self._put(f"{name}.shards", entry.shard_range(index)[0], shard)
+            self._put(f"{name}.have", index, b"\1", length=entry.shard_count)
+        except OSError as error:
+            written = False
+            self._lost(error)
+        with self._lock:
+            self._waiting -= 1
+            self._behind = self._behind and self._waiting > 0
+            kept = self._kept.get(name)
+            if kept is None:  # evicted meanwhile
+                self._remove(name)
+            elif self._pending.get((name, index)) is shard:
+                del self._pending[name, index]
+                if written and kept.have is not None:
+                    kept.have[index] = 1
+                else:
+                    kept.size -= len(shard)
+                    self.used -= len(shard)
 
     def _shrink(self, needed: int, keep: str | None = None) -> None:
         for name in list(self._kept):
@@ -186,6 +227,8 @@ class ShardCache:
                 return
             if name != keep:
                 self.used -= self._kept.pop(name).size
+                for key in [key for key in self._pending if key[0] == name]:
+                    del self._pending[key]
                 self._remove(name)
 
     def _remove(self, name: str) -> None:

@@ -37,6 +37,8 @@ GATEWAY_DIRECTORIES: Final = 10_000
 """Directories looked into for releases below those that were named."""
 GATEWAY_DEPTH: Final = 3
 """How far below: namespace/name/version, or the snapshots of a Hugging Face cache."""
+GATEWAY_WRITING_SHARDS: Final = 16
+"""Shards that wait to be written into the cache (32 MiB); more are not kept."""
 GATEWAY_CACHE_BYTES: Final = 1024 * 1024 * GIB
 """Largest size of a cache that can be set."""
 GATEWAY_TOKEN_CHARS: Final = 1 * KIB

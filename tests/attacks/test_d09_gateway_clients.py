@@ -7,13 +7,17 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from pq_registry import limits
 from pq_registry.client.progress import ignored
 from pq_registry.format.digest import Digest
 from pq_registry.format.files import FileEntry
+from pq_registry.gateway.cache import ShardCache
 from pq_registry.gateway.metrics import Counts
 from pq_registry.gateway.served import ServedFile
 from pq_registry.gateway.shards import Shards
@@ -128,3 +132,60 @@ def test_clients_that_take_nothing_share_the_memory_there_is() -> None:
 
     assert asyncio.run(run()) == 0, "and nothing when they are gone"
     assert most <= limits.GATEWAY_MEMORY_SHARDS + limits.GATEWAY_STREAMS
+
+
+def test_a_disk_that_cannot_keep_up_costs_the_cache_and_neither_time_nor_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ShardCache(tmp_path / "cache", size=1 << 30)
+    entries = [file_entry(f"{number}.bin", bytes([number]) * 100) for number in range(40)]
+    go, put = threading.Event(), cache._put
+
+    def slow(*args: Any, **options: Any) -> None:
+        assert go.wait(60)
+        put(*args, **options)
+
+    monkeypatch.setattr(cache, "_put", slow)
+    try:
+        for number, entry in enumerate(entries):
+            cache.write(entry, 0, memoryview(bytes([number]) * 100))  # waits for nothing
+        kept = [cache.has(entry, 0) for entry in entries]
+        assert kept == [number < limits.GATEWAY_WRITING_SHARDS for number in range(40)]
+        assert cache.used == 100 * limits.GATEWAY_WRITING_SHARDS
+        view = memoryview(bytearray(100))
+        assert cache.read(entries[3], 0, view) and view == b"\3" * 100, "from memory"
+    finally:
+        go.set()
+        cache.close()
+    again = ShardCache(tmp_path / "cache", size=1 << 30)
+    assert [again.has(entry, 0) for entry in entries] == kept, "closing writes what was taken"
+    assert again.read(entries[3], 0, view) and view == b"\3" * 100
+    again.close()
+
+
+def test_what_was_evicted_before_it_was_written_is_not_kept_or_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ShardCache(tmp_path / "cache", size=250)
+    entries = [file_entry(f"{number}.bin", bytes([number]) * 100) for number in range(100)]
+    go, put = threading.Event(), cache._put
+
+    def slow(*args: Any, **options: Any) -> None:
+        assert go.wait(60)
+        put(*args, **options)
+
+    monkeypatch.setattr(cache, "_put", slow)
+    try:
+        for number, entry in enumerate(entries):
+            cache.write(entry, 0, memoryview(bytes([number]) * 100))
+        last = limits.GATEWAY_WRITING_SHARDS
+        kept = [cache.has(entry, 0) for entry in entries]
+        assert kept == [last - 2 <= number < last for number in range(100)], "the newest, and no more than may wait"
+        assert cache.used == 200
+    finally:
+        go.set()
+        cache.close()
+    assert len(list((tmp_path / "cache").glob("*.shards"))) == 2
+    again = ShardCache(tmp_path / "cache", size=1 << 20)
+    assert [again.has(entry, 0) for entry in entries] == kept
+    again.close()
