@@ -471,6 +471,8 @@ def test_without_drafts_nothing_is_written(tmp_path: Path) -> None:
             admin.get("/api/models/acme/x/xet-write-token/main"),
             commit(admin, "acme/x", header(), file("a", b"x")),
             admin.request("PUT", f"/api/lfs/acme/x/objects/{sha256(b'x')}", b"x", OCTETS),
+            admin.request("PUT", f"/api/lfs/acme/x/uploads/{'0' * 32}/parts/1", b"x", OCTETS),
+            admin.post(f"/api/lfs/acme/x/uploads/{'0' * 32}", b"", OCTETS),
         ):
             assert answer.status == 403, answer
             assert "drafts" in answer.json["error"]

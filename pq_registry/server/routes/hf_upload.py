@@ -164,6 +164,7 @@ async def put_part(
 ) -> Response:
     """Send one part of a file; parts count from 1, as the Hub's do."""
     length, repository = required_length(request), repository_name(ns, name)
+    reading.require_drafts(service)
     async with turn(request):
         part = await run_in_threadpool(service.intake.part, caller, repository, id, n - 1)
         try:
@@ -190,6 +191,7 @@ async def end_parts(
 ) -> Response:
     """All parts have been sent: verify the whole."""
     await reading.read_object(request, limits.HUB_PREUPLOAD_BYTES, empty=True)
+    reading.require_drafts(service)
     digest = await waiting.run(service.intake.finish, caller, repository_name(ns, name), id)
     return _lfs_answer({"oid": digest.hex})
 
