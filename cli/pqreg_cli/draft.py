@@ -41,12 +41,20 @@ def list_(
     output = Output(json=json, quiet=quiet)
     with Session(output, registry=registry, token=token).client() as client:
         items = client.drafts(RepositoryName.parse(repository))
+    if not items:
+        output.data([])
+        output.note(f"{repository} has no drafts that this token may read")
+        return
     output.table(
-        ("name", "kind", "head", "files", "size", "title"),
-        [(item.name, item.kind, item.head, item.files, size_text(item.size), item.title) for item in items],
+        ("name", "kind", "signed", "head", "files", "size", "title"),
+        [
+            (item.name, item.kind, _signed(item), item.head, item.files, size_text(item.size), item.title)
+            for item in items
+        ],
     )
     output.data([_json(item) for item in items])
-    output.note(_UNSIGNED)
+    if any(item.release is None for item in items):
+        output.note(_UNSIGNED)
 
 
 @app.command("show")
@@ -75,6 +83,7 @@ def show(
         [
             ("draft", f"{wanted} ({item.kind})"),
             ("head", item.head),
+            ("signed", _signed(item)),
             ("release", item.release),
             ("title", item.title or None),
             ("content", f"{count_text(item.files, 'file')}, {size_text(item.size)}"),
@@ -116,6 +125,10 @@ def drop(
     output.data({"name": str(wanted.repository), "branch": wanted.branch, "dropped": True})
 
 
+def _signed(item: DraftItem) -> str:
+    return "no" if item.release is None else "as a release"
+
+
 def _json(item: DraftItem) -> dict[str, object]:
     from pq_registry.format.instant import format_instant
 
@@ -123,6 +136,7 @@ def _json(item: DraftItem) -> dict[str, object]:
         "name": item.name,
         "kind": item.kind,
         "head": item.head,
+        "signed": item.release is not None,
         "release": None if item.release is None else str(item.release),
         "files": item.files,
         "size": item.size,

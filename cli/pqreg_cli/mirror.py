@@ -7,7 +7,7 @@ from pqreg_cli.lazy import new_app
 from pqreg_cli.mirrorpull import pull
 from pqreg_cli.mirrorpush import push, status, sync
 
-app = new_app()
+app = new_app(help="Keep copies of releases on a Hugging Face Hub, and import models from one.")
 app.command("push")(push)
 app.command("sync")(sync)
 app.command("status")(status)

@@ -126,7 +126,11 @@ def read_mirrors(path: Path) -> tuple[Mirror, ...]:
         with path.open("rb") as file:
             data = file.read(limits.MIRRORS_FILE_BYTES + 1)
     except OSError as error:
-        raise SettingError(f"cannot read {path}", found=error.strerror, hint="--config FILE") from None
+        raise SettingError(
+            f"cannot read {path}",
+            found=error.strerror,
+            hint="write it there (docs/operations/mirror.md), or name another: --config FILE",
+        ) from None
     beside = path.parent
     return tuple(
         replace(

@@ -42,9 +42,10 @@ def test_uploaded_looked_at_signed_and_pulled(site: HubSite, alice: Shell, tmp_p
     assert site.hf(home, "download", NAME, token=site.token_of("reader"), check=False).returncode != 0
 
     (draft,) = alice.run("draft", "list", NAME, "--json").json
-    assert (draft["name"], draft["kind"], draft["files"]) == ("main", "branch", 3)
+    assert (draft["name"], draft["kind"], draft["files"], draft["signed"]) == ("main", "branch", 3, False)
     shown = alice.run("draft", "show", f"{NAME}@draft")
     assert "model.safetensors" in shown.out
+    assert "signed   no" in shown.out
     assert "nobody signed this" in shown.err
 
     (model / "config.json").write_text('{"seed": "another"}')
