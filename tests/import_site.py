@@ -8,7 +8,9 @@ from pathlib import Path
 from pq_registry.client.progress import NullProgress
 from pq_registry.client.trust import Verifier
 from pq_registry.errors import TrustMissing
+from pq_registry.format.path import ReleasePath
 from pq_registry.mirror.hub import Hub, HubReference
+from pq_registry.mirror.hubfiles import HubEntry
 from pq_registry.mirror.selection import ImportOptions
 from pq_registry.mirror.staging import Staged, stage
 from tests.fake_hub import FakeHub
@@ -35,3 +37,8 @@ def bring(
 def files_in(place: Path) -> dict[str, bytes]:
     found = {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
     return {name: data for name, data in found.items() if not name.startswith(".cache/huggingface/")}
+
+
+def hub_entry(name: str, size: int = 1) -> HubEntry:
+    """A file as a Hub lists it."""
+    return HubEntry(ReleasePath(name), size, git_sha1="0" * 40)

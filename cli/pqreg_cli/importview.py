@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pq_registry.format.manifest import FileEntry
 
 
+_NAMED = 5
+
+
 def import_fields(statement: ImportStatement) -> tuple[tuple[str, object], ...]:
     """The rows that say so."""
     source = statement.source
@@ -24,6 +27,7 @@ def import_fields(statement: ImportStatement) -> tuple[tuple[str, object], ...]:
         ("import of", f"{source.name}@{source.commit} ({source.revision} at {source.endpoint})"),
         ("made by", "not by the signer of this release, who imported it"),
         ("its makers", _signed_text(statement)),
+        ("converted", _converted_text(statement)),
         ("left out", count_text(len(left_out), "file") if left_out else None),
     )
 
@@ -38,6 +42,9 @@ def import_json(statement: ImportStatement) -> dict[str, object]:
         "commit": source.commit,
         "files": len(statement.imported),
         "left_out": [{"path": file.path.text, "reason": str(file.left_out)} for file in statement.left_out],
+        "converted": [
+            {"path": file.path.text, "into": made.path.text, "torch": made.torch} for file, made in statement.converted
+        ],
         "signature": None if signature is None else signature.to_value(),
     }
 
@@ -73,6 +80,14 @@ def warn_of_claim(output: Output, claim: ImportClaim | None) -> None:
     """Say so if a release claims to be an import and its claim is not about its files."""
     if claim is not None and claim.refused is not None:
         output.warning(f"pqreg.import.json says nothing about this release: {claim.refused}")
+
+
+def _converted_text(statement: ImportStatement) -> str | None:
+    made = [f"{file.path} to {into.path}" for file, into in statement.converted]
+    if not made:
+        return None
+    more = f" and {len(made) - _NAMED} more" if len(made) > _NAMED else ""
+    return f"by the importer: {', '.join(made[:_NAMED])}{more}"
 
 
 def _signed_text(statement: ImportStatement) -> str:

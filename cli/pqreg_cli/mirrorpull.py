@@ -100,6 +100,13 @@ def pull(
     allow_unsafe: Annotated[
         bool, typer.Option("--allow-unsafe", help="Import files whose format can execute code when it is loaded.")
     ] = False,
+    convert: Annotated[
+        bool,
+        typer.Option(
+            "--convert",
+            help="Turn weight files of PyTorch into safetensors, in a process of their own; needs torch.",
+        ),
+    ] = False,
     staging: Annotated[
         Path | None,
         typer.Option(
@@ -117,8 +124,9 @@ def pull(
     """Import a model from a Hugging Face Hub: fetch it at a pinned commit, verify it, sign it as an import.
 
     The release says where every file comes from, what the Hub stated of it and what was found, and who was found to
-    have signed the model; you sign that, and not to be its author. Files whose format can execute code are refused, and
-    never converted: leave them out where the same weights are there as safetensors.
+    have signed the model; you sign that, and not to be its author. Files whose format can execute code are refused:
+    leave them out where the same weights are there as safetensors, or convert weights with --convert, which reads them
+    in a process that may do nothing else.
 
     A model that carries the evidence of a release of pq-registry is verified by your trust file first, always. Run
     again after an interruption, an import goes on where it stopped; a second one of the same commit makes no new
@@ -149,6 +157,7 @@ def pull(
         ),
         signature=signature,
         allow_unsafe=allow_unsafe,
+        convert=convert,
         connections=session.connections,
     )  # fmt: skip
     push_options = PushOptions(
@@ -171,6 +180,10 @@ def pull(
     left_out = [file.path.text for file in statement.left_out]
     if left_out:
         output.note(f"left out: {count_text(len(left_out), 'file')} ({', '.join(left_out[:10])}{_more(left_out)})")
+    if result.network:
+        output.warning(
+            "this kernel let the converter have no network of its own: what it read could have reached yours"
+        )
     report_push(
         output, result.pushed, time.monotonic() - begun, fields=import_fields(statement),
         data={"import": import_json(statement)},

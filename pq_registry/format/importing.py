@@ -3,9 +3,10 @@
 
 An in-toto Statement v1 in RFC 8785 form, and a file of the release like any other, so the release's signatures cover
 it. It says from which model on which Hub, at which commit, every file was taken; what the Hub stated of each, and what
-was found; what was left out and why; and whether the model carried a signature of its own, and by whom it was found to
-verify. It holds no time and no name of the importer: the log has the one and the manifest the other, and so a second
-import of the same commit gives the same bytes. docs/spec/import.md and docs/spec/import.schema.json specify it.
+was found; what was left out and why; what was converted, and what it became; and whether the model carried a signature
+of its own, and by whom it was found to verify. It holds no time and no name of the importer: the log has the one and
+the manifest the other, and so a second import of the same commit gives the same bytes. docs/spec/import.md and
+docs/spec/import.schema.json specify it.
 
 A release is an import only if the statement is about exactly its files; ``describes`` says so.
 """
@@ -24,9 +25,24 @@ from pq_registry import limits
 from pq_registry.errors import FormatError
 from pq_registry.format.digest import Digest
 from pq_registry.format.files import FileEntry
-from pq_registry.format.path import ReleasePath
+from pq_registry.format.importfiles import ConvertedFile, LeftOut, SourceFile
+from pq_registry.format.path import ReleasePath, check_distinct
 from pq_registry.format.statement import STATEMENT_TYPE, take_predicate
 from pq_registry.format.strict_json import Fields, Value, encode_canonical
+
+__all__ = [
+    "IMPORT_NAME",
+    "IMPORT_PREDICATE",
+    "SIGNATURE_NAME",
+    "ConvertedFile",
+    "ImportStatement",
+    "LeftOut",
+    "Source",
+    "SourceFile",
+    "SourceSignature",
+    "Verified",
+    "read_import",
+]
 
 IMPORT_PREDICATE: Final = "urn:pq-registry:import:v1"
 IMPORT_NAME: Final = "pqreg.import.json"
@@ -38,18 +54,6 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9_][A-Za
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}", re.ASCII)
 _SHA1 = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _SHOWN = re.compile(r"[\x20-\x7e]{1,1000}", re.ASCII)
-
-
-@unique
-class LeftOut(StrEnum):
-    """Why a file of the model is not in the release."""
-
-    IGNORED = "ignored"
-    """A name that releases never hold, such as ``.gitattributes``."""
-    EXCLUDED = "excluded"
-    """The importer said so."""
-    EVIDENCE = "evidence"
-    """What proves the model's own signature, or its own pqreg.json or import statement."""
 
 
 @unique
@@ -104,55 +108,6 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """A file of the model as the Hub stated it: by ``sha256`` or by ``git_sha1``.
-
-    ``found`` is the SHA-256 of what came, and None if the file was left out, for the reason ``left_out``.
-    """
-
-    path: ReleasePath
-    size: int
-    sha256: Digest | None = None
-    git_sha1: str | None = None
-    found: Digest | None = None
-    left_out: LeftOut | None = None
-
-    def __post_init__(self) -> None:
-        """Raise FormatError for contradictions."""
-        if (self.sha256 is None) == (self.git_sha1 is None) or (self.found is None) == (self.left_out is None):
-            raise FormatError(f"{self.path}: an import states one digest, and either what came or why it was left out")
-        if self.git_sha1 is not None and not _SHA1.fullmatch(self.git_sha1):
-            raise FormatError(f"{self.path}: git's id is wrong", expected="40 hex digits", found=self.git_sha1[:80])
-        if not 0 <= self.size <= limits.FILE_BYTES:
-            raise FormatError(f"{self.path}: the size is impossible", found=self.size)
-        if self.sha256 is not None and self.found not in (None, self.sha256):
-            raise FormatError(f"{self.path}: what came is not what was stated", expected=self.sha256, found=self.found)
-
-    def to_value(self) -> Value:
-        """The JSON value."""
-        stated: Value = {"gitSha1": self.git_sha1} if self.sha256 is None else {"sha256": self.sha256.hex}
-        value: dict[str, Value] = {"path": self.path.text, "size": self.size, "stated": stated}
-        if self.left_out is not None:
-            return {**value, "reason": self.left_out.value}
-        assert self.found is not None
-        return {**value, "sha256": self.found.hex}
-
-    @classmethod
-    def from_fields(cls, fields: Fields, *, left_out: bool) -> SourceFile:
-        """Read the JSON value. Raises FormatError."""
-        path = fields.parsed("path", ReleasePath)
-        size = fields.integer("size", maximum=limits.FILE_BYTES)
-        stated = fields.object("stated")
-        git = stated.text("gitSha1", limit=40) if stated.has("gitSha1") else None
-        sha256 = None if git is not None else stated.parsed("sha256", Digest)
-        stated.done()
-        reason = fields.parsed("reason", _reason) if left_out else None
-        found = None if left_out else fields.parsed("sha256", Digest)
-        fields.done()
-        return cls(path=path, size=size, sha256=sha256, git_sha1=git, found=found, left_out=reason)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSignature:
     """The model's own signature: the file that holds it, and who was found to have signed, if that was checked.
 
@@ -201,13 +156,20 @@ class ImportStatement:
 
     def __post_init__(self) -> None:
         """Raise FormatError unless the files are in order and each is there once."""
-        if not self.imported or any(a.path >= b.path for a, b in pairwise(self.files)):
+        taken = any(file.left_out is None for file in self.files)
+        if not taken or any(a.path >= b.path for a, b in pairwise(self.files)):
             raise FormatError("an import's files are not in order", expected="at least one taken, by path, each once")
+        check_distinct(self._held)
 
     @property
     def imported(self) -> tuple[SourceFile, ...]:
-        """The files that are in the release."""
-        return tuple(file for file in self.files if file.left_out is None)
+        """The files that are in the release as they are."""
+        return tuple(file for file in self.files if file.left_out is None and file.converted is None)
+
+    @property
+    def converted(self) -> tuple[tuple[SourceFile, ConvertedFile], ...]:
+        """The files that were converted, each with what the release holds instead."""
+        return tuple((file, file.converted) for file in self.files if file.converted is not None)
 
     @property
     def left_out(self) -> tuple[SourceFile, ...]:
@@ -224,14 +186,24 @@ class ImportStatement:
             held = rest.pop(SIGNATURE_NAME, None)
             if held is None or self.signature is None or held[1] != self.signature.sha256:
                 return False
-        return rest == {file.path.text: (file.size, file.found) for file in self.imported}
+        return rest == {
+            **{file.path.text: (file.size, file.found) for file in self.imported},
+            **{made.path.text: (made.size, made.sha256) for _, made in self.converted},
+        }
+
+    @property
+    def _held(self) -> list[ReleasePath]:
+        return [*(file.path for file in self.imported), *(made.path for _, made in self.converted)]
 
     def encode(self) -> bytes:
         """The canonical bytes."""
+        # Only where there is something to say, so that an import that converted nothing says what it always did.
+        converted: Value = [file.to_value() for file, _ in self.converted]
         return encode_canonical(
             {
                 "_type": STATEMENT_TYPE,
                 "predicate": {
+                    **({"converted": converted} if converted else {}),
                     "files": [file.to_value() for file in self.imported],
                     "left_out": [file.to_value() for file in self.left_out],
                     "signature": None if self.signature is None else self.signature.to_value(),
@@ -267,8 +239,8 @@ class ImportStatement:
         digest.done()
         subject.done()
         files = [
-            SourceFile.from_fields(fields, left_out=name == "left_out")
-            for name in ("files", "left_out")
+            SourceFile.from_fields(fields, left_out=name == "left_out", converted=name == "converted")
+            for name in (*(("converted",) if predicate.has("converted") else ()), "files", "left_out")
             for fields in predicate.objects(name, limit=limits.FILES)
         ]
         value = predicate.take("signature")
@@ -291,12 +263,6 @@ def read_import(data: bytes, files: Sequence[FileEntry]) -> ImportStatement:
     if not statement.describes(files):
         raise FormatError("it is about other files")
     return statement
-
-
-def _reason(text: str) -> LeftOut:
-    if text not in set(LeftOut):
-        raise FormatError("not a reason to leave a file out", expected=", ".join(LeftOut), found=repr(text)[:80])
-    return LeftOut(text)
 
 
 def _take_verified(fields: Fields) -> tuple[Verified | None, tuple[tuple[str, str], ...]]:

@@ -72,3 +72,27 @@ UPSTREAM_CERTIFICATES: Final = 16
 """Certificates in a signature's chain."""
 CERTIFICATES_FILE_BYTES: Final = MIB
 """A file of certificate authorities, or of Sigstore's trusted root."""
+
+# -- converting what is imported -------------------------------------------------------------------------------------
+CONVERT_ARCHIVE_ENTRIES: Final = 500_000
+"""Entries in a file of torch: one for each storage, and a few more."""
+CONVERT_DIRECTORY_BYTES: Final = 128 * MIB
+"""The directory of such an archive: about 60 bytes per entry."""
+CONVERT_PICKLE_BYTES: Final = 64 * MIB
+"""The pickle in it, which holds names and shapes: about 200 bytes per tensor."""
+CONVERT_PLAN_BYTES: Final = 128 * MIB
+"""What the converter says of the tensors before it sends them: about as much as a safetensors header."""
+CONVERT_GROWTH: Final = 4
+"""How many times larger than its source a converted file may be: tied weights are written once for every name."""
+CONVERT_PIECE_BYTES: Final = 16 * MIB
+"""What is read from the converter at once."""
+CONVERT_MEMORY_BYTES: Final = 4 * GIB
+"""Address space of the converter beyond what torch and the mapped file take."""
+CONVERT_CPU_SECONDS: Final = 300
+"""Processor time of the converter, more for larger files."""
+CONVERT_CPU_BYTES: Final = 20 * MIB
+"""Bytes of a file for which it gets one second more."""
+CONVERT_SILENCE_SECONDS: Final = 600
+"""How long the converter may say nothing; importing torch from a slow disk takes minutes."""
+CONVERT_INDEX_BYTES: Final = 64 * MIB
+"""The index of a model in several files: about 100 bytes per tensor."""

@@ -29,10 +29,14 @@ from pq_registry.mirror.staging import NOTES, stage
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import did: what it says of itself, and the push of it."""
+    """What an import did: what it says of itself, and the push of it.
+
+    ``network`` is whether something was converted by a process that could have reached a network.
+    """
 
     statement: ImportStatement
     pushed: PushResult
+    network: bool = False
 
 
 def staging_place(root: Path, hub: Hub, reference: HubReference) -> Path:
@@ -90,4 +94,4 @@ def import_model(  # noqa: PLR0913  one keyword per thing to decide
             shutil.rmtree(place.parent)
     # The library's notes are nothing that anybody left out.
     skipped = tuple(name for name in pushed.skipped if name != NOTES)
-    return ImportResult(staged.statement, replace(pushed, skipped=skipped))
+    return ImportResult(staged.statement, replace(pushed, skipped=skipped), staged.network)

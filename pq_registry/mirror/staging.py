@@ -9,7 +9,8 @@ In this order, so that what can be refused early costs no transfer:
    goes on in the same directory.
 4. Whoever signed the model is verified: by the trust file if it carries the evidence of a release of this project,
    which is never skipped; by the importer's policy otherwise.
-5. The directory is left with the files of the import and nothing else, and the import statement is written into it.
+5. Weight files of torch are converted, if the importer said so.
+6. The directory is left with the files of the import and nothing else, and the import statement is written into it.
 
 Looking into the files for code in disguise, hashing and signing are the push's, which reads the same bytes again.
 """
@@ -36,6 +37,7 @@ from pq_registry.errors import PolicyError, StorageError
 from pq_registry.format.importing import IMPORT_NAME, SIGNATURE_NAME, ImportStatement, Source, SourceSignature, Verified
 from pq_registry.format.manifest import BaseRelease
 from pq_registry.format.path import ReleasePath
+from pq_registry.mirror.converted import Converted, convert_files, put_back, set_aside
 from pq_registry.mirror.hub import Hub, HubReference
 from pq_registry.mirror.hubfiles import Found, HubEntry, fetch, list_files, pin
 from pq_registry.mirror.selection import ImportOptions, Selection
@@ -47,11 +49,15 @@ NOTES = ".cache/huggingface"
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A directory that is ready to be pushed, what its import statement says, and what the release is made from."""
+    """A directory that is ready to be pushed, what its import statement says, and what the release is made from.
+
+    ``network`` is whether something was converted by a process that could have reached a network.
+    """
 
     directory: Path
     statement: ImportStatement
     lineage: tuple[BaseRelease, ...]
+    network: bool = False
 
 
 def stage(
@@ -77,7 +83,7 @@ def stage(
 
     Raises:
         NotFound: if there is no such model or revision.
-        UnsafeFileType: if it holds formats that can execute code.
+        UnsafeFileType: if it holds formats that can execute code, or what should be converted is more than weights.
         VerificationError: a subclass, if its signature does not hold or does not cover it.
         FormatError: if it cannot be a release.
         PolicyError: if it is a sealed release, or others may write to ``place``.
@@ -95,17 +101,20 @@ def stage(
         _refuse_shared(path)
     with reported("open", place), Tree(place) as tree:
         lock(tree)
+        put_back(place, NOTES, selection.planned)
         keep_only(tree, selection.wanted)
         found = work.fetch(progress)
         signature, lineage = work.verify(found, verifier=verifier, now=now, progress=progress)
         source = Source(hub.endpoint, reference.repository, reference.revision, commit)
-        statement = ImportStatement(source, selection.stated(found), signature)
+        converted = convert_files(place, selection.planned, progress) if selection.planned else Converted({})
+        statement = ImportStatement(source, selection.stated(found, converted.files), signature)
         kept = None if signature is None or signature.kept is None else work.signature()
-        keep_only(tree, selection.imported)
+        set_aside(place, NOTES, selection.planned)
+        keep_only(tree, selection.held)
         if kept is not None:
             write_file(place / SIGNATURE_NAME, kept)
         write_file(place / IMPORT_NAME, statement.encode())
-    return Staged(place, statement, lineage)
+    return Staged(place, statement, lineage, converted.network)
 
 
 def keep_only(tree: Tree, wanted: frozenset[str]) -> None:

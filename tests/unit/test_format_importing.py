@@ -17,6 +17,7 @@ from pq_registry.format.digest import Digest
 from pq_registry.format.importing import (
     IMPORT_NAME,
     SIGNATURE_NAME,
+    ConvertedFile,
     ImportStatement,
     LeftOut,
     Source,
@@ -58,6 +59,24 @@ STATEMENT = ImportStatement(
 )
 
 
+WEIGHTS = b"weights" * 10
+PICKLE = b"a pickle."
+MADE = ConvertedFile(
+    path=ReleasePath("weights.md"), size=len(WEIGHTS), sha256=Digest.of(WEIGHTS), tool="0.1.0",
+    torch="2.13.0+cpu",
+)  # fmt: skip
+CONVERTED = replace(
+    STATEMENT,
+    files=(
+        *STATEMENT.files,
+        SourceFile(
+            path=ReleasePath("pytorch_model.bin"), size=9, sha256=Digest.of(PICKLE), found=Digest.of(PICKLE),
+            converted=MADE,
+        ),
+    ),
+)  # fmt: skip
+
+
 def entries(more: dict[str, bytes] | None = None) -> list:
     files = {**CONTENT, IMPORT_NAME: STATEMENT.encode(), SIGNATURE_NAME: SIGNED, **(more or {})}
     return [file_entry(path, data) for path, data in sorted(files.items())]
@@ -90,6 +109,67 @@ def test_what_is_written_is_read_back(verified) -> None:
 
 def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_a_conversion_is_written_and_read_back() -> None:
+    data = CONVERTED.encode()
+    assert ImportStatement.parse(data) == CONVERTED
+    assert fits_schema(data)
+    assert json.loads(data)["predicate"]["converted"] == [
+        {
+            "into": {"path": "weights.md", "sha256": Digest.of(WEIGHTS).hex, "size": 70},
+            "path": "pytorch_model.bin", "sha256": Digest.of(PICKLE).hex, "size": 9,
+            "stated": {"sha256": Digest.of(PICKLE).hex},
+            "tools": {"pq-registry": "0.1.0", "torch": "2.13.0+cpu"},
+        }
+    ]  # fmt: skip
+    assert "converted" not in json.loads(STATEMENT.encode())["predicate"]
+    index = replace(MADE, path=ReleasePath("model.safetensors.index.json"), torch=None)
+    only = replace(STATEMENT, files=(replace(CONVERTED.files[-1], converted=index),))
+    assert ImportStatement.parse(only.encode()) == only
+    assert fits_schema(only.encode())
+
+
+def test_a_conversion_describes_what_was_made() -> None:
+    made = {IMPORT_NAME: CONVERTED.encode(), "weights.md": WEIGHTS}
+    assert CONVERTED.describes(entries(made))
+    assert not CONVERTED.describes(entries({**made, "weights.md": b"others"}))
+    assert not CONVERTED.describes(entries({**made, "pytorch_model.bin": PICKLE}))
+    assert not CONVERTED.describes(entries())
+
+
+CONVERSIONS = {
+    "none of them": lambda value: value["predicate"].update(converted=[]),
+    "a version that is none": lambda value: value["predicate"]["converted"][0]["tools"].update(torch="2 or 3"),
+    "another tool": lambda value: value["predicate"]["converted"][0]["tools"].update(numpy="2.0"),
+    "no tool": lambda value: value["predicate"]["converted"][0]["tools"].pop("pq-registry"),
+    "into nothing": lambda value: value["predicate"]["converted"][0].pop("into"),
+    "into more": lambda value: value["predicate"]["converted"][0]["into"].update(mode=7),
+    "a reason": lambda value: value["predicate"]["converted"][0].update(reason="excluded"),
+    "a file that was not": lambda value: value["predicate"]["files"][0].update(
+        into=value["predicate"]["converted"][0]["into"]
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CONVERSIONS.values(), ids=CONVERSIONS)
+def test_parser_and_schema_refuse_the_same_conversions(change) -> None:
+    value = json.loads(CONVERTED.encode())
+    change(value)
+    data = encode_canonical(value)
+    assert not fits_schema(data)
+    with pytest.raises(FormatError):
+        ImportStatement.parse(data)
+
+
+@pytest.mark.parametrize("into", ["config.json", "CONFIG.json", "config.json/x", "../x"])
+def test_a_conversion_takes_no_place_of_another_file(into) -> None:
+    value = json.loads(CONVERTED.encode())
+    value["predicate"]["converted"][0]["into"]["path"] = into
+    with pytest.raises(FormatError):
+        ImportStatement.parse(encode_canonical(value))
+    with pytest.raises(FormatError):
+        replace(CONVERTED.files[-1], found=None, left_out=LeftOut.EXCLUDED)
 
 
 def edited(change) -> bytes:

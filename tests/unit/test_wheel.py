@@ -193,7 +193,7 @@ def test_every_import_is_declared_where_it_is_used() -> None:
         "pq_registry/loader": base.union(
             *(extras[name] for name in ("cuda", "fsspec", "torch", "transformers")), {"vllm"}
         ),
-        "pq_registry/mirror": base | extras["mirror"] | extras["hf"] | extras["sigstore"],
+        "pq_registry/mirror": base.union(*(extras[name] for name in ("convert", "hf", "mirror", "sigstore"))),
         "pq_registry/gateway": base | extras["gateway"] | extras["server"] | {"anyio"},
         "pq_registry/server": base | extras["server"] | {"anyio", "markupsafe", "pydantic", "starlette"},
         "pq_registry/storage": base | extras["server"] | extras["postgres"] | extras["s3"] | {"botocore"},
