@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 LARGE = 64
 """Bytes from which a file counts as large here, and is stated by its SHA-256."""
-_API = re.compile(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/?]+)")
+_API = re.compile(r"/api/models/([^/]+/[^/]+)/(revision|tree|commits)/([^/?]+)")
 _RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 
 
@@ -93,8 +93,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _describe(self, name: str, what: str) -> None:
         commit = self.hub.commits.get(name, self.hub.commit(name))
+        headers = {"Content-Type": "application/json"}
         value: Any = {"id": name, "sha": commit} if what == "revision" else self.hub.tree(name)
-        self._send(200, {"Content-Type": "application/json"}, json.dumps(value).encode(), with_body=True)
+        if what == "commits":  # without end
+            value = [{"id": commit, "title": "a title", "message": "a message", "date": "", "authors": []}]
+            headers["Link"] = f'<{self.hub.url}{self.path}>; rel="next"'
+        self._send(200, headers, json.dumps(value).encode(), with_body=True)
 
     def _file(self, name: str, path: str, *, with_body: bool) -> None:
         data = self.hub.models[name][path]

@@ -231,13 +231,14 @@ class _Work:
         from pq_registry.mirror.tokens import hub_of
 
         session, reports = self._session, []
+        # What mirrors.yaml has wrong is said before anything is done.
+        places = [(mirror, (hubs or hub_of)(mirror)) for mirror in mirrors]
         make_directory(self._staging, 0o700)
         with session.client() as client, session.progress() as progress:
             verifier = session.verifier(online=True)
             reporter = Reporter(client)
             shown = None if self._only is not None else _repositories(client)
-            for mirror in mirrors:
-                hub = (hubs or hub_of)(mirror)
+            for mirror, hub in places:
                 place = Place(
                     client=client,
                     verifier=verifier,

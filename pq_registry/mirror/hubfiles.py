@@ -210,7 +210,7 @@ def _download(
     hub: Hub, repository: str, commit: str, entry: HubEntry, *, advance: Callable[[int], None], **options: Any
 ) -> tuple[Path, int]:
     """Let the library download one file; where it is, and how many bytes were counted."""
-    meter = _meter(entry, advance)
+    meter = metered(entry.path.text, entry.size, advance)
 
     def download() -> str:
         path = entry.path.text
@@ -220,12 +220,12 @@ def _download(
     return Path(place), int(meter.counted)
 
 
-def _meter(entry: HubEntry, advance: Callable[[int], None]) -> Any:
+def metered(name: str, size: int, advance: Callable[[int], None] = ignored) -> Any:
     """The class of a progress bar, as the library wants one, that ends a download which brings more than it should."""
 
     class Meter:
         counted = 0
-        total = entry.size
+        total = size
 
         def __init__(self, *_: object, **__: object) -> None:
             """Take what a bar is told about its looks, and forget it."""
@@ -245,9 +245,7 @@ def _meter(entry: HubEntry, advance: Callable[[int], None]) -> Any:
             Meter.counted += step
             advance(step)
             # A repeated download counts from the start again.
-            if Meter.counted > (limits.ATTEMPTS + 1) * entry.size + limits.HUB_EXCESS_BYTES:
-                raise ResponseInvalid(
-                    f"the Hub sends more of {entry.path} than it states", expected=f"{entry.size} bytes"
-                )
+            if Meter.counted > (limits.ATTEMPTS + 1) * size + limits.HUB_EXCESS_BYTES:
+                raise ResponseInvalid(f"the Hub sends more of {name} than it states", expected=f"{size} bytes")
 
     return Meter

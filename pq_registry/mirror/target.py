@@ -9,17 +9,20 @@ only, is read, once per id. Nothing that is read here is believed to be anything
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from pq_registry import limits
 from pq_registry.durable import reported
 from pq_registry.errors import EntryNotFound, NotFound, ResponseInvalid
 from pq_registry.format.digest import Digest
 from pq_registry.mirror.hub import Hub
+from pq_registry.mirror.hubfiles import metered
 
 T = TypeVar("T")
 MAIN = "main"
@@ -144,7 +147,12 @@ class HubTarget:
             path = self._ask(
                 f"reading {file.path} of",
                 lambda: self._api.hf_hub_download(
-                    self._repository, file.path, revision=commit, local_dir=folder, force_download=True
+                    self._repository,
+                    file.path,
+                    revision=commit,
+                    local_dir=folder,
+                    force_download=True,
+                    tqdm_class=metered(file.path, file.size),
                 ),
             )
             with Path(path).open("rb") as stream:
@@ -155,10 +163,16 @@ class HubTarget:
 
     def messages(self, revision: str) -> Sequence[str]:
         """The messages of the newest commits, newest first."""
-        listed = self._ask(
-            "reading the history of", lambda: self._api.list_repo_commits(self._repository, revision=revision)
-        )
-        return [f"{item.title}\n\n{item.message}" for item in listed[: limits.MIRROR_HISTORY_COMMITS]]
+        return self._ask("reading the history of", lambda: self._history(revision))
+
+    def _history(self, revision: str) -> Sequence[str]:
+        # The library's own listing ends when the Hub ends it, and reads years of commits for the newest few.
+        from huggingface_hub.utils import paginate
+
+        place = f"{self._hub.endpoint}/api/models/{self._repository}/commits/{quote(revision, safe='')}"
+        listed = paginate(place, params={}, headers=self._api._build_hf_headers())  # noqa: SLF001
+        newest = itertools.islice(listed, limits.MIRROR_HISTORY_COMMITS)
+        return [f"{item['title']}\n\n{item['message']}" for item in newest]
 
     def branch(self, name: str, start: str) -> None:
         """Make a branch. One that is there already stays as it is."""

@@ -13,6 +13,8 @@ from pq_registry import limits
 from pq_registry.errors import FormatError, NotFound, PqregError, ResponseInvalid, UsageError
 from pq_registry.mirror.hub import Hub
 from pq_registry.mirror.target import Change, HubTarget, There
+from tests.fake_hub import fake_hub
+from tests.hub_site import go_online
 
 pytest.importorskip("huggingface_hub")
 COMMIT = "c0" * 20
@@ -58,6 +60,28 @@ def test_a_listing_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     with pytest.raises(ResponseInvalid):
         target(tmp_path, list_repo_tree=endless).files(COMMIT)
+
+
+def test_a_history_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_online(monkeypatch)
+    with fake_hub() as hub:
+        hub.add({"config.json": b"{}"}, "org/model")
+        endless = HubTarget(Hub(hub.url, sleep=lambda _seconds: None), "org/model", tmp_path)
+        said = endless.messages("main")
+        assert said == ["a title\n\na message"] * limits.MIRROR_HISTORY_COMMITS
+        assert len(hub.asked) <= limits.MIRROR_HISTORY_COMMITS
+
+
+def test_more_than_was_listed_is_not_taken_when_it_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_online(monkeypatch)
+    with fake_hub() as hub:
+        commit = hub.add({"model.sig": bytes(2 * limits.HUB_EXCESS_BYTES + 100)}, "org/model")
+        hostile = HubTarget(Hub(hub.url, sleep=lambda _seconds: None), "org/model", tmp_path)
+        with pytest.raises(ResponseInvalid, match=r"sends more of model\.sig"):
+            hostile.read(commit, There("model.sig", 5, "0" * 40, None))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_larger_or_smaller_than_was_listed(tmp_path: Path) -> None:

@@ -178,3 +178,17 @@ def test_what_cannot_be_meant_is_a_usage_error(
     (tmp_path / "pqreg" / "mirrors.yaml").write_text(LEAST)
     assert run(["mirror", *words]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_mirror_without_its_token_is_said_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    second = LEAST.partition("mirrors:\n")[2].replace("name: ", "name: other-", 1)
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("PQREG_REGISTRY", "http://127.0.0.1:9")
+    (tmp_path / "pqreg").mkdir()
+    (tmp_path / "pqreg" / "mirrors.yaml").write_text(f"{LEAST}{second}    token_variable: NO_SUCH_TOKEN\n")
+    assert run(["mirror", "sync"]) == 2
+    assert "has no token" in capsys.readouterr().err
