@@ -75,13 +75,14 @@ def main(order: dict[str, Any]) -> None:
 def _give_up(parent: int) -> bool:
     """Give up what is not needed; whether a network is still there."""
     c = ctypes.CDLL(None, use_errno=True)
-    c.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        raise SystemExit(1)
     c.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     own = c.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWIPC) == 0 or c.unshare(_CLONE_NEWNET) == 0
     header = ctypes.create_string_buffer(struct.pack("<Ii", _CAPABILITY_VERSION, 0))
     c.capset(header, ctypes.create_string_buffer(24))
+    # After the capabilities are gone: the kernel forgets it when privileges change.
+    c.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(1)
     for limit, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
         resource.setrlimit(limit, (most, most))
     return not own
