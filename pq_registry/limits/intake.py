@@ -68,6 +68,11 @@ XET_SHARD_FILES: Final = 100_000
 """Files in one of them."""
 XET_SHARD_TERMS: Final = 250_000
 """Runs of chunks in one of them; a file nothing of which is known has one per xorb."""
+XET_REPEATS: Final = 16
+"""How often over the chunks of a file may be in it, beyond XET_REPEATED_BYTES: a few KiB of packed zeros could
+otherwise be said to be 156 GiB, all of which would be written."""
+XET_REPEATED_BYTES: Final = 2 * 1024 * MIB
+"""Files up to this size may repeat their chunks as they like."""
 XET_TOKEN_SECONDS: Final = 3600
 """Life of a token for chunked uploads; clients fetch another one."""
 XET_REBUILDING_TASKS: Final = 2

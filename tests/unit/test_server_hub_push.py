@@ -403,6 +403,20 @@ def test_what_was_sent_goes_with_its_repository(site: HubSite, publisher: Api, m
     assert [block.digest for block in removed] == [Digest.of(xorb.chunks[0])]
 
 
+def test_little_cannot_be_said_to_be_much(site: HubSite, publisher: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named often enough, one packed xorb of zeros would fill the disk before its file turned out to be another."""
+    monkeypatch.setattr(limits, "XET_REPEATED_BYTES", 1000)
+    model = create(publisher, "repeated")
+    token = publisher.get(f"/api/models/{model}/xet-write-token/main").json
+    client, cas = site.registry.with_token(token["accessToken"]), urlsplit(token["casUrl"]).path
+    xorb = sample_xorb([bytes(500), bytes(500)])
+    assert client.post(f"{cas}/v1/xorbs/default/{xorb.name}", xorb.packed, OCTETS).status == 200
+    runs = ((xorb.name, 0, 2, 1000), (xorb.name, 0, 1, 500), (xorb.name, 1, 2, 500))
+    for times, status in ((limits.XET_REPEATS // 2 + 1, 422), (limits.XET_REPEATS // 2, 200)):
+        again = SampleFile(Digest.of(bytes(2000 * times)), runs * times)
+        assert client.post(f"{cas}/v1/shards", sample_shard([again]), OCTETS).status == status, times
+
+
 class Chunked:
     """One chunked upload whose file is made when the test says so."""
 

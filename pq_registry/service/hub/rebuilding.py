@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pq_registry import limits
-from pq_registry.errors import BlobDamaged, Conflict, NotFound, StorageError, TooManyRequests
+from pq_registry.errors import BlobDamaged, Conflict, FormatError, NotFound, StorageError, TooManyRequests
 from pq_registry.format.digest import Digest
 from pq_registry.format.name import RepositoryName
 from pq_registry.format.xetshard import Term, XetFile, parse_xet_shard
@@ -105,6 +105,7 @@ class Rebuilding:
                         hint="upload once more: the client will send all of them",
                     )  # fmt: skip
                 pieces, found = located
+                _require_contents(file, pieces)
                 starts = [piece.start for piece in pieces]
 
                 def read(offset: int, length: int, pieces: list[Piece] = pieces, starts: list[int] = starts) -> Bytes:
@@ -217,6 +218,25 @@ class _Session:
             if len(self._readers) > _READERS:
                 self._readers.pop(next(iter(self._readers))).close()
         return reader
+
+
+def _require_contents(file: XetFile, pieces: Sequence[Piece]) -> None:
+    """Refuse a file that is little but one thing again and again, before anything of it is written.
+
+    Raises:
+        FormatError: if it is.
+    """
+    distinct, reached = 0, dict[StoredBlob | Digest, int]()
+    for piece in sorted(pieces, key=lambda piece: piece.offset):  # runs may overlap
+        before, end = reached.get(piece.place, 0), piece.offset + piece.length
+        distinct += max(0, end - max(before, piece.offset))
+        reached[piece.place] = max(before, end)
+    most = max(limits.XET_REPEATED_BYTES, limits.XET_REPEATS * distinct)
+    if file.size > most:
+        raise FormatError(
+            "a file repeats its chunks too often for this way of uploading", found=f"{file.size} bytes",
+            expected=f"at most {most} bytes made of {distinct}", hint="use pqreg push for it",
+        )  # fmt: skip
 
 
 def _within_files(xorb: Xorb, term: Term, start: int) -> list[Piece]:
