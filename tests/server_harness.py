@@ -65,9 +65,10 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The last part of a problem's type; checks that it is a problem of the one shape."""
+        """The last part of a problem's type; checks that it is a problem of the one shape, or of that and the Hub's."""
         problem = self.json
-        assert self.headers["content-type"] == "application/problem+json", self
+        kind = "application/json" if "x-error-message" in self.headers else "application/problem+json"
+        assert self.headers["content-type"] == kind, self
         assert problem["status"] == self.status, self
         assert problem["instance"] == self.headers["x-request-id"], self
         assert set(problem) >= {"type", "title", "detail"}, self
