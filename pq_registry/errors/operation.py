@@ -170,8 +170,9 @@ class EntryNotFound(NotFound):
         expected: object | None = None,
         found: object | None = None,
         hint: str | None = None,
+        step: int | None = None,
     ) -> None:
-        super().__init__(message, expected=expected, found=found, hint=hint)
+        super().__init__(message, expected=expected, found=found, hint=hint, step=step)
         self.commit = commit
 
 
