@@ -81,8 +81,17 @@ class GatewayConfig:
             raise SettingError("setting log_level is wrong", expected=", ".join(_LEVELS), found=repr(level)[:40])
         directories = tuple(Path(part) for part in (settings.get("gateway_from") or "").split(os.pathsep) if part)
         hub = settings.get("gateway_hub")
-        if not directories and hub is None:
-            settings.require("registry")
+        organisation = _organisation(settings.get("gateway_hub_organisation"))
+        if organisation is not None and hub is None:
+            raise SettingError(
+                "setting gateway_hub_organisation is of no use", expected="gateway_hub beside it", found="no Hub",
+                hint="give --hub URL as well, or leave --hub-organisation out",
+            )  # fmt: skip
+        if not directories and hub is None and settings.get("registry") is None:
+            raise SettingError(
+                "a gateway needs somewhere to look for releases", expected="a registry, directories or a Hub",
+                found="none of them", hint="set PQREG_REGISTRY, or give --registry URL, --from DIR or --hub URL",
+            )  # fmt: skip
         size = parse_rate(settings.require("gateway_cache_size"))
         if size > limits.GATEWAY_CACHE_BYTES:
             raise SettingError(
@@ -102,7 +111,7 @@ class GatewayConfig:
             port=port,
             directories=directories,
             hub=hub,
-            organisation=_organisation(settings.get("gateway_hub_organisation")),
+            organisation=organisation,
             # What is in a directory is on this machine already.
             cache=cache if size and (hub is not None or not directories) else None,
             cache_bytes=size,

@@ -116,7 +116,7 @@ def _answered(error: Exception, failed: str) -> HubFailure:
         # The Hub answers 401 for what is private and for what does not exist alike.
         kind, hint = NotFound, "check the name; what is private is found with a token that may read it only"
     elif kind is NotAuthenticated:
-        hint = "give a token of this Hub"
+        hint = "give a token of this Hub: PQREG_HUB_TOKEN, or what mirrors.yaml names"
     refused = kind(failed, found=found, hint=hint)
     refused.retry_after = retry_after(response.headers)
     return HubFailure(refused, passing=status in _PASSING)

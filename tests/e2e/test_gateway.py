@@ -120,7 +120,8 @@ def test_what_the_registry_serves_damaged_arrives_from_it_and_not_through_the_ga
     [
         (["--listen", "0.0.0.0:0", "--registry", "http://127.0.0.1:1"], "listens on this machine only"),
         (["--listen", "192.0.2.1:0", "--registry", "http://127.0.0.1:1"], "listens on this machine only"),
-        (["--listen", "127.0.0.1:0"], "no registry is configured"),
+        (["--listen", "127.0.0.1:0"], "or give --registry URL, --from DIR or --hub URL"),
+        (["--hub-organisation", "acme", "--registry", "http://127.0.0.1:1"], "gateway_hub_organisation is of no use"),
         (["--listen", "127.0.0.1:0", "--registry", "http://127.0.0.1:1"], "no trust file"),
         (["--from", "nowhere", "--trust", "trust.json"], "nowhere is no directory"),
     ],
